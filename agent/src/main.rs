@@ -1,1 +1,127 @@
-fn main(){}
+//! `tocsin`: arguments, then configuration, then the verb, then the exit code.
+
+use std::{net::IpAddr, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use tocsin_agent::{
+    cli::{self, Exit},
+    config::{Config, RawConfig},
+    identity::Identity,
+};
+use tocsin_proto::line::CollectorLine;
+
+/// Tells with others whether it is only you: probes well-known sites and reports what it sees.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tocsin",
+    version,
+    after_help = "Exit codes: 0 all well, 1 a problem was found, 2 failure, 3 wrong usage or \
+                  nothing known.\nSettings: flags, then TOCSIN_* variables, then the file, then \
+                  defaults."
+)]
+struct Arguments {
+    /// Configuration file (TOML).
+    #[arg(long, global = true, env = "TOCSIN_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where the seed and the outbox are.
+    #[arg(long, global = true, env = "TOCSIN_STATE_DIR")]
+    state_dir: Option<PathBuf>,
+    /// A collector's tocsin:// line; may be given again.
+    #[arg(long = "collector", global = true, env = "TOCSIN_COLLECTORS", value_delimiter = ' ')]
+    collectors: Vec<CollectorLine>,
+    /// Address to probe and connect from; one of each family.
+    #[arg(long, global = true, env = "TOCSIN_SOURCE_ADDRESS", value_delimiter = ',')]
+    source_address: Vec<IpAddr>,
+    /// Scheduled probes a minute, at most.
+    #[arg(long, global = true, env = "TOCSIN_PROBES_PER_MINUTE_MAX")]
+    probes_per_minute_max: Option<u16>,
+    /// Bytes in a rolling day.
+    #[arg(long, global = true, env = "TOCSIN_DAY_BYTES_MAX")]
+    day_bytes_max: Option<u64>,
+    /// JSON on the standard output.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Probe and report, until stopped.
+    Run,
+    /// Probe one target of the catalogue, by host or identifier.
+    Probe {
+        /// Its host name or identifier.
+        host: String,
+    },
+    /// Show exactly what would be sent.
+    Show {
+        /// The bytes too.
+        #[arg(short, long)]
+        verbose: bool,
+    },
+    /// Show where the seed is, and who this agent is to each operator.
+    Identity,
+    /// Check whether the collectors can be reached.
+    Doctor,
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let code = if error.use_stderr() { Exit::Unknown } else { Exit::Ok };
+            drop(error.print());
+            return ExitCode::from(code as u8);
+        }
+    };
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .with_default_directive(tracing::Level::INFO.into())
+        .with_env_var("TOCSIN_LOG")
+        .from_env_lossy();
+    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colour)
+        .init();
+    match act(arguments) {
+        Ok(exit) => ExitCode::from(exit as u8),
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::from(Exit::Failure as u8)
+        }
+    }
+}
+
+fn act(arguments: Arguments) -> anyhow::Result<Exit> {
+    let file = arguments.config.as_deref().map(RawConfig::read).transpose()?.unwrap_or_default();
+    let config = Config::try_from(file.overlaid(RawConfig {
+        state_dir: arguments.state_dir,
+        collectors: arguments.collectors,
+        source_address: arguments.source_address,
+        probes_per_minute_max: arguments.probes_per_minute_max,
+        day_bytes_max: arguments.day_bytes_max,
+        ..RawConfig::default()
+    }))?;
+    let json = arguments.json;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        Ok(match arguments.verb {
+            Verb::Run => cli::run::run(config).await?,
+            Verb::Probe { host } => {
+                let prober = tocsin_agent::prober(&config)?;
+                cli::probe::probe(&config, &prober, &host, json).await?
+            }
+            Verb::Show { verbose } => cli::show::show(&config, verbose, json)?,
+            Verb::Identity => {
+                let identity = Identity::open(&config.state_dir)?;
+                cli::identity::identity(&config, &identity, json)?
+            }
+            Verb::Doctor => {
+                let identity = Identity::open(&config.state_dir)?;
+                cli::doctor::doctor(&config, &identity, json).await?
+            }
+        })
+    })
+}

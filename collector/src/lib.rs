@@ -1,1 +1,314 @@
-//! x
+//! The collector: takes signed reports from agents, keeps them in an ordered log, and publishes
+//! what the detector makes of it.
+//!
+//! ```text
+//! ingest (QUIC sessions) -> admit -> store (writer thread, commit, ack) -> pipeline (detector)
+//!                                                                              -> publish -> web
+//! ```
+//!
+//! One way, left to right. [`engine`] is pure; everything else is a thin shell around it. Only
+//! this file and `pipeline` know several shells.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tocsin_proto::{bounded::List, line::CollectorLine, message::GoAwayReason};
+use tokio::{
+    net::TcpListener,
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod engine;
+pub mod feed;
+pub mod ingest;
+pub mod keys;
+pub mod metrics;
+pub mod pipeline;
+pub mod publish;
+pub mod store;
+pub mod web;
+
+use crate::{
+    clock::Clock,
+    config::Config,
+    engine::locate::{Locator, Mmdb, MmdbError, Source, table},
+    ingest::{
+        endpoint::{self, EndpointError, EndpointSecrets},
+        prefix::{PrefixLimit, Slots},
+        session::Context,
+    },
+    keys::{Keys, KeysError, keep_secret},
+    metrics::Metrics,
+    pipeline::Pipeline,
+    publish::Publisher,
+    store::{LogReader, SqliteLog, StoreError, Writer},
+};
+
+/// Name of the log in the data folder.
+pub const LOG: &str = "log.sqlite";
+/// Name of the detector's state in the data folder.
+pub const STATE: &str = "detector.state";
+/// Attribution that the bundled location table asks for, as it stands on every page.
+pub const ATTRIBUTION: &str = "Locations: ip-location-db (RouteViews, NRO, DB-IP https://db-ip.com), \
+     CC BY 4.0; provider ranges: cdncheck, MIT";
+/// Longest wait for sessions to end when the collector stops.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Where a running collector can be reached.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    /// The line to hand out.
+    pub line: CollectorLine,
+    /// The public page.
+    pub web: SocketAddr,
+    /// Metrics and readiness.
+    pub operator: SocketAddr,
+}
+
+/// Why a collector does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Its keys.
+    #[error("the keys cannot be used")]
+    Keys(#[source] KeysError),
+    /// Its log.
+    #[error("the log cannot be used")]
+    Store(#[source] StoreError),
+    /// Its endpoint.
+    #[error("agents cannot be served")]
+    Endpoint(#[source] EndpointError),
+    /// A location table.
+    #[error("a location table cannot be used")]
+    Mmdb(#[source] MmdbError),
+    /// The bundled location table.
+    #[error("the bundled location table is damaged; build the program again")]
+    Table(#[source] table::TableError),
+    /// A web address.
+    #[error("{what} on TCP {address} cannot be served")]
+    Web {
+        /// Which of the two.
+        what: &'static str,
+        /// Its address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A thread.
+    #[error("a thread could not be started")]
+    Thread(#[source] std::io::Error),
+    /// A task ended that should not have.
+    #[error("the task {0} ended by itself; the log above may say why")]
+    Task(&'static str),
+}
+
+fn locator(config: &Config) -> Result<Locator, RunError> {
+    let bundled = table::Table::decode(table::BUNDLED).map_err(RunError::Table)?;
+    if config.country_mmdb.is_none() && config.asn_mmdb.is_none() {
+        return Ok(Locator::of_table(config.overrides.clone(), bundled));
+    }
+    let parse = |bytes: &Option<Vec<u8>>| {
+        bytes.clone().map(Mmdb::parse).transpose().map_err(RunError::Mmdb)
+    };
+    let providers = bundled.providers().clone();
+    let source = Source::Mmdb {
+        country: parse(&config.country_mmdb)?,
+        asn: parse(&config.asn_mmdb)?,
+        rest: Some(bundled),
+    };
+    Ok(Locator::new(config.overrides.clone(), providers, source))
+}
+
+/// A collector that is bound and has read its log, but serves nobody yet.
+#[derive(Debug)]
+pub struct Collector {
+    addresses: Addresses,
+    endpoints: Vec<quinn::Endpoint>,
+    context: Arc<Context>,
+    sessions: Arc<Semaphore>,
+    prefixes: PrefixLimit,
+    web: TcpListener,
+    operator: TcpListener,
+    threads: Vec<(&'static str, std::thread::JoinHandle<()>)>,
+}
+
+impl Collector {
+    /// Reads keys and log, brings the detector up to date, and binds every address.
+    ///
+    /// # Errors
+    /// By cause, as in [`RunError`].
+    pub async fn bind(config: Config) -> Result<Self, RunError> {
+        let clock = Clock;
+        let now = clock.wall();
+        let dir = config.data_dir.clone();
+        let keys = Keys::read(&dir, now).map_err(RunError::Keys)?;
+        let secret = |name: &str| keep_secret(&dir.join(name)).map_err(RunError::Keys);
+        let secrets =
+            EndpointSecrets { reset: secret("reset.secret")?, token: secret("token.secret")? };
+        let slots = Slots::open(dir.clone(), now).map_err(RunError::Keys)?;
+        let metrics = Arc::new(Metrics::default());
+        let log = SqliteLog::open(&dir.join(LOG)).map_err(RunError::Store)?;
+        let reader = LogReader::open(&dir.join(LOG)).map_err(RunError::Store)?;
+        let state_file: PathBuf = dir.join(STATE);
+        let detector = pipeline::resume(&config.catalogue, &config.settings, &state_file, &reader)
+            .map_err(RunError::Store)?;
+        drop(reader);
+        let publisher = Publisher {
+            operator: keys.operator,
+            feed: keys.feed,
+            delegations: keys.delegations.clone(),
+            attribution: ATTRIBUTION.to_owned(),
+        };
+        let (pipeline, published) =
+            Pipeline::new(detector, publisher, Arc::clone(&metrics), state_file, now);
+        let (events, followed) = mpsc::channel(pipeline::QUEUE);
+        let writer =
+            Writer::start(log, config.retention_ms, clock, Arc::clone(&metrics), events)
+                .map_err(RunError::Store)?;
+        let detector = std::thread::Builder::new()
+            .name("detector".to_owned())
+            .spawn(move || pipeline.run(followed))
+            .map_err(RunError::Thread)?;
+
+        let mut endpoints = Vec::new();
+        let mut reached = Vec::new();
+        for address in &config.listen {
+            let endpoint =
+                endpoint::bind(*address, &keys.transport, secrets).map_err(RunError::Endpoint)?;
+            reached.push(endpoint.local_addr().unwrap_or(*address));
+            endpoints.push(endpoint);
+        }
+        let listen = async |what, address| {
+            let failed = |source| RunError::Web { what, address, source };
+            let listener = TcpListener::bind(address).await.map_err(failed)?;
+            let address = listener.local_addr().map_err(failed)?;
+            Ok((listener, address))
+        };
+        let (web, web_address) = listen("the public page", config.web_listen).await?;
+        let (operator, operator_address) = listen("metrics", config.operator_listen).await?;
+        let delegations = List::new(keys.delegations).expect("a collector has one of each role");
+        let context = Context {
+            catalogue: Arc::new(config.catalogue.clone()),
+            locator: locator(&config)?,
+            slots,
+            delegations,
+            schedule: config.schedule,
+            pow_bits: config.pow_bits,
+            requests: writer.requests,
+            published,
+            metrics,
+            clock,
+        };
+        let line = CollectorLine { operator: keys.operator, addresses: reached };
+        Ok(Self {
+            addresses: Addresses { line, web: web_address, operator: operator_address },
+            endpoints,
+            context: Arc::new(context),
+            sessions: Arc::new(Semaphore::new(config.sessions_max)),
+            prefixes: PrefixLimit::new(config.sessions_per_prefix_max),
+            web,
+            operator,
+            threads: vec![("writer", writer.thread), ("detector", detector)],
+        })
+    }
+
+    /// Where it can be reached.
+    #[must_use]
+    pub const fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Its counters.
+    #[must_use]
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.context.metrics)
+    }
+
+    /// What it publishes, as it changes.
+    #[must_use]
+    pub fn published(&self) -> tokio::sync::watch::Receiver<Arc<feed::Published>> {
+        self.context.published.clone()
+    }
+
+    /// Serves until shutdown: then says goodbye to every session, commits what was taken, keeps
+    /// the detector's state, and returns.
+    ///
+    /// # Errors
+    /// When a part ends that should not have.
+    pub async fn serve(self, shutdown: CancellationToken) -> Result<(), RunError> {
+        let mut tasks: JoinSet<&'static str> = JoinSet::new();
+        for endpoint in self.endpoints {
+            let (context, sessions) = (Arc::clone(&self.context), Arc::clone(&self.sessions));
+            let (prefixes, shutdown) = (self.prefixes.clone(), shutdown.clone());
+            tasks.spawn(async move {
+                endpoint::accept(endpoint, context, sessions, prefixes, shutdown).await;
+                "endpoint"
+            });
+        }
+        let site = web::Site {
+            published: self.context.published.clone(),
+            catalogue: Arc::clone(&self.context.catalogue),
+        };
+        let metrics = Arc::clone(&self.context.metrics);
+        let requests = self.context.requests.clone();
+        let ready = Arc::new(Mutex::new(requests));
+        let ready_shutdown = shutdown.clone();
+        let operator = web::operator_router(
+            Arc::new(move || metrics.text()),
+            Arc::new(move || match ready.lock() {
+                _ if ready_shutdown.is_cancelled() => Err("stopping".to_owned()),
+                Ok(requests) if !requests.is_closed() => Ok(()),
+                _ => Err("the log's writer is gone".to_owned()),
+            }),
+        );
+        let served = [
+            ("page", self.web, web::router(site)),
+            ("operator", self.operator, operator),
+        ];
+        for (name, listener, router) in served {
+            let shutdown = shutdown.clone();
+            tasks.spawn(async move {
+                let serve = axum::serve(listener, router).into_future();
+                tokio::select! {
+                    () = shutdown.cancelled() => {}
+                    ended = serve => {
+                        if let Err(error) = ended {
+                            tracing::error!(%error, "{name} ended");
+                        }
+                    }
+                }
+                name
+            });
+        }
+        drop(self.context);
+        let first = tasks.join_next().await;
+        let stopping = shutdown.is_cancelled();
+        shutdown.cancel();
+        let drain = async { while tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(DRAIN, drain).await.is_err() {
+            tracing::warn!(reason = GoAwayReason::Shutdown.name(), "sessions were cut off");
+        }
+        drop(tasks);
+        // With the last session gone the writer commits what it has, and the detector follows.
+        for (name, thread) in self.threads {
+            let ended = tokio::task::spawn_blocking(move || thread.join()).await;
+            if !matches!(ended, Ok(Ok(()))) {
+                return Err(RunError::Task(name));
+            }
+        }
+        match first {
+            Some(Ok(name)) if !stopping => Err(RunError::Task(name)),
+            Some(Err(_)) => Err(RunError::Task("web")),
+            _ => Ok(()),
+        }
+    }
+}

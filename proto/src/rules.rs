@@ -447,8 +447,9 @@ impl RawRule {
             return Err(RuleError::NumberZero { id });
         }
         let names = [Some(&id), self.provider.as_ref(), self.aux.as_ref()];
-        if let Some(name) = names.into_iter().flatten().find(|name| !is_name(name)) {
-            return Err(RuleError::Name { name: name.clone(), id });
+        let bad = names.into_iter().flatten().find(|name| !is_name(name)).cloned();
+        if let Some(name) = bad {
+            return Err(RuleError::Name { name, id });
         }
         if self.aux.is_some() != (self.fault == Fault::Aux) {
             return Err(RuleError::Aux { id });

@@ -63,6 +63,21 @@ pub fn decode_prefix<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Decod
         .map_err(|_| DecodeError::Malformed)
 }
 
+/// Decodes a value from all of some bytes that this program wrote itself and whose checksum the
+/// caller has compared: files of any size. Never for what came from a network.
+///
+/// # Errors
+/// When the bytes are not exactly one value.
+pub fn decode_own_file<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, DecodeError> {
+    let config = bincode::config::standard();
+    let (value, used) = bincode::serde::borrow_decode_from_slice(bytes, config)
+        .map_err(|_| DecodeError::Malformed)?;
+    match bytes.len() - used {
+        0 => Ok(value),
+        extra => Err(DecodeError::Trailing { extra }),
+    }
+}
+
 /// A frame: what kind of message, and its encoded body. On the wire: the tag, the body's length
 /// as a varint, the body. A reader skips a tag that it does not know.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,0 +1,390 @@
+//! What the user set: [`RawConfig`] as it was typed, [`Config`] as it was checked. The only file
+//! that reads the environment.
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use serde::Deserialize;
+use tocsin_proto::{
+    catalogue::{Catalogue, CatalogueError},
+    limits::PROBES_PER_MINUTE_MAX,
+    line::CollectorLine,
+    observation::Family,
+    sign::PublicKey,
+};
+
+/// Bytes of a configuration file, at most.
+const FILE_BYTES_MAX: u64 = 256 * 1024;
+/// Collectors that may be named.
+pub const COLLECTORS_MAX: usize = 8;
+
+/// The configuration as it is typed. Every field has a default; an unknown one is an error.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawConfig {
+    /// Where the seed and the outbox are. Default: `$STATE_DIRECTORY`, else
+    /// `$XDG_STATE_HOME/tocsin`, else `~/.local/state/tocsin`.
+    pub state_dir: Option<PathBuf>,
+    /// `tocsin://` lines, in order; the first two operators are reported to.
+    pub collectors: Vec<CollectorLine>,
+    /// Families to probe: `v4`, `v6` or both. Default: `v4`, and `v6` where it has a default route.
+    pub families: Option<Vec<Family>>,
+    /// Addresses to probe and connect from, one of each family at most. Default: the system's.
+    pub source_address: Vec<IpAddr>,
+    /// Resolvers, as ADDRESS:PORT. Default: those of `/etc/resolv.conf`.
+    pub resolvers: Vec<SocketAddr>,
+    /// Root servers of the independent path. Default: the bundled hints.
+    pub independent_roots: Vec<IpAddr>,
+    /// Port of those. Default 53.
+    pub independent_port: Option<u16>,
+    /// PEM file of certificate authorities to trust besides the bundled ones.
+    pub extra_roots_file: Option<PathBuf>,
+    /// Networks that may be probed although they are not globally reachable: an intranet, a lab.
+    pub allowed_ranges: Vec<IpNet>,
+    /// Catalogue to use in place of the compiled one. A file named here is the user's own word.
+    pub catalogue_file: Option<PathBuf>,
+    /// Keys whose signed catalogues are taken.
+    pub catalogue_keys: Vec<String>,
+    /// Names the network this machine is in. Default: the default gateway's link address.
+    pub context: Option<String>,
+    /// Scheduled probes a minute, whatever a collector asks: 1 to 60, default 60.
+    pub probes_per_minute_max: Option<u16>,
+    /// Bytes in a rolling day, at least 1,000,000; default 30,000,000.
+    pub day_bytes_max: Option<u64>,
+    /// Bytes of the outbox, at least 65,536; default 8 MiB.
+    pub outbox_bytes_max: Option<u64>,
+    /// How a site's operator can reach you: a URL or an address, part of the User-Agent.
+    pub contact: Option<String>,
+}
+
+/// The configuration as it is used.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the seed and the outbox are.
+    pub state_dir: PathBuf,
+    /// Collectors, in order.
+    pub collectors: Vec<CollectorLine>,
+    /// Families to probe; not empty.
+    pub families: Vec<Family>,
+    /// Addresses to probe and connect from.
+    pub source_address: Vec<IpAddr>,
+    /// Resolvers.
+    pub resolvers: Vec<SocketAddr>,
+    /// Root servers of the independent path; empty for the bundled ones.
+    pub independent_roots: Vec<IpAddr>,
+    /// Port of those.
+    pub independent_port: u16,
+    /// Certificate authorities besides the bundled ones.
+    pub extra_roots: Vec<CertificateDer<'static>>,
+    /// Networks that may be probed besides the globally reachable ones.
+    pub allowed_ranges: Vec<IpNet>,
+    /// The targets.
+    pub catalogue: Arc<Catalogue>,
+    /// Keys whose signed catalogues are taken.
+    pub catalogue_keys: Vec<PublicKey>,
+    /// Names the network this machine is in; never sent.
+    pub context: String,
+    /// Scheduled probes a minute, at most.
+    pub probes_per_minute_max: u16,
+    /// Bytes in a rolling day.
+    pub day_bytes_max: u64,
+    /// Bytes of the outbox.
+    pub outbox_bytes_max: u64,
+    /// Sent with every request.
+    pub user_agent: String,
+}
+
+/// Why a configuration was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error("cannot read {path}, named by {key}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// The key that names it.
+        key: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The configuration file is too long.
+    #[error("{0} is longer than any configuration: {FILE_BYTES_MAX} bytes are allowed")]
+    TooLong(PathBuf),
+    /// The configuration file is not of its form.
+    #[error("{path} is not understood")]
+    Form {
+        /// Which.
+        path: PathBuf,
+        /// Where, and what is allowed there.
+        #[source]
+        source: toml::de::Error,
+    },
+    /// A value is out of its range.
+    #[error("{key} = {got}: allowed is {allowed}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// The value.
+        got: String,
+        /// What would be right.
+        allowed: &'static str,
+    },
+    /// No certificate in the file.
+    #[error("extra_roots_file {0} holds no readable PEM certificate")]
+    Roots(PathBuf),
+    /// The catalogue is refused.
+    #[error("catalogue_file {path} is refused")]
+    Catalogue {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: CatalogueError,
+    },
+    /// Nowhere to keep state.
+    #[error("no place for the state: set state_dir, or HOME")]
+    NoStateDir,
+}
+
+impl RawConfig {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or has a key or a value that is not allowed.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let error = |source| ConfigError::File { path: path.to_owned(), key: "--config", source };
+        if fs::metadata(path).map_err(error)?.len() > FILE_BYTES_MAX {
+            return Err(ConfigError::TooLong(path.to_owned()));
+        }
+        let text = fs::read_to_string(path).map_err(error)?;
+        toml::from_str(&text).map_err(|source| ConfigError::Form { path: path.to_owned(), source })
+    }
+
+    /// Takes from `over` what it sets.
+    #[must_use]
+    pub fn overlaid(self, over: Self) -> Self {
+        fn list<T>(under: Vec<T>, over: Vec<T>) -> Vec<T> {
+            if over.is_empty() { under } else { over }
+        }
+        Self {
+            state_dir: over.state_dir.or(self.state_dir),
+            collectors: list(self.collectors, over.collectors),
+            families: over.families.or(self.families),
+            source_address: list(self.source_address, over.source_address),
+            resolvers: list(self.resolvers, over.resolvers),
+            independent_roots: list(self.independent_roots, over.independent_roots),
+            independent_port: over.independent_port.or(self.independent_port),
+            extra_roots_file: over.extra_roots_file.or(self.extra_roots_file),
+            allowed_ranges: list(self.allowed_ranges, over.allowed_ranges),
+            catalogue_file: over.catalogue_file.or(self.catalogue_file),
+            catalogue_keys: list(self.catalogue_keys, over.catalogue_keys),
+            context: over.context.or(self.context),
+            probes_per_minute_max: over.probes_per_minute_max.or(self.probes_per_minute_max),
+            day_bytes_max: over.day_bytes_max.or(self.day_bytes_max),
+            outbox_bytes_max: over.outbox_bytes_max.or(self.outbox_bytes_max),
+            contact: over.contact.or(self.contact),
+        }
+    }
+}
+
+fn in_range<T: PartialOrd + std::fmt::Display>(
+    key: &'static str,
+    value: T,
+    range: std::ops::RangeInclusive<T>,
+    allowed: &'static str,
+) -> Result<T, ConfigError> {
+    if range.contains(&value) {
+        Ok(value)
+    } else {
+        Err(ConfigError::Value { key, got: value.to_string(), allowed })
+    }
+}
+
+impl TryFrom<RawConfig> for Config {
+    type Error = ConfigError;
+    fn try_from(raw: RawConfig) -> Result<Self, ConfigError> {
+        let value = |key, got: String, allowed| ConfigError::Value { key, got, allowed };
+        in_range("collectors", raw.collectors.len(), 0..=COLLECTORS_MAX, "at most 8 lines")?;
+        let families = raw.families.unwrap_or_else(default_families);
+        if families.is_empty() {
+            return Err(value("families", "[]".into(), "[\"v4\"], [\"v6\"] or both"));
+        }
+        let of = |v4: bool| raw.source_address.iter().filter(|ip| ip.is_ipv4() == v4).count();
+        if of(true) > 1 || of(false) > 1 {
+            let got = format!("{:?}", raw.source_address);
+            return Err(value("source_address", got, "at most one address of each family"));
+        }
+        let catalogue_keys = raw.catalogue_keys.into_iter().map(|text| {
+            let error = || value("catalogue_keys", text.clone(), "keys of 52 base32 characters");
+            text.parse::<PublicKey>().map_err(|_| error())
+        });
+        let contact = raw.contact.unwrap_or_default();
+        if contact.len() > 200 || !contact.bytes().all(|c| (0x20..0x7f).contains(&c)) {
+            return Err(value("contact", contact, "up to 200 printable ASCII characters"));
+        }
+        let contact = if contact.is_empty() { String::new() } else { format!("; {contact}") };
+        Ok(Self {
+            state_dir: raw.state_dir.or_else(default_state_dir).ok_or(ConfigError::NoStateDir)?,
+            collectors: raw.collectors,
+            families,
+            source_address: raw.source_address,
+            resolvers: match raw.resolvers.is_empty() {
+                true => system_resolvers(),
+                false => raw.resolvers,
+            },
+            independent_roots: raw.independent_roots,
+            independent_port: raw.independent_port.unwrap_or(53),
+            extra_roots: raw.extra_roots_file.map_or(Ok(Vec::new()), |path| roots(&path))?,
+            allowed_ranges: raw.allowed_ranges,
+            catalogue: match raw.catalogue_file {
+                Some(path) => Arc::new(catalogue(path)?),
+                None => Arc::new(Catalogue::builtin().clone()),
+            },
+            catalogue_keys: catalogue_keys.collect::<Result<_, _>>()?,
+            context: raw.context.or_else(gateway).unwrap_or_else(|| "unknown".to_owned()),
+            probes_per_minute_max: in_range(
+                "probes_per_minute_max",
+                raw.probes_per_minute_max.unwrap_or(PROBES_PER_MINUTE_MAX),
+                1..=PROBES_PER_MINUTE_MAX,
+                "1 to 60",
+            )?,
+            day_bytes_max: in_range(
+                "day_bytes_max",
+                raw.day_bytes_max.unwrap_or(30_000_000),
+                1_000_000..=1 << 40,
+                "1000000 and more",
+            )?,
+            outbox_bytes_max: in_range(
+                "outbox_bytes_max",
+                raw.outbox_bytes_max.unwrap_or(8 << 20),
+                65_536..=1 << 40,
+                "65536 and more",
+            )?,
+            user_agent: format!("tocsin/{} (outage crowd{contact})", env!("CARGO_PKG_VERSION")),
+        })
+    }
+}
+
+fn roots(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+    let text = fs::read(path).map_err(|source| ConfigError::File {
+        path: path.to_owned(),
+        key: "extra_roots_file",
+        source,
+    })?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    match certificates {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        _ => Err(ConfigError::Roots(path.to_owned())),
+    }
+}
+
+fn catalogue(path: PathBuf) -> Result<Catalogue, ConfigError> {
+    let read = fs::read_to_string(&path);
+    let text = read.map_err(|source| ConfigError::File {
+        path: path.clone(),
+        key: "catalogue_file",
+        source,
+    })?;
+    Catalogue::parse(&text).map_err(|source| ConfigError::Catalogue { path, source })
+}
+
+fn default_state_dir() -> Option<PathBuf> {
+    let of = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    // systemd gives several directories divided by colons; the first is ours.
+    if let Some(given) = of("STATE_DIRECTORY") {
+        let first = given.to_string_lossy().split(':').next().map(PathBuf::from);
+        return first;
+    }
+    let home = || of("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+    of("XDG_STATE_HOME").map(PathBuf::from).or_else(home).map(|base| base.join("tocsin"))
+}
+
+fn default_families() -> Vec<Family> {
+    // Destination, its prefix length, and at the end the device: a default route off loopback.
+    let routes = fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default();
+    let v6 = routes.lines().any(|line| {
+        let mut words = line.split_whitespace();
+        let zero = words.next().is_some_and(|to| to.bytes().all(|digit| digit == b'0'));
+        zero && words.next() == Some("00") && words.next_back() != Some("lo")
+    });
+    if v6 { vec![Family::V4, Family::V6] } else { vec![Family::V4] }
+}
+
+fn system_resolvers() -> Vec<SocketAddr> {
+    let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let servers = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
+    servers.filter_map(|ip| ip.trim().parse().ok()).map(|ip: IpAddr| (ip, 53).into()).collect()
+}
+
+/// The link address of the default gateway.
+fn gateway() -> Option<String> {
+    let routes = fs::read_to_string("/proc/net/route").ok()?;
+    let arp = fs::read_to_string("/proc/net/arp").ok()?;
+    gateway_of(&routes, &arp)
+}
+
+fn gateway_of(routes: &str, arp: &str) -> Option<String> {
+    let hex = routes.lines().skip(1).find_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        (words.next() == Some("00000000")).then(|| words.next()).flatten()
+    })?;
+    let ip = std::net::Ipv4Addr::from(u32::from_str_radix(hex, 16).ok()?.to_le_bytes());
+    let ip = ip.to_string();
+    let link = arp.lines().skip(1).find_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next() == Some(&ip)).then(|| words.nth(2)).flatten()
+    })?;
+    (link != "00:00:00:00:00:00").then(|| format!("gateway {link}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_valid_and_flags_win() {
+        let file: RawConfig =
+            toml::from_str("probes_per_minute_max = 5\nstate_dir = '/a'").unwrap();
+        let flags = RawConfig { state_dir: Some("/b".into()), ..RawConfig::default() };
+        let config = Config::try_from(file.overlaid(flags)).unwrap();
+        assert_eq!((config.state_dir, config.probes_per_minute_max), ("/b".into(), 5));
+        assert_eq!(config.day_bytes_max, 30_000_000);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_what_is_allowed() {
+        let check = |text: &str, parts: &[&str]| {
+            let error = match toml::from_str::<RawConfig>(text) {
+                Err(error) => error.to_string(),
+                Ok(raw) => Config::try_from(raw).unwrap_err().to_string(),
+            };
+            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        };
+        check("colectors = []", &["colectors", "collectors"]);
+        check("collectors = ['https://x']", &["tocsin://KEY@ADDRESS:PORT"]);
+        check(
+            "state_dir='/a'\nprobes_per_minute_max = 61",
+            &["probes_per_minute_max", "61", "1 to 60"],
+        );
+        check("families = ['v5']", &["v5", "v4", "v6"]);
+        check("families = []", &["families", "both"]);
+        check("catalogue_keys = ['x']", &["catalogue_keys", "base32"]);
+        check("catalogue_file = '/no/such'", &["/no/such", "catalogue_file"]);
+    }
+
+    #[test]
+    fn the_gateway_is_found() {
+        let routes = "Iface Destination Gateway\neth0 0000FEA9 00000000\neth0 00000000 0101A8C0 3";
+        let arp = "IP HW Flags Mac\n192.168.1.7 0x1 0x2 aa:aa:aa:aa:aa:aa * eth0\n\
+                   192.168.1.1 0x1 0x2 00:11:22:33:44:55 * eth0";
+        assert_eq!(gateway_of(routes, arp).as_deref(), Some("gateway 00:11:22:33:44:55"));
+        assert_eq!(gateway_of("", ""), None);
+    }
+}

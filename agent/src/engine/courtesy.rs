@@ -1,0 +1,316 @@
+//! What the agent will not do to a target or to its user's line, whatever anybody says.
+//!
+//! Every probe passes [`Courtesy::admit`] before it starts; [`Courtesy::spent`] says afterwards
+//! what it cost. Nothing here chooses what to probe.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use tocsin_proto::{id::TargetIndex, observation::Cause, time::Timestamp};
+
+/// Probes of one target in a minute, over all causes.
+pub const TARGET_MINUTE_MAX: usize = 5;
+/// Probes of one target in an hour, over all causes.
+pub const TARGET_HOUR_MAX: usize = 40;
+/// Probes in any minute, of all targets.
+pub const MINUTE_MAX: usize = 60;
+/// Asked probes in any day outside confirmed incidents.
+pub const ASKED_DAY_MAX: usize = 900;
+/// Longest `Retry-After` that is honoured as it stands, seconds. More is cut to this: a day of
+/// silence towards one target is as polite as anybody can ask.
+pub const RETRY_AFTER_S_MAX: u32 = 86_400;
+/// While the bucket is nearly full: milliseconds between scheduled probes.
+pub const TRICKLE_MS: u64 = 300_000;
+
+const MINUTE_MS: u64 = 60_000;
+const HOUR_MS: u64 = 3_600_000;
+const DAY_MS: u64 = 86_400_000;
+
+/// Why a probe may not start now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The target has been probed [`TARGET_MINUTE_MAX`] times in a minute.
+    #[error("this target was probed {TARGET_MINUTE_MAX} times in the last minute")]
+    TargetMinute,
+    /// The target has been probed [`TARGET_HOUR_MAX`] times in an hour.
+    #[error("this target was probed {TARGET_HOUR_MAX} times in the last hour")]
+    TargetHour,
+    /// It had its scheduled probe in this minute.
+    #[error("this target had its scheduled probe in the last minute")]
+    TargetScheduled,
+    /// [`MINUTE_MAX`] probes have started in a minute.
+    #[error("{MINUTE_MAX} probes were started in the last minute")]
+    Minute,
+    /// [`ASKED_DAY_MAX`] probes have been asked in a day.
+    #[error("{ASKED_DAY_MAX} probes were made for collectors in the last day")]
+    AskedDay,
+    /// The target asked to be left alone until then.
+    #[error("the target asked for no requests until {0}")]
+    RetryAfter(Timestamp),
+    /// The budget of bytes is used up for this cause.
+    #[error("the byte budget is used up for now; raise day_bytes_max to allow more")]
+    Budget,
+}
+
+#[derive(Debug, Default)]
+struct PerTarget {
+    /// Starts within the last hour, oldest first.
+    starts: VecDeque<Timestamp>,
+    scheduled: Option<Timestamp>,
+    quiet_until: Option<Timestamp>,
+}
+
+/// The bookkeeping behind every cap.
+#[derive(Debug)]
+pub struct Courtesy {
+    targets: BTreeMap<TargetIndex, PerTarget>,
+    starts: VecDeque<Timestamp>,
+    asked: VecDeque<Timestamp>,
+    scheduled: Option<Timestamp>,
+    bucket: Bucket,
+}
+
+/// A leaky bucket: a quarter of the day's bytes deep, leaking three quarters a day. So no rolling
+/// day passes the whole, and steady (scheduled) use gets at most 75 %.
+#[derive(Debug)]
+struct Bucket {
+    day_bytes_max: u64,
+    /// Bytes times [`DAY_MS`], so that the leak is exact in integers.
+    level: u128,
+    at: Timestamp,
+}
+
+impl Bucket {
+    fn leak(&mut self, now: Timestamp) {
+        self.level = self.level_at(now);
+        self.at = self.at.max(now);
+    }
+
+    fn level_at(&self, now: Timestamp) -> u128 {
+        let leaked = u128::from(now.since_ms(self.at)) * u128::from(self.day_bytes_max) * 3 / 4;
+        self.level.saturating_sub(leaked)
+    }
+
+    /// Fill in percent.
+    fn percent(&self, now: Timestamp) -> u64 {
+        let depth = (u128::from(self.day_bytes_max) * u128::from(DAY_MS) / 4).max(1);
+        u64::try_from(self.level_at(now) * 100 / depth).unwrap_or(u64::MAX)
+    }
+}
+
+fn within(starts: &VecDeque<Timestamp>, now: Timestamp, span_ms: u64) -> usize {
+    starts.iter().rev().take_while(|start| now.since_ms(**start) < span_ms).count()
+}
+
+fn prune(starts: &mut VecDeque<Timestamp>, now: Timestamp, span_ms: u64) {
+    while starts.front().is_some_and(|start| now.since_ms(*start) >= span_ms) {
+        starts.pop_front();
+    }
+}
+
+impl Courtesy {
+    /// With an empty history.
+    #[must_use]
+    pub const fn new(day_bytes_max: u64) -> Self {
+        Self {
+            targets: BTreeMap::new(),
+            starts: VecDeque::new(),
+            asked: VecDeque::new(),
+            scheduled: None,
+            bucket: Bucket { day_bytes_max, level: 0, at: Timestamp::EPOCH },
+        }
+    }
+
+    /// Whether a probe may start now.
+    ///
+    /// # Errors
+    /// With the cap that forbids it.
+    pub fn may(&self, now: Timestamp, target: TargetIndex, cause: Cause) -> Result<(), Refusal> {
+        if within(&self.starts, now, MINUTE_MS) >= MINUTE_MAX {
+            return Err(Refusal::Minute);
+        }
+        if matches!(cause, Cause::Asked { .. }) && within(&self.asked, now, DAY_MS) >= ASKED_DAY_MAX
+        {
+            return Err(Refusal::AskedDay);
+        }
+        if let Some(of) = self.targets.get(&target) {
+            if let Some(until) = of.quiet_until.filter(|until| now < *until) {
+                return Err(Refusal::RetryAfter(until));
+            }
+            if within(&of.starts, now, MINUTE_MS) >= TARGET_MINUTE_MAX {
+                return Err(Refusal::TargetMinute);
+            }
+            if within(&of.starts, now, HOUR_MS) >= TARGET_HOUR_MAX {
+                return Err(Refusal::TargetHour);
+            }
+            let recent = of.scheduled.is_some_and(|at| now.since_ms(at) < MINUTE_MS);
+            if cause == Cause::Scheduled && recent {
+                return Err(Refusal::TargetScheduled);
+            }
+        }
+        self.may_spend(now, cause)
+    }
+
+    /// The last tenth of the bucket is for the trickle of scheduled probes, which costs less than
+    /// leaks: so the schedule thins but never stops.
+    fn may_spend(&self, now: Timestamp, cause: Cause) -> Result<(), Refusal> {
+        let percent = self.bucket.percent(now);
+        let trickle = self.scheduled.is_none_or(|at| now.since_ms(at) >= TRICKLE_MS);
+        let good = match cause {
+            Cause::Scheduled => percent < 80 || (percent < 100 && trickle),
+            Cause::Verification | Cause::Asked { .. } => percent < 90,
+        };
+        if good { Ok(()) } else { Err(Refusal::Budget) }
+    }
+
+    /// As [`Courtesy::may`]; when it may, the start is counted.
+    ///
+    /// # Errors
+    /// With the cap that forbids it.
+    pub fn admit(
+        &mut self,
+        now: Timestamp,
+        target: TargetIndex,
+        cause: Cause,
+    ) -> Result<(), Refusal> {
+        self.may(now, target, cause)?;
+        let of = self.targets.entry(target).or_default();
+        prune(&mut of.starts, now, HOUR_MS);
+        prune(&mut self.starts, now, MINUTE_MS);
+        prune(&mut self.asked, now, DAY_MS);
+        of.starts.push_back(now);
+        self.starts.push_back(now);
+        match cause {
+            Cause::Scheduled => {
+                of.scheduled = Some(now);
+                self.scheduled = Some(now);
+            }
+            Cause::Asked { .. } => self.asked.push_back(now),
+            Cause::Verification => {}
+        }
+        Ok(())
+    }
+
+    /// A probe has ended and cost so many bytes, both ways.
+    pub fn spent(&mut self, now: Timestamp, bytes: u64) {
+        self.bucket.leak(now);
+        self.bucket.level += u128::from(bytes) * u128::from(DAY_MS);
+    }
+
+    /// The target said when to come back (429, `Retry-After`).
+    pub fn retry_after(&mut self, now: Timestamp, target: TargetIndex, seconds: u32) {
+        let until = now.plus_ms(u64::from(seconds.min(RETRY_AFTER_S_MAX)) * 1000);
+        let of = self.targets.entry(target).or_default();
+        of.quiet_until = Some(of.quiet_until.map_or(until, |before| before.max(until)));
+    }
+
+    /// Of how many scheduled slots one is used: 1 with room in the budget, more as it fills.
+    #[must_use]
+    pub fn stretch(&self, now: Timestamp) -> u64 {
+        match self.bucket.percent(now) {
+            0..40 => 1,
+            40..60 => 2,
+            60..80 => 4,
+            _ => 1, // Here the trickle rule spaces them.
+        }
+    }
+
+    /// Whether the schedule is thinner than asked, for want of budget.
+    #[must_use]
+    pub fn thinned(&self, now: Timestamp) -> bool {
+        self.bucket.percent(now) >= 40
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn cause(kind: u8) -> Cause {
+        match kind {
+            0 => Cause::Scheduled,
+            1 => Cause::Verification,
+            _ => Cause::Asked { nonce: 1 },
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_sequence_breaks_a_cap(
+            events in proptest::collection::vec((0u64..20_000, 0u16..6, 0u8..3, 0u64..60_000, 0u32..40), 1..600),
+        ) {
+            const BUDGET: u64 = 4_000_000;
+            let mut courtesy = Courtesy::new(BUDGET);
+            let mut now = Timestamp::from_s(1_800_000_000);
+            let mut log: Vec<(Timestamp, u16, Cause)> = Vec::new();
+            let mut quiet: BTreeMap<u16, Timestamp> = BTreeMap::new();
+            for (wait, target, kind, bytes, retry) in events {
+                now = now.plus_ms(wait);
+                let cause = cause(kind);
+                if courtesy.admit(now, TargetIndex(target), cause).is_err() {
+                    continue;
+                }
+                prop_assert!(quiet.get(&target).is_none_or(|until| now >= *until));
+                log.push((now, target, cause));
+                courtesy.spent(now, bytes);
+                if retry > 35 {
+                    courtesy.retry_after(now, TargetIndex(target), retry);
+                    let until = now.plus_ms(u64::from(retry) * 1000);
+                    let until = quiet.get(&target).map_or(until, |before| until.max(*before));
+                    quiet.insert(target, until);
+                }
+                let count = |span: u64, f: &dyn Fn(&(Timestamp, u16, Cause)) -> bool| {
+                    log.iter().filter(|e| now.since_ms(e.0) < span && f(e)).count()
+                };
+                prop_assert!(count(60_000, &|e| e.1 == target) <= 5);
+                prop_assert!(count(3_600_000, &|e| e.1 == target) <= 40);
+                prop_assert!(count(60_000, &|e| e.1 == target && e.2 == Cause::Scheduled) <= 1);
+                prop_assert!(count(60_000, &|_| true) <= 60);
+            }
+        }
+
+        #[test]
+        fn the_day_stays_in_its_budget_and_the_schedule_never_stops(
+            bytes in 1_000u64..40_000, kinds in proptest::collection::vec(0u8..3, 50),
+        ) {
+            const BUDGET: u64 = 5_000_000;
+            let mut courtesy = Courtesy::new(BUDGET);
+            let start = Timestamp::from_s(1_800_000_000);
+            let (mut spent, mut last_scheduled) = (0, start);
+            for tick in 0..17_280u64 {
+                let now = start.plus_ms(tick * 5_000);
+                let cause = cause(kinds[tick as usize % kinds.len()]);
+                let target = TargetIndex((tick % 200) as u16);
+                for cause in [cause, Cause::Scheduled] {
+                    if courtesy.admit(now, target, cause).is_ok() {
+                        courtesy.spent(now, bytes);
+                        spent += bytes;
+                        if cause == Cause::Scheduled { last_scheduled = now; }
+                    }
+                }
+                // A probe of 40 kB leaks away in 921 s of this small budget.
+                prop_assert!(now.since_ms(last_scheduled) < 1_300_000);
+            }
+            prop_assert!(spent <= BUDGET + 2 * bytes, "{spent}");
+        }
+    }
+
+    #[test]
+    fn a_target_that_asks_for_rest_gets_it() {
+        let mut courtesy = Courtesy::new(1 << 30);
+        let now = Timestamp::from_s(1_800_000_000);
+        courtesy.retry_after(now, TargetIndex(1), 120);
+        let may = |s: u64| courtesy.may(now.plus_ms(s * 1000), TargetIndex(1), Cause::Scheduled);
+        assert!(matches!(may(119), Err(Refusal::RetryAfter(_))));
+        assert_eq!(may(120), Ok(()));
+    }
+
+    #[test]
+    fn it_thins_as_the_bucket_fills() {
+        let mut courtesy = Courtesy::new(1_000_000);
+        let now = Timestamp::from_s(1_800_000_000);
+        courtesy.spent(now, 150_000);
+        assert!(courtesy.thinned(now) && courtesy.stretch(now) == 4);
+        assert!(!courtesy.thinned(now.plus_ms(DAY_MS)));
+    }
+}

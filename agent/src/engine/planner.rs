@@ -1,0 +1,503 @@
+//! What to probe, and when: the schedule, and bursts that look closer at a failure. Every choice
+//! is a hash of (observer, slot or failure), so that a day can be replayed from its seed.
+//!
+//! It does not judge outcomes, does not report, and asks [`Courtesy`] before every probe.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use tocsin_proto::{
+    catalogue::{Catalogue, Target},
+    id::{Id, TargetIndex},
+    implicate::{Implication, Layer},
+    limits::PROBES_PER_MINUTE_MAX,
+    observation::{Cause, Family},
+    sign::sha256,
+    time::Timestamp,
+};
+
+use super::{courtesy::Courtesy, judge::providers};
+
+/// Siblings of the implicated provider in a burst (ASKBACK.md section 1.2).
+pub const SIBLINGS: usize = 4;
+/// Controls in a burst, behind none of the failing target's providers.
+pub const CONTROLS: usize = 2;
+/// Bursts in a minute.
+pub const BURSTS_PER_MINUTE: usize = 2;
+/// How long a failing control silences bursts, milliseconds.
+pub const SILENCE_MS: u64 = 60_000;
+/// Another target is tried this often when courtesy refuses the first.
+const CANDIDATES: u64 = 8;
+const MINUTE_MS: u64 = 60_000;
+const DAY_MS: u64 = 86_400_000;
+
+/// What a probe is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Purpose {
+    /// Its turn had come.
+    Turn,
+    /// The failing target once more.
+    Again,
+    /// Another target of the implicated provider.
+    Sibling,
+    /// A target with nothing in common with the failing one.
+    Control,
+}
+
+impl Purpose {
+    /// What the report calls it.
+    #[must_use]
+    pub const fn cause(self) -> Cause {
+        match self {
+            Self::Turn => Cause::Scheduled,
+            Self::Again | Self::Sibling | Self::Control => Cause::Verification,
+        }
+    }
+}
+
+/// A probe to be made now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Request {
+    /// Of what.
+    pub target: TargetIndex,
+    /// Over which family.
+    pub family: Family,
+    /// What for.
+    pub purpose: Purpose,
+    /// Whether TLS is not to be resumed, so that the certificate is seen.
+    pub full_handshake: bool,
+}
+
+/// What came of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Done {
+    /// The request.
+    pub request: Request,
+    /// Whether the target failed to answer.
+    pub failed: bool,
+    /// What the outcome says of the layers.
+    pub implication: &'static Implication,
+    /// Bytes it cost, both ways.
+    pub bytes: u64,
+    /// What the target said of coming back.
+    pub retry_after_s: Option<u32>,
+}
+
+/// What the planner hears.
+#[derive(Debug, Clone, Copy)]
+pub enum Event {
+    /// Time has passed.
+    Tick,
+    /// A probe has ended.
+    Done(Done),
+    /// A collector asks for so many scheduled probes a minute.
+    ProbesPerMinute(u16),
+}
+
+/// What the planner wants done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Probe now.
+    Probe(Request),
+}
+
+/// What the planner is made from.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// The targets.
+    pub catalogue: Arc<Catalogue>,
+    /// Families to probe, in turn; at least one.
+    pub families: Vec<Family>,
+    /// Makes this observer's choices its own: the hash of a key of its.
+    pub seed: [u8; 32],
+    /// Scheduled probes a minute, whatever a collector asks.
+    pub probes_per_minute_max: u16,
+    /// Bytes in a rolling day.
+    pub day_bytes_max: u64,
+}
+
+/// The schedule and its bursts.
+#[derive(Debug)]
+pub struct Planner {
+    setup: Setup,
+    courtesy: Courtesy,
+    /// Targets behind each provider, by what is known well enough; providers in this observer's
+    /// own order.
+    quotas: Vec<Vec<TargetIndex>>,
+    all: Vec<TargetIndex>,
+    interval_ms: u64,
+    next_slot: Option<u64>,
+    full_handshakes: BTreeMap<TargetIndex, Timestamp>,
+    bursts: VecDeque<Timestamp>,
+    silent_until: Timestamp,
+}
+
+impl Planner {
+    /// A planner at rest: the first tick starts it.
+    #[must_use]
+    pub fn new(setup: Setup) -> Self {
+        let mut by_provider: BTreeMap<&Id, BTreeSet<TargetIndex>> = BTreeMap::new();
+        for target in setup.catalogue.targets().values() {
+            for role in target.deciding_roles() {
+                by_provider.entry(&role.provider).or_default().insert(target.index);
+            }
+        }
+        let mut quotas: Vec<(u64, Vec<TargetIndex>)> = by_provider
+            .into_iter()
+            .map(|(id, targets)| {
+                let order = prf(&setup.seed, b"provider", id.as_str().as_bytes(), 0);
+                (order, targets.into_iter().collect())
+            })
+            .collect();
+        quotas.sort();
+        let quotas = quotas.into_iter().map(|(_, targets)| targets).collect();
+        let all = setup.catalogue.targets().keys().copied().collect();
+        let mut planner = Self {
+            courtesy: Courtesy::new(setup.day_bytes_max),
+            quotas,
+            all,
+            interval_ms: MINUTE_MS,
+            next_slot: None,
+            full_handshakes: BTreeMap::new(),
+            bursts: VecDeque::new(),
+            silent_until: Timestamp::EPOCH,
+            setup,
+        };
+        planner.pace(None, planner.setup.probes_per_minute_max.min(3));
+        planner
+    }
+
+    /// Whether the byte budget thins the schedule.
+    #[must_use]
+    pub fn thinned(&self, now: Timestamp) -> bool {
+        self.courtesy.thinned(now)
+    }
+
+    /// What to do now.
+    #[must_use]
+    pub fn step(&mut self, now: Timestamp, event: Event) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match event {
+            Event::Tick => {}
+            Event::ProbesPerMinute(asked) => self.pace(Some(now), asked),
+            Event::Done(done) => self.done(now, done, &mut actions),
+        }
+        self.run_slot(now, &mut actions);
+        actions
+    }
+
+    /// When the next slot is.
+    #[must_use]
+    pub fn next_deadline(&self, now: Timestamp) -> Timestamp {
+        let slot = self.next_slot.unwrap_or_else(|| self.slot_after(now));
+        self.slot_at(slot)
+    }
+
+    fn pace(&mut self, now: Option<Timestamp>, asked: u16) {
+        let most = self.setup.probes_per_minute_max.clamp(1, PROBES_PER_MINUTE_MAX);
+        let interval_ms = MINUTE_MS / u64::from(asked.clamp(1, most));
+        if interval_ms != self.interval_ms {
+            self.interval_ms = interval_ms;
+            self.next_slot = now.map(|now| self.slot_after(now));
+        }
+    }
+
+    /// Each observer has its own phase, and each slot a jitter of up to a quarter of the interval.
+    fn slot_at(&self, slot: u64) -> Timestamp {
+        let phase = prf(&self.setup.seed, b"phase", &[], 0) % self.interval_ms;
+        let jitter = prf(&self.setup.seed, b"jitter", &[], slot) % (self.interval_ms / 4).max(1);
+        Timestamp::from_ms(slot.saturating_mul(self.interval_ms)).plus_ms(phase + jitter)
+    }
+
+    /// The first slot that is still to come.
+    fn slot_after(&self, now: Timestamp) -> u64 {
+        let about = (now.as_ms() / self.interval_ms).saturating_sub(2);
+        (about..about + 5).find(|slot| self.slot_at(*slot) > now).unwrap_or(about + 5)
+    }
+
+    fn run_slot(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
+        let Some(slot) = self.next_slot else {
+            self.next_slot = Some(self.slot_after(now));
+            return;
+        };
+        if now < self.slot_at(slot) {
+            return;
+        }
+        // Slots that a sleeping machine has missed stay missed.
+        self.next_slot = Some(self.slot_after(now).max(slot + 1));
+        if !slot.is_multiple_of(self.courtesy.stretch(now)) {
+            return;
+        }
+        let families = &self.setup.families;
+        let turn = (slot / 4).wrapping_add(slot) as usize % families.len().max(1);
+        let family = families.get(turn).copied().unwrap_or(Family::V4);
+        let candidates: Vec<_> = (0..CANDIDATES).filter_map(|n| self.candidate(slot, n)).collect();
+        for target in candidates {
+            if self.request(now, target, family, Purpose::Turn, actions) {
+                return;
+            }
+        }
+    }
+
+    /// Three of four slots go round the providers; the rest, and further tries, are uniform.
+    fn candidate(&self, slot: u64, attempt: u64) -> Option<TargetIndex> {
+        let among = if slot % 4 != 3 && attempt < CANDIDATES / 2 && !self.quotas.is_empty() {
+            let turn = slot - slot / 4;
+            self.quotas.get(turn as usize % self.quotas.len())?
+        } else {
+            &self.all
+        };
+        let random = prf(&self.setup.seed, b"target", &slot.to_le_bytes(), attempt);
+        among.get(random as usize % among.len().max(1)).copied()
+    }
+
+    fn request(
+        &mut self,
+        now: Timestamp,
+        target: TargetIndex,
+        family: Family,
+        purpose: Purpose,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        if self.courtesy.admit(now, target, purpose.cause()).is_err() {
+            return false;
+        }
+        let last_full = self.full_handshakes.get(&target);
+        let full_handshake =
+            purpose == Purpose::Again || last_full.is_none_or(|at| now.since_ms(*at) >= DAY_MS);
+        if full_handshake {
+            self.full_handshakes.insert(target, now);
+        }
+        actions.push(Action::Probe(Request { target, family, purpose, full_handshake }));
+        true
+    }
+
+    fn done(&mut self, now: Timestamp, done: Done, actions: &mut Vec<Action>) {
+        self.courtesy.spent(now, done.bytes);
+        if let Some(seconds) = done.retry_after_s {
+            self.courtesy.retry_after(now, done.request.target, seconds);
+        }
+        if !done.failed {
+            return;
+        }
+        match done.request.purpose {
+            Purpose::Control => self.silent_until = now.plus_ms(SILENCE_MS),
+            Purpose::Turn => self.burst(now, done, actions),
+            Purpose::Again | Purpose::Sibling => {}
+        }
+    }
+
+    fn burst(&mut self, now: Timestamp, done: Done, actions: &mut Vec<Action>) {
+        while self.bursts.front().is_some_and(|at| now.since_ms(*at) >= MINUTE_MS) {
+            self.bursts.pop_front();
+        }
+        if now < self.silent_until || self.bursts.len() >= BURSTS_PER_MINUTE {
+            return;
+        }
+        let catalogue = Arc::clone(&self.setup.catalogue);
+        let Some(target) = catalogue.target(done.request.target) else { return };
+        self.bursts.push_back(now);
+        let family = done.request.family;
+        self.request(now, target.index, family, Purpose::Again, actions);
+
+        let implicated = implicated(target, done.implication);
+        if let Some((layer, provider)) = implicated {
+            let siblings = behind(&catalogue, layer, provider, target.index);
+            self.some(now, siblings, SIBLINGS, family, Purpose::Sibling, actions);
+        }
+        let aux = target.provider(Layer::Aux).filter(|aux| {
+            implicated.is_none_or(|(layer, provider)| layer != Layer::Dns && provider != *aux)
+        });
+        if let Some(aux) = aux {
+            let siblings = behind(&catalogue, Layer::Aux, aux, target.index);
+            self.some(now, siblings, 1, family, Purpose::Sibling, actions);
+        }
+        let shared = providers(&catalogue, target.index);
+        let controls = catalogue.targets().keys().copied().filter(|other| {
+            *other != target.index && providers(&catalogue, *other).is_disjoint(&shared)
+        });
+        let controls = controls.collect();
+        self.some(now, controls, CONTROLS, family, Purpose::Control, actions);
+    }
+
+    /// Up to `count` of the targets, in an order of this observer and moment.
+    fn some(
+        &mut self,
+        now: Timestamp,
+        targets: Vec<TargetIndex>,
+        count: usize,
+        family: Family,
+        purpose: Purpose,
+        actions: &mut Vec<Action>,
+    ) {
+        let mut shuffled: Vec<(u64, TargetIndex)> = targets
+            .into_iter()
+            .map(|target| {
+                let salt = target.0.to_le_bytes();
+                (prf(&self.setup.seed, b"burst", &salt, now.as_ms()), target)
+            })
+            .collect();
+        shuffled.sort_unstable();
+        let mut left = count;
+        for (_, target) in shuffled {
+            if left == 0 {
+                return;
+            }
+            if self.request(now, target, family, purpose, actions) {
+                left -= 1;
+            }
+        }
+    }
+}
+
+/// The provider that an outcome points at; `edge` falls to `hosting` where there is no edge.
+fn implicated<'a>(target: &'a Target, says: &Implication) -> Option<(Layer, &'a Id)> {
+    let suspect = says.full.and(says.half);
+    [Layer::Dns, Layer::Edge, Layer::Hosting, Layer::Aux].into_iter().find_map(|layer| {
+        if !suspect.has(layer) {
+            return None;
+        }
+        let of = |layer| target.provider(layer).map(|provider| (layer, provider));
+        if layer == Layer::Edge { of(layer).or_else(|| of(Layer::Hosting)) } else { of(layer) }
+    })
+}
+
+fn behind(
+    catalogue: &Catalogue,
+    layer: Layer,
+    provider: &Id,
+    except: TargetIndex,
+) -> Vec<TargetIndex> {
+    let targets = catalogue.targets().values();
+    targets
+        .filter(|target| target.index != except && target.provider(layer) == Some(provider))
+        .map(|target| target.index)
+        .collect()
+}
+
+/// A number that only this observer could have foretold.
+fn prf(seed: &[u8; 32], what: &[u8], salt: &[u8], number: u64) -> u64 {
+    let hash = sha256(&[b"tocsin/plan/v1\0", seed, what, &[0], salt, &number.to_le_bytes()]);
+    hash.iter().take(8).fold(0, |value, byte| value << 8 | u64::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use tocsin_proto::{
+        implicate::{DnsPath, implication},
+        outcome::Outcome,
+    };
+
+    const START: Timestamp = Timestamp::from_s(1_800_000_000);
+
+    fn planner(seed: u8, ppm: u16) -> Planner {
+        let mut planner = Planner::new(Setup {
+            catalogue: Arc::new(Catalogue::builtin().clone()),
+            families: vec![Family::V4],
+            seed: [seed; 32],
+            probes_per_minute_max: 60,
+            day_bytes_max: 30_000_000,
+        });
+        let _starts = planner.step(START, Event::ProbesPerMinute(ppm));
+        planner
+    }
+
+    fn done(request: Request, outcome: Outcome) -> Event {
+        Event::Done(Done {
+            request,
+            failed: !outcome.is_answer(),
+            implication: implication(outcome, None, DnsPath::Unconfirmed),
+            bytes: 5_000,
+            retry_after_s: None,
+        })
+    }
+
+    fn run(planner: &mut Planner, minutes: u64) -> Vec<(Timestamp, Request)> {
+        let (mut now, mut seen) = (START, Vec::new());
+        while now < START.plus_ms(minutes * 60_000) {
+            now = planner.next_deadline(now).max(now.plus_ms(1));
+            for Action::Probe(request) in planner.step(now, Event::Tick) {
+                seen.push((now, request));
+            }
+        }
+        seen
+    }
+
+    #[test]
+    fn the_schedule_keeps_its_pace_and_repeats_from_its_seed() {
+        for ppm in [1, 3, 30] {
+            let seen = run(&mut planner(1, ppm), 60);
+            let expect = usize::from(ppm) * 60;
+            assert!(seen.len().abs_diff(expect) <= expect / 20 + 1, "{ppm}: {}", seen.len());
+            assert_eq!(seen, run(&mut planner(1, ppm), 60));
+        }
+        assert_ne!(run(&mut planner(1, 3), 10), run(&mut planner(2, 3), 10));
+    }
+
+    #[test]
+    fn a_failure_is_looked_at_closer() {
+        let catalogue = Catalogue::builtin();
+        let mut planner = planner(1, 3);
+        let edge = |t: &&Target| {
+            t.provider(Layer::Edge)
+                .is_some_and(|p| behind(catalogue, Layer::Edge, p, t.index).len() >= 10)
+        };
+        let target = catalogue.targets().values().find(edge).unwrap();
+        let request = Request {
+            target: target.index,
+            family: Family::V4,
+            purpose: Purpose::Turn,
+            full_handshake: false,
+        };
+        let actions = planner.step(START, done(request, Outcome::TcpTimeout));
+        let of = |purpose| {
+            actions
+                .iter()
+                .filter_map(|Action::Probe(r)| (r.purpose == purpose).then_some(r.target))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(of(Purpose::Again), [target.index]);
+        assert!(of(Purpose::Sibling).len() >= SIBLINGS);
+        assert_eq!(of(Purpose::Control).len(), CONTROLS);
+        let shared = providers(catalogue, target.index);
+        assert!(of(Purpose::Control).iter().all(|c| providers(catalogue, *c).is_disjoint(&shared)));
+
+        let control = Request { purpose: Purpose::Control, ..request };
+        assert!(planner.step(START, done(control, Outcome::TcpTimeout)).is_empty());
+        let silent = planner.step(START.plus_ms(100), done(request, Outcome::TcpTimeout));
+        assert!(silent.iter().all(|Action::Probe(r)| r.purpose == Purpose::Turn));
+    }
+
+    proptest! {
+        #[test]
+        fn caps_hold_whatever_fails(seed: u8, ppm in 1u16..200, fails in proptest::collection::vec(any::<bool>(), 50)) {
+            let mut planner = planner(seed, ppm);
+            let (mut now, mut log, mut n) = (START, Vec::<(Timestamp, Request)>::new(), 0);
+            let mut open = VecDeque::new();
+            while now < START.plus_ms(600_000) {
+                now = planner.next_deadline(now).max(now.plus_ms(1));
+                let mut actions = planner.step(now, Event::Tick);
+                while let Some(request) = open.pop_front() {
+                    n += 1;
+                    let outcome = if fails[n % 50] { Outcome::TcpReset } else { Outcome::Ok };
+                    actions.extend(planner.step(now, done(request, outcome)));
+                }
+                for Action::Probe(request) in actions {
+                    log.push((now, request));
+                    open.push_back(request);
+                }
+                let recent: Vec<_> = log.iter().filter(|(at, _)| now.since_ms(*at) < 60_000).collect();
+                prop_assert!(recent.len() <= 60);
+                if let Some((_, last)) = log.last() {
+                    prop_assert!(recent.iter().filter(|(_, r)| r.target == last.target).count() <= 5);
+                }
+                let bursts = recent.iter().filter(|(_, r)| r.purpose == Purpose::Again).count();
+                prop_assert!(bursts <= BURSTS_PER_MINUTE);
+            }
+        }
+    }
+}

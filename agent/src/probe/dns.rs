@@ -1,0 +1,577 @@
+//! The DNS phase: a stub resolver of its own, so that every way of failing is seen apart, and an
+//! independent path that tells a broken name from a broken resolver.
+//!
+//! The stub asks the system's resolvers. The independent path asks the root servers and follows
+//! their referrals; where port 53 is closed or something answers in the roots' place, it asks
+//! fallback resolvers. Nothing is cached and DNSSEC is not validated here. Address rules are the
+//! caller's for the addresses found, and this file's for the name servers that referrals name.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use hickory_proto::{
+    op::{Edns, Message, MessageType, Query, ResponseCode},
+    rr::{Name, RData, Record, RecordType, rdata::opt::EdnsCode, rdata::opt::EdnsOption},
+};
+use tocsin_proto::{observation::Family, outcome::Outcome};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UdpSocket,
+    time::timeout,
+};
+
+use super::{
+    Deadline, Independent,
+    tcp::{self, Traffic},
+};
+use crate::engine::address::Allowed;
+
+/// When the system's resolver is asked again: half of the phase's 2 s.
+const RETRANSMIT_AFTER: Duration = Duration::from_secs(1);
+/// Patience with one name server on the independent path, which has others to ask.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Queries of one independent resolution. A name behind two aliases in cold zones needs nine.
+const QUERIES_MAX: usize = 12;
+/// Root servers of each family tried before the independent path counts as closed.
+const ROOTS_TRIED: usize = 2;
+/// Name servers of one zone tried before the zone counts as failed.
+const SERVERS_TRIED: usize = 3;
+/// Aliases followed; BIND follows 16 too.
+const ALIASES_MAX: usize = 16;
+/// What we announce to take over UDP: DNS flag day 2020, below any common path's fragmentation.
+const UDP_PAYLOAD_BYTES: u16 = 1232;
+/// The EDNS option code of extended errors (RFC 8914).
+const EXTENDED_ERROR: u16 = 15;
+
+/// A name's addresses, and the aliases on the way there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Resolved {
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) cname: Vec<String>,
+}
+
+/// What the independent path said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The name resolves.
+    Resolved(Resolved),
+    /// Its own servers, or those above them, fail.
+    Failed(Outcome),
+    /// The path itself was closed, or its bounds were reached: nothing is proved.
+    NoAnswer,
+}
+
+/// Where queries come from, and what they may reach.
+#[derive(Debug)]
+pub(super) struct Resolver {
+    pub(super) source_v4: Option<Ipv4Addr>,
+    pub(super) source_v6: Option<Ipv6Addr>,
+    pub(super) system: Vec<SocketAddr>,
+    pub(super) independent: Independent,
+    pub(super) allowed: Allowed,
+    /// Turns the lists of roots and fallback resolvers, so that no one of them bears the load.
+    pub(super) turn: AtomicUsize,
+}
+
+enum Step {
+    Answer(Resolved),
+    Alias(Name, Vec<String>),
+    Referral(Vec<(Name, Vec<IpAddr>)>),
+    Failed(Outcome),
+}
+
+struct Walk<'a> {
+    resolver: &'a Resolver,
+    deadline: Deadline,
+    traffic: &'a Arc<Traffic>,
+    queries_left: usize,
+}
+
+impl Resolver {
+    /// Asks the system's resolvers.
+    pub(super) async fn system(
+        &self,
+        host: &str,
+        family: Family,
+        deadline: Deadline,
+        traffic: &Arc<Traffic>,
+    ) -> Result<Resolved, (Outcome, Vec<String>)> {
+        let name = absolute(host).ok_or((Outcome::DnsNxdomain, Vec::new()))?;
+        let servers = match self.system.is_empty() {
+            true => resolv_conf().await,
+            false => self.system.clone(),
+        };
+        let Some(first) = servers.first().copied() else {
+            return Err((Outcome::DnsUnreachable, Vec::new()));
+        };
+        let query = query(&name, record_type(family), true);
+        let wait = if servers.len() > 1 { RETRANSMIT_AFTER } else { deadline.left() };
+        let asked = timeout(deadline.left().min(wait), self.exchange(first, &query, traffic, true));
+        let failure = match asked.await {
+            Err(_) => (Outcome::DnsTimeout, Vec::new()),
+            Ok(Err(error)) => (unreachable(&error), Vec::new()),
+            Ok(Ok(reply)) => match judge(&reply, &name, family) {
+                Ok(resolved) => return Ok(resolved),
+                // The name's own state is the same whoever is asked.
+                Err(failure @ (Outcome::DnsNxdomain | Outcome::DnsNodata, _)) => {
+                    return Err(failure);
+                }
+                Err(failure) => failure,
+            },
+        };
+        let Some(second) = servers.get(1).copied() else { return Err(failure) };
+        match timeout(deadline.left(), self.exchange(second, &query, traffic, false)).await {
+            Ok(Ok(reply)) => judge(&reply, &name, family),
+            Ok(Err(_)) | Err(_) => Err(failure),
+        }
+    }
+
+    /// Asks past the system's resolvers.
+    pub(super) async fn independent(
+        &self,
+        host: &str,
+        family: Family,
+        deadline: Deadline,
+        traffic: &Arc<Traffic>,
+    ) -> Verdict {
+        let Some(name) = absolute(host) else { return Verdict::NoAnswer };
+        let mut walk = Walk { resolver: self, deadline, traffic, queries_left: QUERIES_MAX };
+        match walk.resolve(name.clone(), family, true).await {
+            Verdict::NoAnswer => self.fallback(&name, family, deadline, traffic).await,
+            verdict => verdict,
+        }
+    }
+
+    async fn fallback(
+        &self,
+        name: &Name,
+        family: Family,
+        deadline: Deadline,
+        traffic: &Arc<Traffic>,
+    ) -> Verdict {
+        let query = query(name, record_type(family), true);
+        let mut verdict = Verdict::NoAnswer;
+        // A pair, so that one such resolver's own trouble is not taken for the name's.
+        for server in self.turned(&self.independent.fallback).take(2) {
+            let patience = deadline.left().min(PATIENCE);
+            let asked = timeout(patience, self.exchange(server, &query, traffic, false)).await;
+            let Ok(Ok(reply)) = asked else { continue };
+            match judge(&reply, name, family) {
+                Ok(resolved) => return Verdict::Resolved(resolved),
+                Err((outcome, _)) => verdict = Verdict::Failed(outcome),
+            }
+        }
+        verdict
+    }
+
+    /// The list from another beginning each time.
+    fn turned<T: Copy>(&self, list: &[T]) -> impl Iterator<Item = T> + use<T> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let start = turn.checked_rem(list.len()).unwrap_or(0);
+        let list = list.to_vec();
+        let length = list.len();
+        list.into_iter().cycle().skip(start).take(length)
+    }
+
+    fn source(&self, to: IpAddr) -> Option<IpAddr> {
+        let source = match to {
+            IpAddr::V4(_) => self.source_v4.map(IpAddr::V4),
+            IpAddr::V6(_) => self.source_v6.map(IpAddr::V6),
+        };
+        // A resolver on this very host hears loopback senders alone.
+        source.filter(|source| !to.is_loopback() || source.is_loopback())
+    }
+
+    /// One question to one server: over UDP, then TCP if the answer did not fit. Replies that do
+    /// not belong to the question are passed over. The caller keeps the deadline.
+    async fn exchange(
+        &self,
+        server: SocketAddr,
+        query: &Message,
+        traffic: &Arc<Traffic>,
+        retransmit: bool,
+    ) -> io::Result<Message> {
+        let bytes = query.to_vec().map_err(io::Error::other)?;
+        let any: IpAddr = match server {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let source = self.source(server.ip());
+        let socket = UdpSocket::bind(SocketAddr::new(source.unwrap_or(any), 0)).await?;
+        // Connected, so that the kernel drops what others send and hands over ICMP errors.
+        socket.connect(server).await?;
+        socket.send(&bytes).await?;
+        traffic.add_sent(bytes.len());
+        let mut buffer = [0; UDP_PAYLOAD_BYTES as usize];
+        let mut resend = retransmit;
+        loop {
+            let length = if resend {
+                match timeout(RETRANSMIT_AFTER, socket.recv(&mut buffer)).await {
+                    Ok(length) => length?,
+                    Err(_) => {
+                        resend = false;
+                        socket.send(&bytes).await?;
+                        traffic.add_sent(bytes.len());
+                        continue;
+                    }
+                }
+            } else {
+                socket.recv(&mut buffer).await?
+            };
+            traffic.add_received(length);
+            let reply = buffer.get(..length).and_then(|bytes| Message::from_vec(bytes).ok());
+            match reply.filter(|reply| belongs(reply, query)) {
+                Some(reply) if reply.metadata.truncation => break,
+                Some(reply) => return Ok(reply),
+                None => {}
+            }
+        }
+        let mut stream = tcp::connect(server, source, traffic).await?;
+        let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
+        stream.write_all(&[&length.to_be_bytes(), bytes.as_slice()].concat()).await?;
+        let mut reply = vec![0; usize::from(stream.read_u16().await?)];
+        stream.read_exact(&mut reply).await?;
+        let reply = Message::from_vec(&reply).map_err(io::Error::other)?;
+        match belongs(&reply, query) {
+            true => Ok(reply),
+            false => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+}
+
+impl Walk<'_> {
+    /// Resolves from the roots. Name servers without glue are resolved the same way, but theirs
+    /// are not (`deep` is false then): two levels are enough for the real world and bounded.
+    async fn resolve(&mut self, name: Name, family: Family, deep: bool) -> Verdict {
+        let resolver = self.resolver;
+        let mut name = name;
+        let mut cname = Vec::new();
+        'alias: for _ in 0..ALIASES_MAX {
+            // Over IPv4 first whatever the family: the family of the target is what is probed.
+            let roots: Vec<IpAddr> = resolver.turned(&resolver.independent.roots).collect();
+            let (v4, v6): (Vec<_>, Vec<_>) = roots.into_iter().partition(IpAddr::is_ipv4);
+            let v6 = v6.into_iter().take(ROOTS_TRIED);
+            let mut servers: Vec<IpAddr> = v4.into_iter().take(ROOTS_TRIED).chain(v6).collect();
+            let mut at_root = true;
+            loop {
+                let step = match self.ask_any(&servers, &name, family, at_root).await {
+                    Ok(step) => step,
+                    Err(verdict) => return verdict,
+                };
+                at_root = false;
+                let zone = match step {
+                    Step::Answer(mut resolved) => {
+                        cname.append(&mut resolved.cname);
+                        resolved.cname = cname;
+                        return Verdict::Resolved(resolved);
+                    }
+                    Step::Failed(outcome) => return Verdict::Failed(outcome),
+                    Step::Alias(target, mut chain) => {
+                        cname.append(&mut chain);
+                        name = target;
+                        continue 'alias;
+                    }
+                    Step::Referral(zone) => zone,
+                };
+                servers = self.servers(zone, deep).await;
+                if servers.is_empty() {
+                    return match self.queries_left {
+                        0 => Verdict::NoAnswer,
+                        _ => Verdict::Failed(Outcome::DnsUnreachable),
+                    };
+                }
+            }
+        }
+        Verdict::Failed(Outcome::DnsServfail)
+    }
+
+    /// The addresses of a zone's name servers that may be asked.
+    async fn servers(&mut self, zone: Vec<(Name, Vec<IpAddr>)>, deep: bool) -> Vec<IpAddr> {
+        let allowed = &self.resolver.allowed;
+        let glue = zone.iter().flat_map(|(_, addresses)| addresses);
+        let mut servers: Vec<IpAddr> =
+            glue.copied().filter(|ip| allowed.may_connect(*ip)).collect();
+        servers.sort_by_key(IpAddr::is_ipv6);
+        if servers.is_empty() && deep {
+            for (server, _) in zone.into_iter().take(2) {
+                let found = Box::pin(self.resolve(server, Family::V4, false)).await;
+                if let Verdict::Resolved(found) = found {
+                    let found = found.addresses.into_iter();
+                    servers.extend(found.filter(|ip| allowed.may_connect(*ip)));
+                    break;
+                }
+            }
+        }
+        servers.truncate(SERVERS_TRIED);
+        servers
+    }
+
+    /// The first useful answer of a zone's servers; the last failure when there is none.
+    async fn ask_any(
+        &mut self,
+        servers: &[IpAddr],
+        name: &Name,
+        family: Family,
+        at_root: bool,
+    ) -> Result<Step, Verdict> {
+        let query = query(name, record_type(family), false);
+        let mut failure = if at_root { None } else { Some(Outcome::DnsTimeout) };
+        for server in servers {
+            let left = self.deadline.left().min(PATIENCE);
+            if self.queries_left == 0 {
+                return Err(Verdict::NoAnswer);
+            }
+            if left.is_zero() {
+                break;
+            }
+            self.queries_left -= 1;
+            let server = SocketAddr::new(*server, self.resolver.independent.port);
+            let asked = timeout(left, self.resolver.exchange(server, &query, self.traffic, false));
+            match asked.await {
+                Err(_) => {}
+                Ok(Err(_)) if at_root => {}
+                Ok(Err(_)) => failure = Some(Outcome::DnsUnreachable),
+                // No root server recurses: something on the way answers in its place.
+                Ok(Ok(reply)) if at_root && reply.metadata.recursion_available => {
+                    return Err(Verdict::NoAnswer);
+                }
+                Ok(Ok(reply)) => match read(&reply, name, family) {
+                    // A lame or failing server is one server's trouble; the next may do.
+                    Step::Failed(
+                        outcome @ (Outcome::DnsServfail | Outcome::DnsRefused | Outcome::DnsBogus),
+                    ) => failure = Some(outcome),
+                    step => return Ok(step),
+                },
+            }
+        }
+        Err(failure.map_or(Verdict::NoAnswer, Verdict::Failed))
+    }
+}
+
+/// What an authoritative server's reply says.
+fn read(reply: &Message, name: &Name, family: Family) -> Step {
+    match judge(reply, name, family) {
+        Ok(resolved) => return Step::Answer(resolved),
+        Err((Outcome::DnsNodata, chain)) => {
+            if !chain.is_empty()
+                && let Some(target) = chain.last().and_then(|target| absolute(target))
+            {
+                return Step::Alias(target, chain);
+            }
+        }
+        // RFC 6604 section 3: the code is the last alias' own, which another zone may know better.
+        Err((Outcome::DnsNxdomain, chain)) if !chain.is_empty() => {
+            if let Some(target) = chain.last().and_then(|target| absolute(target)) {
+                return Step::Alias(target, chain);
+            }
+            return Step::Failed(Outcome::DnsNxdomain);
+        }
+        Err((outcome, _)) => return Step::Failed(outcome),
+    }
+    let zone = reply.authorities.iter().filter(|record| record.name.zone_of(name));
+    let servers: Vec<(Name, Vec<IpAddr>)> = zone
+        .filter_map(|record| match &record.data {
+            RData::NS(server) => Some((server.0.clone(), glue(reply, &server.0))),
+            _ => None,
+        })
+        .take(13)
+        .collect();
+    if servers.is_empty() || reply.metadata.authoritative {
+        return Step::Failed(Outcome::DnsNodata);
+    }
+    Step::Referral(servers)
+}
+
+fn glue(reply: &Message, server: &Name) -> Vec<IpAddr> {
+    let own = reply.additionals.iter().filter(|record| record.name.eq_ignore_root(server));
+    own.filter_map(address).collect()
+}
+
+fn address(record: &Record) -> Option<IpAddr> {
+    match &record.data {
+        RData::A(a) => Some(IpAddr::V4(a.0)),
+        RData::AAAA(aaaa) => Some(IpAddr::V6(aaaa.0)),
+        _ => None,
+    }
+}
+
+/// A reply's addresses for the name along its aliases, or the failure it tells of with the
+/// aliases seen.
+fn judge(
+    reply: &Message,
+    name: &Name,
+    family: Family,
+) -> Result<Resolved, (Outcome, Vec<String>)> {
+    let mut resolved = Resolved::default();
+    let mut name = name.clone();
+    for _ in 0..ALIASES_MAX {
+        let own = || reply.answers.iter().filter(|record| record.name.eq_ignore_root(&name));
+        let wanted = own().filter(|record| record.record_type() == record_type(family));
+        resolved.addresses = wanted.filter_map(address).collect();
+        if !resolved.addresses.is_empty() {
+            break;
+        }
+        let alias = own().find_map(|record| match &record.data {
+            RData::CNAME(target) => Some(target.0.clone()),
+            _ => None,
+        });
+        let Some(target) = alias else { break };
+        resolved.cname.push(target.to_ascii().trim_end_matches('.').to_ascii_lowercase());
+        name = target;
+    }
+    let failure = match reply.metadata.response_code {
+        ResponseCode::NoError if resolved.addresses.is_empty() => Outcome::DnsNodata,
+        ResponseCode::NoError => return Ok(resolved),
+        ResponseCode::NXDomain => Outcome::DnsNxdomain,
+        ResponseCode::Refused => Outcome::DnsRefused,
+        _ if is_bogus(reply) => Outcome::DnsBogus,
+        _ => Outcome::DnsServfail,
+    };
+    Err((failure, resolved.cname))
+}
+
+/// Whether the resolver says that DNSSEC validation failed: RFC 8914 sections 4.7 to 4.13, the
+/// extended errors 6 to 12.
+fn is_bogus(reply: &Message) -> bool {
+    let Some(edns) = &reply.edns else { return false };
+    edns.options().get_all(EdnsCode::Unknown(EXTENDED_ERROR)).iter().any(|option| match option {
+        EdnsOption::Unknown(_, data) => matches!(data.as_slice(), [0, 6..=12, ..]),
+        _ => false,
+    })
+}
+
+fn belongs(reply: &Message, query: &Message) -> bool {
+    let (Some(asked), [answered]) = (query.queries.first(), reply.queries.as_slice()) else {
+        return false;
+    };
+    reply.metadata.id == query.metadata.id
+        && reply.metadata.message_type == MessageType::Response
+        && answered.query_type() == asked.query_type()
+        && answered.query_class() == asked.query_class()
+        && answered.name().eq_ignore_root(asked.name())
+}
+
+fn query(name: &Name, record_type: RecordType, recursion: bool) -> Message {
+    // A random id; the source port, which the kernel picks, is random too.
+    let mut message = Message::query();
+    message.metadata.recursion_desired = recursion;
+    message.add_query(Query::query(name.clone(), record_type));
+    let mut edns = Edns::new();
+    edns.set_max_payload(UDP_PAYLOAD_BYTES).set_version(0);
+    message.set_edns(edns);
+    message
+}
+
+fn absolute(host: &str) -> Option<Name> {
+    let mut name = Name::from_ascii(host).ok()?;
+    name.set_fqdn(true);
+    Some(name)
+}
+
+const fn record_type(family: Family) -> RecordType {
+    match family {
+        Family::V4 => RecordType::A,
+        Family::V6 => RecordType::AAAA,
+    }
+}
+
+fn unreachable(error: &io::Error) -> Outcome {
+    match error.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::Other => {
+            Outcome::DnsServfail
+        }
+        io::ErrorKind::TimedOut => Outcome::DnsTimeout,
+        _ => Outcome::DnsUnreachable,
+    }
+}
+
+/// Read at each probe, since it changes with the network. Without any, the local host is asked,
+/// as resolv.conf(5) has it.
+async fn resolv_conf() -> Vec<SocketAddr> {
+    let text = tokio::fs::read_to_string("/etc/resolv.conf").await.unwrap_or_default();
+    let servers = nameservers(&text);
+    if servers.is_empty() { vec![(Ipv4Addr::LOCALHOST, 53).into()] } else { servers }
+}
+
+fn nameservers(text: &str) -> Vec<SocketAddr> {
+    let lines = text.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next() == Some("nameserver")).then(|| words.next()).flatten()
+    });
+    lines.filter_map(|word| Some(SocketAddr::new(word.parse().ok()?, 53))).take(3).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_proto::rr::rdata::{A, CNAME};
+
+    use super::*;
+
+    fn reply(code: ResponseCode, answers: &[(&str, RData)]) -> Message {
+        let mut message = query(&absolute("a.test").unwrap(), RecordType::A, true);
+        message.metadata.message_type = MessageType::Response;
+        message.metadata.response_code = code;
+        for (name, data) in answers {
+            message.add_answer(Record::from_rdata(absolute(name).unwrap(), 60, data.clone()));
+        }
+        message
+    }
+
+    fn check(reply: &Message, expect: Result<&[&str], Outcome>) {
+        let got = judge(reply, &absolute("a.test").unwrap(), Family::V4);
+        let got = got.map(|r| r.addresses.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let expect = expect.map(|e| e.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>());
+        assert_eq!(got.map_err(|(outcome, _)| outcome), expect);
+    }
+
+    #[test]
+    fn replies_are_judged() {
+        let a = || RData::A(A(Ipv4Addr::new(9, 9, 9, 9)));
+        let cname = |to: &str| RData::CNAME(CNAME(absolute(to).unwrap()));
+        let ok = ResponseCode::NoError;
+        check(&reply(ok, &[("A.test", a())]), Ok(&["9.9.9.9"]));
+        check(&reply(ok, &[("x.test", a()), ("a.test", cname("x.test"))]), Ok(&["9.9.9.9"]));
+        check(&reply(ok, &[("other.test", a())]), Err(Outcome::DnsNodata));
+        check(&reply(ok, &[("a.test", cname("a.test"))]), Err(Outcome::DnsNodata));
+        check(&reply(ResponseCode::NXDomain, &[]), Err(Outcome::DnsNxdomain));
+        check(&reply(ResponseCode::Refused, &[]), Err(Outcome::DnsRefused));
+        check(&reply(ResponseCode::ServFail, &[]), Err(Outcome::DnsServfail));
+        let mut bogus = reply(ResponseCode::ServFail, &[]);
+        let option = EdnsOption::Unknown(EXTENDED_ERROR, vec![0, 6, b'x']);
+        bogus.edns.as_mut().unwrap().options_mut().insert(option);
+        let bogus = Message::from_vec(&bogus.to_vec().unwrap()).unwrap();
+        check(&bogus, Err(Outcome::DnsBogus));
+    }
+
+    #[test]
+    fn foreign_replies_are_passed_over() {
+        let query = query(&absolute("a.test").unwrap(), RecordType::A, true);
+        let mut good = reply(ResponseCode::NoError, &[]);
+        good.metadata.id = query.metadata.id;
+        assert!(belongs(&good, &query));
+        let mut bad = good.clone();
+        bad.metadata.id ^= 1;
+        assert!(!belongs(&bad, &query));
+        let mut bad = good.clone();
+        bad.metadata.message_type = MessageType::Query;
+        assert!(!belongs(&bad, &query));
+        let mut bad = good;
+        bad.queries = vec![Query::query(absolute("b.test").unwrap(), RecordType::A)];
+        assert!(!belongs(&bad, &query));
+    }
+
+    #[test]
+    fn resolv_conf_is_read() {
+        let text = "# x\nnameserver 9.9.9.9\n nameserver\t2620:fe::9\nnameserver fe80::1%eth0\nsearch a\n";
+        let expect: Vec<SocketAddr> =
+            vec!["9.9.9.9:53".parse().unwrap(), "[2620:fe::9]:53".parse().unwrap()];
+        assert_eq!(nameservers(text), expect);
+    }
+}

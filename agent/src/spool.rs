@@ -1,0 +1,565 @@
+//! The outbox on disk: signed reports until they are acked, and what must not be forgotten between
+//! two starts (sequence numbers, delegation serials, the last snapshot).
+//!
+//! One SQLite file, short calls made inline by their caller. WAL with `synchronous = NORMAL`: a
+//! crash of the program loses nothing; a power cut may lose the last reports, which have not been
+//! acked, and then their numbers: [`Spool::acked`] raises them from what the collector knows.
+
+use std::{
+    fs, io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use rusqlite::{Connection, OptionalExtension, params};
+use tocsin_proto::{
+    bounded::{Bytes, Fixed},
+    delegation::KeyRole,
+    id::ObserverId,
+    limits::AGE_MAX_MS,
+    message::SignedSnapshot,
+    report::SignedReport,
+    sign::PublicKey,
+    time::Timestamp,
+};
+
+/// Name of the database in the state directory.
+pub const OUTBOX_FILE: &str = "outbox.db";
+/// What a report costs beside its body: signature, key, numbers.
+const OVERHEAD_BYTES: u64 = 128;
+
+/// Why the outbox cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// The file cannot be made.
+    #[error("cannot make the outbox {path}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is no database of ours, or is damaged.
+    #[error(
+        "the outbox {path} is damaged or of another version: move it away (unsent reports are lost; \
+         the seed beside it is the identity and must stay) and start again with an empty file of \
+         that name"
+    )]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// An access failed.
+    #[error("the outbox cannot be read or written (is the disk full?)")]
+    Access(#[source] rusqlite::Error),
+}
+
+/// A report that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsent {
+    /// Its number.
+    pub seq: u64,
+    /// The signed bytes.
+    pub report: SignedReport,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+/// What was lost, and why, since the database was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lost {
+    /// Reports that were a week old.
+    pub too_old: u64,
+    /// Reports for which there was no room.
+    pub no_room: u64,
+    /// Reports that a collector refused.
+    pub rejected: u64,
+}
+
+/// The outbox.
+#[derive(Debug)]
+pub struct Spool {
+    db: Connection,
+    bytes: u64,
+    bytes_max: u64,
+}
+
+const SCHEMA: &str = "
+    PRAGMA journal_mode = WAL;
+    PRAGMA synchronous = NORMAL;
+    PRAGMA cache_size = -256;
+    PRAGMA wal_autocheckpoint = 64;
+    CREATE TABLE IF NOT EXISTS reports (
+        observer BLOB NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL,
+        signature BLOB NOT NULL, has_failure INTEGER NOT NULL, created INTEGER NOT NULL,
+        PRIMARY KEY (observer, seq)
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS observers (observer BLOB PRIMARY KEY, next_seq INTEGER NOT NULL)
+        WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS serials (
+        operator BLOB NOT NULL, role INTEGER NOT NULL, serial INTEGER NOT NULL,
+        PRIMARY KEY (operator, role)
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS snapshots (
+        operator BLOB PRIMARY KEY, signature BLOB NOT NULL, document BLOB NOT NULL,
+        received INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS lost (why TEXT PRIMARY KEY, reports INTEGER NOT NULL) WITHOUT ROWID;
+    PRAGMA user_version = 1;
+";
+
+const fn role(role: KeyRole) -> i64 {
+    match role {
+        KeyRole::Transport => 0,
+        KeyRole::Feed => 1,
+        KeyRole::Checkpoint => 2,
+    }
+}
+
+/// SQLite has signed integers only; no number here comes near their end.
+fn to_db(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn of_db(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+impl Spool {
+    /// Opens the outbox in the state directory; makes it where there is none.
+    ///
+    /// # Errors
+    /// When it cannot be made, or is damaged.
+    pub fn open(state_dir: &Path, bytes_max: u64) -> Result<Self, SpoolError> {
+        let path = state_dir.join(OUTBOX_FILE);
+        fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(|source| SpoolError::File { path: path.clone(), source })?;
+        let open = || -> rusqlite::Result<Self> {
+            let db = Connection::open(&path)?;
+            db.busy_timeout(std::time::Duration::from_secs(5))?;
+            let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+            if version > 1 {
+                return Err(rusqlite::Error::InvalidQuery);
+            }
+            db.execute_batch(SCHEMA)?;
+            let check: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+            if check != "ok" {
+                return Err(rusqlite::Error::InvalidQuery);
+            }
+            let bytes: i64 = db.query_row(
+                "SELECT coalesce(sum(length(body) + ?1), 0) FROM reports",
+                [to_db(OVERHEAD_BYTES)],
+                |row| row.get(0),
+            )?;
+            Ok(Self { db, bytes: of_db(bytes), bytes_max })
+        };
+        open().map_err(|source| SpoolError::Damaged { path: path.clone(), source })
+    }
+
+    /// Opens it to read only, for a look from beside a running agent.
+    ///
+    /// # Errors
+    /// When there is none, or it is damaged.
+    pub fn peek(state_dir: &Path) -> Result<Self, SpoolError> {
+        let path = state_dir.join(OUTBOX_FILE);
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let db = Connection::open_with_flags(&path, flags)
+            .map_err(|source| SpoolError::Damaged { path, source })?;
+        Ok(Self { db, bytes: 0, bytes_max: 0 })
+    }
+
+    /// Stores the report that `make` signs under the next number, in one transaction with that
+    /// number: it is never given twice.
+    ///
+    /// # Errors
+    /// When the database fails; then no number is used.
+    pub fn push(
+        &mut self,
+        observer: &ObserverId,
+        created: Timestamp,
+        has_failure: bool,
+        make: impl FnOnce(u64) -> SignedReport,
+    ) -> Result<u64, SpoolError> {
+        let key = observer.as_bytes().as_slice();
+        let stored = || -> rusqlite::Result<(u64, u64)> {
+            let tx = self.db.unchecked_transaction()?;
+            let seq: i64 = tx
+                .prepare_cached("SELECT next_seq FROM observers WHERE observer = ?1")?
+                .query_row([key], |row| row.get(0))
+                .optional()?
+                .unwrap_or(1);
+            tx.prepare_cached(
+                "INSERT INTO observers VALUES (?1, ?2)
+                 ON CONFLICT (observer) DO UPDATE SET next_seq = ?2",
+            )?
+            .execute(params![key, seq + 1])?;
+            let report = make(of_db(seq));
+            tx.prepare_cached("INSERT INTO reports VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(
+                params![
+                    key,
+                    seq,
+                    &report.body[..],
+                    report.signature.0.as_slice(),
+                    has_failure,
+                    to_db(created.as_ms())
+                ],
+            )?;
+            tx.commit()?;
+            Ok((of_db(seq), report.body.len() as u64 + OVERHEAD_BYTES))
+        };
+        let (seq, bytes) = stored().map_err(SpoolError::Access)?;
+        self.bytes += bytes;
+        self.make_room().map_err(SpoolError::Access)?;
+        Ok(seq)
+    }
+
+    /// Oldest successes go first, failures last.
+    fn make_room(&mut self) -> rusqlite::Result<()> {
+        while self.bytes > self.bytes_max {
+            let gone: Option<i64> = self
+                .db
+                .prepare_cached(
+                    "DELETE FROM reports WHERE (observer, seq) = (
+                        SELECT observer, seq FROM reports
+                        ORDER BY has_failure, created, seq LIMIT 1)
+                     RETURNING length(body)",
+                )?
+                .query_row([], |row| row.get(0))
+                .optional()?;
+            let Some(gone) = gone else { return Ok(()) };
+            self.bytes = self.bytes.saturating_sub(of_db(gone) + OVERHEAD_BYTES);
+            self.count("no_room", 1)?;
+        }
+        Ok(())
+    }
+
+    fn count(&self, why: &str, reports: u64) -> rusqlite::Result<()> {
+        if reports > 0 {
+            self.db
+                .prepare_cached(
+                    "INSERT INTO lost VALUES (?1, ?2)
+                     ON CONFLICT (why) DO UPDATE SET reports = reports + ?2",
+                )?
+                .execute(params![why, to_db(reports)])?;
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self, sql: &str, params: impl rusqlite::Params) -> rusqlite::Result<u64> {
+        let mut statement = self.db.prepare_cached(sql)?;
+        let lengths = statement.query_map(params, |row| row.get::<_, i64>(0))?;
+        let mut reports = 0;
+        for length in lengths {
+            reports += 1;
+            self.bytes = self.bytes.saturating_sub(of_db(length?) + OVERHEAD_BYTES);
+        }
+        Ok(reports)
+    }
+
+    /// Drops and counts what is a week old: no collector would take it.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn expire(&mut self, now: Timestamp) -> Result<u64, SpoolError> {
+        let before = to_db(now.minus_ms(AGE_MAX_MS).as_ms());
+        let mut expire = || -> rusqlite::Result<u64> {
+            let sql = "DELETE FROM reports WHERE created < ?1 RETURNING length(body)";
+            let dropped = self.delete(sql, [before])?;
+            self.count("too_old", dropped)?;
+            Ok(dropped)
+        };
+        expire().map_err(SpoolError::Access)
+    }
+
+    /// Reports of an observer behind a number, in order.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn unsent(
+        &self,
+        observer: &ObserverId,
+        after_seq: u64,
+        limit: usize,
+    ) -> Result<Vec<Unsent>, SpoolError> {
+        let read = || -> rusqlite::Result<Vec<Unsent>> {
+            let mut statement = self.db.prepare_cached(
+                "SELECT seq, body, signature, created FROM reports
+                 WHERE observer = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
+            )?;
+            let key = observer.as_bytes().as_slice();
+            let rows = statement.query_map(
+                params![key, to_db(after_seq), to_db(limit as u64)],
+                |row| {
+                    let body: Vec<u8> = row.get(1)?;
+                    let length = body.len();
+                    let body = Bytes::new(body)
+                        .map_err(|_| rusqlite::Error::IntegralValueOutOfRange(1, length as i64))?;
+                    let signature = Fixed(row.get::<_, [u8; 64]>(2)?);
+                    Ok(Unsent {
+                        seq: of_db(row.get(0)?),
+                        report: SignedReport { signature, body },
+                        created: Timestamp::from_ms(of_db(row.get(3)?)),
+                    })
+                },
+            )?;
+            rows.collect()
+        };
+        read().map_err(SpoolError::Access)
+    }
+
+    /// One waiting report.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn one(&self, observer: &ObserverId, seq: u64) -> Result<Option<Unsent>, SpoolError> {
+        let first = self.unsent(observer, seq.saturating_sub(1), 1)?.into_iter().next();
+        Ok(first.filter(|unsent| unsent.seq == seq))
+    }
+
+    /// The observers that have ever reported from here.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn observers(&self) -> Result<Vec<ObserverId>, SpoolError> {
+        let read = || -> rusqlite::Result<Vec<ObserverId>> {
+            let mut statement = self.db.prepare("SELECT observer FROM observers")?;
+            let rows = statement.query_map([], |row| row.get(0).map(PublicKey::from_bytes))?;
+            rows.collect()
+        };
+        read().map_err(SpoolError::Access)
+    }
+
+    /// The collector has everything up to `committed_seq`, and refused these for good.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn acked(
+        &mut self,
+        observer: &ObserverId,
+        committed_seq: u64,
+        rejected: &[u64],
+    ) -> Result<(), SpoolError> {
+        let key = observer.as_bytes().as_slice();
+        let mut acked = || -> rusqlite::Result<()> {
+            let sql =
+                "DELETE FROM reports WHERE observer = ?1 AND seq <= ?2 RETURNING length(body)";
+            self.delete(sql, params![key, to_db(committed_seq)])?;
+            let sql = "DELETE FROM reports WHERE observer = ?1 AND seq = ?2 RETURNING length(body)";
+            for seq in rejected {
+                self.delete(sql, params![key, to_db(*seq)])?;
+            }
+            self.count("rejected", rejected.len() as u64)?;
+            self.db
+                .prepare_cached(
+                    "INSERT INTO observers VALUES (?1, ?2 + 1) ON CONFLICT (observer)
+                     DO UPDATE SET next_seq = ?2 + 1 WHERE next_seq <= ?2",
+                )?
+                .execute(params![key, to_db(committed_seq.min(u64::from(u32::MAX) << 16))])?;
+            Ok(())
+        };
+        acked().map_err(SpoolError::Access)
+    }
+
+    /// The highest delegation serial seen of an operator; 0 when none was.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn serial(&self, operator: &PublicKey, of: KeyRole) -> Result<u64, SpoolError> {
+        self.db
+            .query_row(
+                "SELECT serial FROM serials WHERE operator = ?1 AND role = ?2",
+                params![operator.as_bytes().as_slice(), role(of)],
+                |row| row.get(0),
+            )
+            .optional()
+            .map(|serial| of_db(serial.unwrap_or(0)))
+            .map_err(SpoolError::Access)
+    }
+
+    /// Keeps a delegation serial, if it is the highest.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn saw_serial(
+        &self,
+        operator: &PublicKey,
+        of: KeyRole,
+        serial: u64,
+    ) -> Result<(), SpoolError> {
+        self.db
+            .execute(
+                "INSERT INTO serials VALUES (?1, ?2, ?3) ON CONFLICT (operator, role)
+                 DO UPDATE SET serial = ?3 WHERE serial < ?3",
+                params![operator.as_bytes().as_slice(), role(of), to_db(serial)],
+            )
+            .map(|_| ())
+            .map_err(SpoolError::Access)
+    }
+
+    /// Keeps the newest snapshot of an operator.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn keep_snapshot(
+        &self,
+        operator: &PublicKey,
+        snapshot: &SignedSnapshot,
+        received: Timestamp,
+    ) -> Result<(), SpoolError> {
+        self.db
+            .execute(
+                "INSERT OR REPLACE INTO snapshots VALUES (?1, ?2, ?3, ?4)",
+                params![
+                    operator.as_bytes().as_slice(),
+                    snapshot.signature.0.as_slice(),
+                    &snapshot.document[..],
+                    to_db(received.as_ms())
+                ],
+            )
+            .map(|_| ())
+            .map_err(SpoolError::Access)
+    }
+
+    /// The snapshot kept of an operator, and when it came.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn snapshot(
+        &self,
+        operator: &PublicKey,
+    ) -> Result<Option<(SignedSnapshot, Timestamp)>, SpoolError> {
+        let found = self.db.query_row(
+            "SELECT signature, document, received FROM snapshots WHERE operator = ?1",
+            [operator.as_bytes().as_slice()],
+            |row| {
+                let document = Bytes::new(row.get::<_, Vec<u8>>(1)?)
+                    .map_err(|_| rusqlite::Error::IntegralValueOutOfRange(1, 0))?;
+                let signature = Fixed(row.get::<_, [u8; 64]>(0)?);
+                let received = Timestamp::from_ms(of_db(row.get(2)?));
+                Ok((SignedSnapshot { signature, document }, received))
+            },
+        );
+        found.optional().map_err(SpoolError::Access)
+    }
+
+    /// What was lost.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn lost(&self) -> Result<Lost, SpoolError> {
+        let of = |why: &str| {
+            self.db
+                .query_row("SELECT reports FROM lost WHERE why = ?1", [why], |row| row.get(0))
+                .optional()
+                .map(|reports| of_db(reports.unwrap_or(0)))
+                .map_err(SpoolError::Access)
+        };
+        Ok(Lost { too_old: of("too_old")?, no_room: of("no_room")?, rejected: of("rejected")? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tocsin_proto::sign::SecretKey;
+
+    const NOW: Timestamp = Timestamp::from_s(1_800_000_000);
+
+    fn observer(n: u8) -> ObserverId {
+        SecretKey::from_seed(&[n; 32]).public()
+    }
+
+    fn report(bytes: usize) -> SignedReport {
+        SignedReport { signature: Fixed([1; 64]), body: Bytes::new(vec![7; bytes]).unwrap() }
+    }
+
+    fn push(spool: &mut Spool, n: u8, at_s: u64, failure: bool) -> u64 {
+        spool.push(&observer(n), NOW.plus_ms(at_s * 1000), failure, |_| report(100)).unwrap()
+    }
+
+    fn seqs(spool: &Spool, n: u8) -> Vec<u64> {
+        spool.unsent(&observer(n), 0, 99).unwrap().iter().map(|unsent| unsent.seq).collect()
+    }
+
+    #[test]
+    fn numbers_rise_over_restarts_and_acks() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Spool::open(dir.path(), 1 << 20).unwrap();
+        let mut spool = open();
+        assert_eq!([push(&mut spool, 1, 0, false), push(&mut spool, 1, 1, false)], [1, 2]);
+        assert_eq!(push(&mut spool, 2, 0, false), 1);
+        spool.acked(&observer(1), 1, &[]).unwrap();
+        drop(spool);
+        let mut spool = open();
+        assert_eq!(seqs(&spool, 1), [2]);
+        spool.acked(&observer(1), 2, &[]).unwrap();
+        assert_eq!(push(&mut spool, 1, 2, false), 3);
+        assert!(spool.one(&observer(1), 3).unwrap().is_some());
+        assert!(spool.one(&observer(1), 2).unwrap().is_none());
+        // The collector knows of more than this database: it was restored from a backup.
+        spool.acked(&observer(1), 50, &[]).unwrap();
+        assert_eq!(push(&mut spool, 1, 3, false), 51);
+        spool.acked(&observer(1), 4, &[51]).unwrap();
+        assert_eq!(seqs(&spool, 1), [0u64; 0]);
+        assert_eq!(push(&mut spool, 1, 4, false), 52);
+        assert_eq!(spool.lost().unwrap().rejected, 1);
+    }
+
+    #[test]
+    fn the_oldest_successes_go_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = Spool::open(dir.path(), 3 * (100 + OVERHEAD_BYTES)).unwrap();
+        push(&mut spool, 1, 0, true);
+        for at in 1..5 {
+            push(&mut spool, 1, at, false);
+        }
+        assert_eq!(seqs(&spool, 1), [1, 4, 5]);
+        for at in 5..8 {
+            push(&mut spool, 1, at, true);
+        }
+        assert_eq!(seqs(&spool, 1), [6, 7, 8]);
+        assert_eq!(spool.lost().unwrap().no_room, 5);
+    }
+
+    #[test]
+    fn a_week_is_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = Spool::open(dir.path(), 1 << 20).unwrap();
+        push(&mut spool, 1, 0, true);
+        push(&mut spool, 1, 10, true);
+        assert_eq!(spool.expire(NOW.plus_ms(AGE_MAX_MS + 5_000)).unwrap(), 1);
+        assert_eq!(seqs(&spool, 1), [2]);
+        assert_eq!(spool.lost().unwrap().too_old, 1);
+    }
+
+    #[test]
+    fn serials_only_rise() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(dir.path(), 1 << 20).unwrap();
+        let serial = || spool.serial(&observer(1), KeyRole::Transport).unwrap();
+        assert_eq!(serial(), 0);
+        for seen in [5, 3] {
+            spool.saw_serial(&observer(1), KeyRole::Transport, seen).unwrap();
+        }
+        assert_eq!(serial(), 5);
+    }
+
+    #[test]
+    fn a_damaged_file_is_said_and_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(OUTBOX_FILE);
+        fs::write(&path, vec![b'x'; 5000]).unwrap();
+        let error = Spool::open(dir.path(), 1 << 20).unwrap_err();
+        assert!(matches!(error, SpoolError::Damaged { .. }));
+        assert!(error.to_string().contains("move it away"));
+        assert_eq!(fs::read(&path).unwrap().len(), 5000);
+    }
+}

@@ -1,0 +1,541 @@
+//! The way to the collectors: connects, runs the session, sends what the spool holds, and comes
+//! back after a failure. One uplink for each operator.
+
+pub mod quic;
+pub mod session;
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tocsin_proto::{
+    delegation::KeyRole,
+    id::Country,
+    limits::{FRAME_TO_AGENT_MAX, HANDSHAKE_TIMEOUT_MS},
+    line::CollectorLine,
+    message::Schedule,
+    sign::{PublicKey, SecretKey},
+    wire::{Deframer, Frame, FrameTooLong},
+};
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock::Clock,
+    spool::{Spool, SpoolError},
+};
+use quic::{Link, QuicError};
+use session::{Output, Session, SessionError, Setup};
+
+/// First wait after a failure.
+const BACKOFF_MIN: Duration = Duration::from_millis(500);
+/// Longest wait after failures.
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// A write that takes longer ends the session.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Reports in flight and no ack for this long end the session.
+const ACK_TIMEOUT: Duration = Duration::from_secs(30);
+/// Hashes between two yields of the work search: about a millisecond.
+const WORK_PIECE: u64 = 4096;
+/// Bytes read at once.
+const READ_BYTES: usize = 16 * 1024;
+
+/// The spool, shared by tasks of one agent; calls are short.
+pub type SharedSpool = Arc<Mutex<Spool>>;
+
+/// What an uplink knows of its collector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Status {
+    /// Where the session stands; `None` when there is none.
+    pub connected: Option<SocketAddr>,
+    /// The collector's clock minus ours, milliseconds; `None` before the first Greeting.
+    pub offset_ms: Option<i64>,
+    /// What it asks for; `None` before the first Ready.
+    pub schedule: Option<Schedule>,
+    /// Where it sees us.
+    pub country: Option<Country>,
+    /// Our network as it sees us; 0 when unknown.
+    pub asn: u32,
+    /// The transport key it used.
+    pub transport: Option<PublicKey>,
+}
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+pub enum UplinkError {
+    /// No connection.
+    #[error(transparent)]
+    Quic(#[from] QuicError),
+    /// By the protocol.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// The outbox fails.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// A frame past its limit.
+    #[error(transparent)]
+    Frame(#[from] FrameTooLong),
+    /// The stream broke while it was read.
+    #[error("the connection to the collector broke")]
+    Read(#[source] quinn::ReadError),
+    /// The stream broke while it was written.
+    #[error("the connection to the collector broke")]
+    Write(#[source] quinn::WriteError),
+    /// The collector ended the stream.
+    #[error("the collector closed the session without a reason")]
+    Ended,
+    /// The collector was too slow.
+    #[error("the collector did not {0} in time")]
+    Deadline(&'static str),
+}
+
+/// One operator's uplink.
+#[derive(Debug)]
+pub struct Uplink {
+    /// The collector.
+    pub line: CollectorLine,
+    /// The observer key for this operator.
+    pub key: Arc<SecretKey>,
+    /// The outbox.
+    pub spool: SharedSpool,
+    /// Rings when a report is put into the spool.
+    pub wake: Arc<Notify>,
+    /// The time.
+    pub clock: Clock,
+    /// Addresses to connect from.
+    pub sources: Vec<std::net::IpAddr>,
+    /// Version of the catalogue in use.
+    pub catalogue_version: u32,
+    /// Where to tell what is known.
+    pub status: watch::Sender<Status>,
+}
+
+fn random() -> u64 {
+    // Only jitter depends on it, so a system without randomness gets none.
+    getrandom::u64().unwrap_or(0)
+}
+
+impl Uplink {
+    /// Connects and reports until the shutdown.
+    ///
+    /// # Errors
+    /// When the outbox fails: nothing else ends it.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), UplinkError> {
+        let config = quic::client_config()?;
+        let (mut backoff, mut turn) = (BACKOFF_MIN, 0usize);
+        loop {
+            let address = self.line.addresses.get(turn % self.line.addresses.len().max(1));
+            let Some(address) = address.copied() else { return Ok(()) };
+            let ended = tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                ended = self.attempt(&config, address, &shutdown) => ended,
+            };
+            let was_ready = self.status.borrow().connected.is_some();
+            self.status.send_modify(|status| status.connected = None);
+            let error = match ended {
+                Ok(()) => return Ok(()),
+                Err(error @ UplinkError::Spool(_)) => return Err(error),
+                Err(error) => error,
+            };
+            if was_ready {
+                backoff = BACKOFF_MIN;
+            } else {
+                turn += 1;
+            }
+            tracing::info!(
+                operator = ?self.line.operator,
+                error = &error as &dyn std::error::Error,
+                "no session with the collector"
+            );
+            let asked = match error {
+                UplinkError::Session(SessionError::GoAway { retry_after_s, .. }) => {
+                    Duration::from_secs(retry_after_s.into())
+                }
+                _ => Duration::ZERO,
+            };
+            // Between half and all of the back-off, so that a crowd does not return at once.
+            let wait = asked + backoff.mul_f64(0.5 + (random() % 1000) as f64 / 2000.0);
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// One session, up to its end.
+    async fn attempt(
+        &self,
+        config: &quinn::ClientConfig,
+        address: SocketAddr,
+        shutdown: &CancellationToken,
+    ) -> Result<(), UplinkError> {
+        let link = quic::connect(config, address, &self.sources).await?;
+        let ended = self.session(link, address, shutdown).await;
+        self.status.send_modify(|status| {
+            if ended.is_ok() {
+                status.connected = None;
+            }
+        });
+        ended
+    }
+
+    /// Connects, shakes hands up to Ready, and leaves: what `doctor` does.
+    ///
+    /// # Errors
+    /// With what stands in the way.
+    pub async fn check(&self, address: SocketAddr) -> Result<Status, UplinkError> {
+        let config = quic::client_config()?;
+        let mut link = quic::connect(&config, address, &self.sources).await?;
+        let (mut session, hello) = self.start(&link)?;
+        write(&mut link, &hello).await?;
+        let mut deframer = Deframer::new(FRAME_TO_AGENT_MAX);
+        self.shake_hands(&mut link, &mut session, &mut deframer, address).await?;
+        link.connection.close(quinn::VarInt::from_u32(0), b"");
+        let idle = timeout(Duration::from_secs(1), link.endpoint.wait_idle()).await;
+        drop(idle);
+        Ok(*self.status.borrow())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Spool> {
+        // Every call on the spool is one transaction: a panic between two leaves it whole.
+        self.spool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start(&self, link: &Link) -> Result<(Session, Frame), UplinkError> {
+        let serial_seen = self.lock().serial(&self.line.operator, KeyRole::Transport)?;
+        self.status.send_modify(|status| status.transport = Some(link.transport));
+        Ok(Session::new(Setup {
+            operator: self.line.operator,
+            transport: link.transport,
+            exporter: link.exporter,
+            serial_seen,
+            probe_core: crate::PROBE_CORE,
+            catalogue_version: self.catalogue_version,
+        }))
+    }
+
+    async fn shake_hands(
+        &self,
+        link: &mut Link,
+        session: &mut Session,
+        deframer: &mut Deframer,
+        address: SocketAddr,
+    ) -> Result<(), UplinkError> {
+        let mut buffer = vec![0; READ_BYTES];
+        while !session.is_ready() {
+            let wait = Duration::from_millis(HANDSHAKE_TIMEOUT_MS);
+            let read = timeout(wait, link.recv.read(&mut buffer)).await;
+            let read = read.map_err(|_| UplinkError::Deadline("shake hands"))?;
+            self.take(link, session, deframer, &buffer, read, address).await?;
+        }
+        Ok(())
+    }
+
+    async fn session(
+        &self,
+        mut link: Link,
+        address: SocketAddr,
+        shutdown: &CancellationToken,
+    ) -> Result<(), UplinkError> {
+        let (mut session, hello) = self.start(&link)?;
+        write(&mut link, &hello).await?;
+        let mut deframer = Deframer::new(FRAME_TO_AGENT_MAX);
+        self.shake_hands(&mut link, &mut session, &mut deframer, address).await?;
+        let mut buffer = vec![0; READ_BYTES];
+        let mut heard = crate::clock::monotonic();
+        loop {
+            let before = session.in_flight();
+            self.send_waiting(&mut link, &mut session).await?;
+            if before == 0 {
+                heard = crate::clock::monotonic();
+            }
+            let far = self.clock.now().plus_ms(3_600_000);
+            let deferred = self.clock.instant(session.next_deadline().unwrap_or(far));
+            let deadline = match session.in_flight() {
+                0 => deferred,
+                _ => deferred.min(heard + ACK_TIMEOUT),
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => {
+                    link.connection.close(quinn::VarInt::from_u32(0), b"");
+                    let idle = timeout(Duration::from_secs(1), link.endpoint.wait_idle()).await;
+                    drop(idle);
+                    return Ok(());
+                }
+                () = self.wake.notified() => {}
+                read = link.recv.read(&mut buffer) => {
+                    self.take(&mut link, &mut session, &mut deframer, &buffer, read, address).await?;
+                    heard = crate::clock::monotonic();
+                }
+                () = tokio::time::sleep_until(deadline.into()) => {
+                    if session.in_flight() > 0 && crate::clock::monotonic() >= heard + ACK_TIMEOUT {
+                        return Err(UplinkError::Deadline("ack"));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn send_waiting(
+        &self,
+        link: &mut Link,
+        session: &mut Session,
+    ) -> Result<(), UplinkError> {
+        let observer = self.key.public();
+        while let Some(seq) = session.due_again(self.clock.now()).filter(|_| session.room() > 0) {
+            let found = self.lock().one(&observer, seq)?;
+            match found {
+                Some(unsent) => write(link, &session.send(seq, &unsent.report)).await?,
+                None => session.gone(seq),
+            }
+        }
+        let unsent = self.lock().unsent(&observer, session.highest_sent(), session.room())?;
+        for unsent in unsent {
+            write(link, &session.send(unsent.seq, &unsent.report)).await?;
+        }
+        Ok(())
+    }
+
+    async fn take(
+        &self,
+        link: &mut Link,
+        session: &mut Session,
+        deframer: &mut Deframer,
+        buffer: &[u8],
+        read: Result<Option<usize>, quinn::ReadError>,
+        address: SocketAddr,
+    ) -> Result<(), UplinkError> {
+        let length = read.map_err(UplinkError::Read)?.ok_or(UplinkError::Ended)?;
+        deframer.push(buffer.get(..length).unwrap_or_default());
+        while let Some(frame) = deframer.next_frame()? {
+            for output in session.receive(self.clock.now(), &frame, &self.key)? {
+                self.act(link, session, output, address).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn act(
+        &self,
+        link: &mut Link,
+        session: &mut Session,
+        output: Output,
+        address: SocketAddr,
+    ) -> Result<(), UplinkError> {
+        let observer = self.key.public();
+        match output {
+            Output::Send(frame) => write(link, &frame).await?,
+            Output::Greeted { offset_ms, country, asn, serial } => {
+                self.lock().saw_serial(&self.line.operator, KeyRole::Transport, serial)?;
+                self.status.send_modify(|status| {
+                    status.offset_ms = Some(offset_ms);
+                    status.country = Some(country);
+                    status.asn = asn;
+                });
+            }
+            Output::Work { bits } => {
+                let Some(transcript) = session.transcript().copied() else { return Ok(()) };
+                let mut from = 0;
+                let work = loop {
+                    if let Some(work) = transcript.search_work(&observer, bits, from, WORK_PIECE) {
+                        break work;
+                    }
+                    from += WORK_PIECE;
+                    tokio::task::yield_now().await;
+                };
+                if let Some(frame) = session.worked(&self.key, work) {
+                    write(link, &frame).await?;
+                }
+            }
+            Output::Ready { committed_seq, schedule } => {
+                self.lock().acked(&observer, committed_seq, &[])?;
+                self.status.send_modify(|status| {
+                    status.connected = Some(address);
+                    status.schedule = Some(schedule);
+                });
+            }
+            Output::Acked { committed_seq, rejected } => {
+                self.lock().acked(&observer, committed_seq, &rejected)?;
+            }
+            Output::Schedule(schedule) => {
+                self.status.send_modify(|status| status.schedule = Some(schedule));
+            }
+            Output::Snapshot(snapshot) => {
+                let now = self.clock.now();
+                self.lock().keep_snapshot(&self.line.operator, &snapshot, now)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn write(link: &mut Link, frame: &Frame) -> Result<(), UplinkError> {
+    timeout(WRITE_TIMEOUT, link.send.write_all(&frame.to_bytes()))
+        .await
+        .map_err(|_| UplinkError::Deadline("read"))?
+        .map_err(UplinkError::Write)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+    use tocsin_proto::{
+        bounded::{Fixed, List},
+        delegation::Delegation,
+        limits::{ALPN, EXPORTER_LABEL, FRAME_TO_COLLECTOR_MAX},
+        message::{Ack, Greeting, Message, Prove, Ready, Transcript},
+        report::{Health, Report, ResolverClass, SignedReport},
+        time::Timestamp,
+    };
+
+    async fn next(recv: &mut quinn::RecvStream, deframer: &mut Deframer) -> Frame {
+        let mut buffer = [0; 2048];
+        loop {
+            if let Some(frame) = deframer.next_frame().unwrap() {
+                return frame;
+            }
+            let length = recv.read(&mut buffer).await.unwrap().unwrap();
+            deframer.push(&buffer[..length]);
+        }
+    }
+
+    /// A collector that greets, checks the proof, takes one report and acks it.
+    async fn collector(endpoint: quinn::Endpoint, operator: SecretKey) -> SignedReport {
+        let connection = endpoint.accept().await.unwrap().await.unwrap();
+        let (mut send, mut recv) = connection.accept_bi().await.unwrap();
+        let mut deframer = Deframer::new(FRAME_TO_COLLECTOR_MAX);
+        let hello = next(&mut recv, &mut deframer).await;
+        let now = crate::clock::wall();
+        let delegation = Delegation {
+            role: KeyRole::Transport,
+            key: transport().1,
+            serial: 1,
+            not_after: now.plus_ms(86_400_000),
+        };
+        let greeting = Greeting {
+            version: 1,
+            country: Country::UNKNOWN,
+            asn: 0,
+            collector_time: now.plus_ms(5_000),
+            nonce: Fixed([1; 16]),
+            pow_bits: 4,
+            delegations: List::new(vec![delegation.sign(&operator)]).unwrap(),
+        }
+        .to_frame();
+        send.write_all(&greeting.to_bytes()).await.unwrap();
+        let prove = Prove::from_body(&next(&mut recv, &mut deframer).await.body).unwrap();
+        let mut exporter = [0; 32];
+        connection.export_keying_material(&mut exporter, EXPORTER_LABEL, b"").unwrap();
+        let transcript = Transcript::new(exporter, &hello, &greeting, Fixed([1; 16]));
+        assert_eq!(transcript.verify(&prove), Ok(()));
+        assert!(transcript.work_bits(&prove.observer, prove.work) >= 4);
+        let ready = Ready { committed_seq: 0, schedule: Schedule::default() };
+        send.write_all(&ready.to_frame().to_bytes()).await.unwrap();
+        let frame = next(&mut recv, &mut deframer).await;
+        let report = SignedReport::from_body(&frame.body).unwrap();
+        report.open(&prove.observer.verifier().unwrap()).unwrap();
+        let ack = Ack { committed_seq: 1, ..Ack::default() };
+        send.write_all(&ack.to_frame().to_bytes()).await.unwrap();
+        connection.closed().await;
+        report
+    }
+
+    thread_local! {
+        static TRANSPORT: rcgen::KeyPair =
+            rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    }
+
+    /// The collector's key as PKCS#8, and its public half; one for each test.
+    fn transport() -> (Vec<u8>, PublicKey) {
+        TRANSPORT.with(|pair| {
+            let key = PublicKey::from_bytes(pair.public_key_raw().try_into().unwrap());
+            (pair.serialize_der(), key)
+        })
+    }
+
+    fn server() -> quinn::Endpoint {
+        let certificate = TRANSPORT.with(|pair| {
+            rcgen::CertificateParams::new(vec!["x".to_owned()]).unwrap().self_signed(pair).unwrap()
+        });
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(transport().0));
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .unwrap();
+        tls.alpn_protocols = vec![ALPN.to_vec()];
+        let tls = quinn::crypto::rustls::QuicServerConfig::try_from(tls).unwrap();
+        let config = quinn::ServerConfig::with_crypto(Arc::new(tls));
+        quinn::Endpoint::server(config, "127.0.0.1:0".parse().unwrap()).unwrap()
+    }
+
+    fn uplink(dir: &std::path::Path, operator: PublicKey, address: SocketAddr) -> Uplink {
+        Uplink {
+            line: CollectorLine { operator, addresses: vec![address] },
+            key: Arc::new(SecretKey::from_seed(&[7; 32])),
+            spool: Arc::new(Mutex::new(Spool::open(dir, 1 << 20).unwrap())),
+            wake: Arc::new(Notify::new()),
+            clock: Clock::start(),
+            sources: vec!["127.0.0.1".parse().unwrap()],
+            catalogue_version: 1,
+            status: watch::channel(Status::default()).0,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_report_arrives_and_its_ack_empties_the_spool() {
+        let dir = tempfile::tempdir().unwrap();
+        let (endpoint, operator) = (server(), SecretKey::from_seed(&[1; 32]));
+        let uplink = uplink(dir.path(), operator.public(), endpoint.local_addr().unwrap());
+        let (spool, wake, key) =
+            (Arc::clone(&uplink.spool), Arc::clone(&uplink.wake), Arc::clone(&uplink.key));
+        let shutdown = CancellationToken::new();
+        let report = |seq| Report {
+            seq,
+            base_s: 1_800_000_000,
+            probe_core: 1,
+            health: Health::default(),
+            resolver: ResolverClass::Local,
+            observations: List::default(),
+        };
+        let waiting = || spool.lock().unwrap().unsent(&key.public(), 0, 9).unwrap().len();
+        let drive = async {
+            let sign = |seq| report(seq).sign(&key);
+            spool.lock().unwrap().push(&key.public(), Timestamp::from_s(1), true, sign).unwrap();
+            wake.notify_one();
+            while waiting() > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            shutdown.cancel();
+        };
+        let all = async {
+            tokio::join!(uplink.run(shutdown.clone()), collector(endpoint, operator), drive)
+        };
+        let (ended, got, ()) = timeout(Duration::from_secs(20), all).await.unwrap();
+        assert!(ended.is_ok());
+        assert_eq!(got.peek_seq(), Ok(1));
+    }
+
+    #[tokio::test]
+    async fn another_operator_is_told_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let endpoint = server();
+        let address = endpoint.local_addr().unwrap();
+        let pinned = SecretKey::from_seed(&[2; 32]).public();
+        let uplink = uplink(dir.path(), pinned, address);
+        let error = tokio::select! {
+            checked = uplink.check(address) => checked.unwrap_err(),
+            _ = collector(endpoint, SecretKey::from_seed(&[1; 32])) => panic!("a proof was sent"),
+        };
+        assert!(matches!(error, UplinkError::Session(SessionError::Delegation(_))));
+    }
+}

@@ -1,0 +1,485 @@
+//! One session with a collector, as a state machine: frames in, outputs out. No socket, no clock.
+//!
+//! Nothing but Hello is sent before the Greeting has shown that the operator delegated the TLS key
+//! in use: who we are is for the operator's collector only.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tocsin_proto::{
+    bounded::List,
+    delegation::{DelegationError, KeyRole, delegated},
+    id::Country,
+    limits::{POW_BITS_MAX, PROTOCOL_VERSION, REPORTS_IN_FLIGHT_MAX},
+    message::{
+        Ack, Challenge, GoAway, GoAwayReason, Greeting, Hello, Message, Ready, Schedule,
+        SignedSnapshot, Tag, Transcript,
+    },
+    report::SignedReport,
+    sign::{PublicKey, SecretKey},
+    time::Timestamp,
+    wire::{DecodeError, Frame},
+};
+
+/// Work proofs in one session: the first, and the answer to one Challenge.
+const PROOFS_MAX: u8 = 2;
+
+/// What a session is made from.
+#[derive(Debug)]
+pub struct Setup {
+    /// The pinned operator key.
+    pub operator: PublicKey,
+    /// The key of the TLS certificate in use.
+    pub transport: PublicKey,
+    /// The TLS exporter of this connection.
+    pub exporter: [u8; 32],
+    /// The highest serial seen of the operator's transport delegations.
+    pub serial_seen: u64,
+    /// Build of the probing code.
+    pub probe_core: u16,
+    /// Version of the catalogue in use.
+    pub catalogue_version: u32,
+}
+
+/// What the shell does for the session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Send this.
+    Send(Frame),
+    /// The collector is the operator's; this is what it says.
+    Greeted {
+        /// Its clock minus ours, milliseconds.
+        offset_ms: i64,
+        /// Where it sees us.
+        country: Country,
+        /// Our network, as it sees us.
+        asn: u32,
+        /// Serial of its delegation, to be kept.
+        serial: u64,
+    },
+    /// Search this much work, then call [`Session::worked`].
+    Work {
+        /// Leading zero bits.
+        bits: u8,
+    },
+    /// Reports may go; everything up to this number is done with.
+    Ready {
+        /// As in the message.
+        committed_seq: u64,
+        /// What is asked of us.
+        schedule: Schedule,
+    },
+    /// Reports are done with.
+    Acked {
+        /// Everything up to this number.
+        committed_seq: u64,
+        /// Refused for good, by number.
+        rejected: Vec<u64>,
+    },
+    /// The schedule has changed.
+    Schedule(Schedule),
+    /// A snapshot has come; not verified yet.
+    Snapshot(SignedSnapshot),
+}
+
+/// Why a session is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SessionError {
+    /// A message does not decode.
+    #[error("the collector sent a malformed message (tag {tag})")]
+    Malformed {
+        /// Its tag.
+        tag: u8,
+        /// How.
+        #[source]
+        source: DecodeError,
+    },
+    /// A message came out of order.
+    #[error("the collector sent a message out of order (tag {0})")]
+    Order(u8),
+    /// It speaks another version.
+    #[error(
+        "the collector speaks protocol version {0}, which was not offered; update this program"
+    )]
+    Version(u16),
+    /// It is not the operator's.
+    #[error("this is not a collector of the pinned operator key; nothing was told to it")]
+    Delegation(#[source] DelegationError),
+    /// It asks for too much work.
+    #[error("the collector asks for {0} bits of work; at most {POW_BITS_MAX} are done")]
+    Work(u8),
+    /// It sent us away.
+    #[error("the collector ended the session: {reason}; to be tried again in {retry_after_s} s")]
+    GoAway {
+        /// Why.
+        reason: GoAwayReason,
+        /// Seconds to stay away.
+        retry_after_s: u16,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Greeting,
+    Working,
+    Proved,
+    Ready,
+}
+
+/// The state of one session.
+#[derive(Debug)]
+pub struct Session {
+    setup: Setup,
+    hello: Frame,
+    state: State,
+    transcript: Option<Transcript>,
+    proofs: u8,
+    highest_sent: u64,
+    in_flight: BTreeSet<u64>,
+    later: BTreeMap<u64, Timestamp>,
+}
+
+fn body<M: Message>(frame: &Frame) -> Result<M, SessionError> {
+    M::from_body(&frame.body).map_err(|source| SessionError::Malformed { tag: frame.tag, source })
+}
+
+impl Session {
+    /// A session, and the Hello to send.
+    ///
+    /// # Panics
+    /// Never: one version fits a Hello.
+    #[must_use]
+    pub fn new(setup: Setup) -> (Self, Frame) {
+        let hello = Hello {
+            versions: List::new(vec![PROTOCOL_VERSION]).expect("one version fits"),
+            probe_core: setup.probe_core,
+            catalogue_version: setup.catalogue_version,
+        }
+        .to_frame();
+        let session = Self {
+            setup,
+            hello: hello.clone(),
+            state: State::Greeting,
+            transcript: None,
+            proofs: 0,
+            highest_sent: 0,
+            in_flight: BTreeSet::new(),
+            later: BTreeMap::new(),
+        };
+        (session, hello)
+    }
+
+    /// Whether reports may be sent.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.state == State::Ready
+    }
+
+    /// Reports sent and not acked.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Reports that may be sent now.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        match self.state {
+            State::Ready => REPORTS_IN_FLIGHT_MAX.saturating_sub(self.in_flight.len()),
+            _ => 0,
+        }
+    }
+
+    /// The number behind which new reports are wanted.
+    #[must_use]
+    pub const fn highest_sent(&self) -> u64 {
+        self.highest_sent
+    }
+
+    /// The deferred report that is due, if one is.
+    #[must_use]
+    pub fn due_again(&self, now: Timestamp) -> Option<u64> {
+        self.later.iter().find_map(|(seq, at)| (*at <= now).then_some(*seq))
+    }
+
+    /// When the next deferred report is due.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        self.later.values().min().copied()
+    }
+
+    /// Forgets a deferred report that is no longer there.
+    pub fn gone(&mut self, seq: u64) {
+        self.later.remove(&seq);
+    }
+
+    /// Counts a report as sent, and gives its frame.
+    #[must_use]
+    pub fn send(&mut self, seq: u64, report: &SignedReport) -> Frame {
+        self.later.remove(&seq);
+        self.in_flight.insert(seq);
+        self.highest_sent = self.highest_sent.max(seq);
+        report.to_frame()
+    }
+
+    /// The transcript to search work for; present once [`Output::Work`] was given.
+    #[must_use]
+    pub const fn transcript(&self) -> Option<&Transcript> {
+        self.transcript.as_ref()
+    }
+
+    /// The work was found: the Prove to send.
+    #[must_use]
+    pub fn worked(&mut self, key: &SecretKey, work: u64) -> Option<Frame> {
+        let transcript = self.transcript.filter(|_| self.state == State::Working)?;
+        self.state = State::Proved;
+        self.proofs += 1;
+        Some(transcript.prove(key, work).to_frame())
+    }
+
+    /// Takes a frame of the collector.
+    ///
+    /// # Errors
+    /// When the session is over: by a breach of the protocol or the pin, or by its GoAway.
+    pub fn receive(
+        &mut self,
+        now: Timestamp,
+        frame: &Frame,
+        key: &SecretKey,
+    ) -> Result<Vec<Output>, SessionError> {
+        let is = |tag: Tag| frame.tag == tag as u8;
+        if is(Tag::GoAway) {
+            let GoAway { reason, retry_after_s } = body(frame)?;
+            return Err(SessionError::GoAway { reason, retry_after_s });
+        }
+        let order = SessionError::Order(frame.tag);
+        if is(Tag::Greeting) {
+            return if self.state == State::Greeting {
+                self.greeted(now, frame, key)
+            } else {
+                Err(order)
+            };
+        }
+        if is(Tag::Challenge) {
+            if self.state != State::Proved || self.proofs >= PROOFS_MAX {
+                return Err(order);
+            }
+            let Challenge { pow_bits } = body(frame)?;
+            return self.work(pow_bits, key);
+        }
+        if is(Tag::Ready) {
+            if self.state != State::Proved {
+                return Err(order);
+            }
+            let Ready { committed_seq, schedule } = body(frame)?;
+            self.state = State::Ready;
+            self.highest_sent = committed_seq;
+            return Ok(vec![Output::Ready { committed_seq, schedule }]);
+        }
+        if is(Tag::Ack) {
+            return if self.is_ready() { self.acked(now, body(frame)?) } else { Err(order) };
+        }
+        if is(Tag::Schedule) {
+            return if self.is_ready() {
+                Ok(vec![Output::Schedule(body(frame)?)])
+            } else {
+                Err(order)
+            };
+        }
+        if is(Tag::Snapshot) {
+            return if self.is_ready() {
+                Ok(vec![Output::Snapshot(body(frame)?)])
+            } else {
+                Err(order)
+            };
+        }
+        // Unknown tags, and those of a later version, are skipped.
+        Ok(Vec::new())
+    }
+
+    fn greeted(
+        &mut self,
+        now: Timestamp,
+        frame: &Frame,
+        key: &SecretKey,
+    ) -> Result<Vec<Output>, SessionError> {
+        let greeting: Greeting = body(frame)?;
+        if greeting.version != PROTOCOL_VERSION {
+            return Err(SessionError::Version(greeting.version));
+        }
+        let Setup { operator, transport, exporter, serial_seen, .. } = &self.setup;
+        let delegation =
+            delegated(&greeting.delegations, KeyRole::Transport, operator, *serial_seen, now)
+                .map_err(SessionError::Delegation)?;
+        if delegation.key != *transport {
+            let (delegated, used) = (delegation.key, *transport);
+            return Err(SessionError::Delegation(DelegationError::OtherKey { delegated, used }));
+        }
+        self.transcript = Some(Transcript::new(*exporter, &self.hello, frame, greeting.nonce));
+        let mut outputs = vec![Output::Greeted {
+            offset_ms: greeting.collector_time - now,
+            country: greeting.country,
+            asn: greeting.asn,
+            serial: delegation.serial,
+        }];
+        outputs.extend(self.work(greeting.pow_bits, key)?);
+        Ok(outputs)
+    }
+
+    fn work(&mut self, bits: u8, key: &SecretKey) -> Result<Vec<Output>, SessionError> {
+        if bits > POW_BITS_MAX {
+            return Err(SessionError::Work(bits));
+        }
+        self.state = State::Working;
+        if bits > 0 {
+            return Ok(vec![Output::Work { bits }]);
+        }
+        Ok(self.worked(key, 0).map(Output::Send).into_iter().collect())
+    }
+
+    fn acked(&mut self, now: Timestamp, ack: Ack) -> Result<Vec<Output>, SessionError> {
+        let committed_seq = ack.committed_seq;
+        // An ack of what was never sent would throw away reports that nobody has.
+        if committed_seq > self.highest_sent {
+            return Err(SessionError::Order(Tag::Ack as u8));
+        }
+        self.in_flight.retain(|seq| *seq > committed_seq);
+        self.later.retain(|seq, _| *seq > committed_seq);
+        let mut rejected = Vec::new();
+        for refused in ack.rejected.iter() {
+            self.later.remove(&refused.seq);
+            if self.in_flight.remove(&refused.seq) {
+                rejected.push(refused.seq);
+            }
+        }
+        for deferred in ack.later.iter() {
+            if self.in_flight.remove(&deferred.seq) {
+                let wait_ms = u64::from(deferred.retry_after_s.max(1)) * 1000;
+                self.later.insert(deferred.seq, now.plus_ms(wait_ms));
+            }
+        }
+        Ok(vec![Output::Acked { committed_seq, rejected }])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tocsin_proto::{
+        bounded::{Bytes, Fixed},
+        delegation::Delegation,
+        message::{Deferred, Prove, Refused, Rejection},
+    };
+
+    const NOW: Timestamp = Timestamp::from_s(1_800_000_000);
+
+    fn key(n: u8) -> SecretKey {
+        SecretKey::from_seed(&[n; 32])
+    }
+
+    fn session(serial_seen: u64) -> (Session, Frame) {
+        Session::new(Setup {
+            operator: key(1).public(),
+            transport: key(2).public(),
+            exporter: [9; 32],
+            serial_seen,
+            probe_core: 1,
+            catalogue_version: 1,
+        })
+    }
+
+    fn greeting(operator: u8, transport: u8, pow_bits: u8) -> Frame {
+        let delegation = Delegation {
+            role: KeyRole::Transport,
+            key: key(transport).public(),
+            serial: 3,
+            not_after: NOW.plus_ms(86_400_000),
+        };
+        Greeting {
+            version: PROTOCOL_VERSION,
+            country: Country::UNKNOWN,
+            asn: 0,
+            collector_time: NOW.plus_ms(1_500),
+            nonce: Fixed([4; 16]),
+            pow_bits,
+            delegations: List::new(vec![delegation.sign(&key(operator))]).unwrap(),
+        }
+        .to_frame()
+    }
+
+    fn ready() -> Session {
+        let (mut session, _) = session(0);
+        session.receive(NOW, &greeting(1, 2, 0), &key(7)).unwrap();
+        let ready = Ready { committed_seq: 5, schedule: Schedule::default() };
+        session.receive(NOW, &ready.to_frame(), &key(7)).unwrap();
+        session
+    }
+
+    #[test]
+    fn proves_only_to_the_pinned_operator() {
+        let check = |serial, operator, transport| {
+            session(serial).0.receive(NOW, &greeting(operator, transport, 0), &key(7))
+        };
+        let good = check(3, 1, 2).unwrap();
+        assert!(matches!(good[0], Output::Greeted { offset_ms: 1_500, serial: 3, .. }));
+        assert!(matches!(&good[1], Output::Send(frame) if frame.tag == Tag::Prove as u8));
+        for bad in [check(4, 1, 2), check(0, 8, 2), check(0, 1, 8)] {
+            assert!(matches!(bad, Err(SessionError::Delegation(_))));
+        }
+    }
+
+    #[test]
+    fn the_proof_verifies_and_work_is_done_on_demand() {
+        let (mut session, hello) = session(0);
+        let greeting = greeting(1, 2, 6);
+        let outputs = session.receive(NOW, &greeting, &key(7)).unwrap();
+        assert_eq!(outputs[1], Output::Work { bits: 6 });
+        let transcript = *session.transcript().unwrap();
+        assert_eq!(transcript, Transcript::new([9; 32], &hello, &greeting, Fixed([4; 16])));
+        let prove = session.worked(&key(7), 5).unwrap();
+        let prove = Prove::from_body(&prove.body).unwrap();
+        assert_eq!(transcript.verify(&prove), Ok(()));
+        let challenge = |bits| Challenge { pow_bits: bits }.to_frame();
+        let outputs = session.receive(NOW, &challenge(8), &key(7)).unwrap();
+        assert_eq!(outputs, [Output::Work { bits: 8 }]);
+        assert!(session.worked(&key(7), 5).is_some());
+        let again = session.receive(NOW, &challenge(8), &key(7));
+        assert_eq!(again, Err(SessionError::Order(Tag::Challenge as u8)));
+        let greedy =
+            super::tests::session(0).0.receive(NOW, &super::tests::greeting(1, 2, 29), &key(7));
+        assert_eq!(greedy, Err(SessionError::Work(29)));
+    }
+
+    #[test]
+    fn acks_open_the_window_and_deferred_ones_come_again() {
+        let mut session = ready();
+        let report = SignedReport { signature: Fixed([0; 64]), body: Bytes::new(vec![1]).unwrap() };
+        for seq in 6..70 {
+            assert_eq!(session.send(seq, &report).tag, Tag::Report as u8);
+        }
+        assert_eq!((session.room(), session.highest_sent()), (0, 69));
+        let ack = Ack {
+            committed_seq: 66,
+            rejected: List::new(vec![Refused { seq: 67, reason: Rejection::TooOld }]).unwrap(),
+            later: List::new(vec![Deferred { seq: 68, retry_after_s: 2 }]).unwrap(),
+        };
+        let outputs = session.receive(NOW, &ack.to_frame(), &key(7)).unwrap();
+        assert_eq!(outputs, [Output::Acked { committed_seq: 66, rejected: vec![67] }]);
+        assert_eq!(session.in_flight(), 1);
+        assert_eq!(session.due_again(NOW.plus_ms(1_999)), None);
+        assert_eq!(session.due_again(NOW.plus_ms(2_000)), Some(68));
+        let ack = Ack { committed_seq: 70, ..Ack::default() };
+        assert!(session.receive(NOW, &ack.to_frame(), &key(7)).is_err());
+    }
+
+    #[test]
+    fn unknown_tags_are_skipped_and_order_is_kept() {
+        let unknown = Frame { tag: 0x7e, body: vec![1, 2, 3] };
+        assert_eq!(ready().receive(NOW, &unknown, &key(7)), Ok(Vec::new()));
+        let ack = Ack::default().to_frame();
+        let early = session(0).0.receive(NOW, &ack, &key(7));
+        assert_eq!(early, Err(SessionError::Order(Tag::Ack as u8)));
+        let away = GoAway { reason: GoAwayReason::Overloaded, retry_after_s: 9 }.to_frame();
+        let error = ready().receive(NOW, &away, &key(7)).unwrap_err();
+        assert!(matches!(error, SessionError::GoAway { retry_after_s: 9, .. }));
+    }
+}

@@ -1,0 +1,334 @@
+//! The phases of an incident, and the one table of legal transitions. Enter at a majority, leave
+//! well below it and only after a while: one incident per outage, however much it flaps.
+
+use serde::{Deserialize, Serialize};
+use tocsin_proto::{
+    incident::{Confidence, LiarBound, Phase, Reason, Transition},
+    time::Timestamp,
+};
+
+use super::{
+    fixed::{Ppm, smooth},
+    params::{
+        CLEAR, HOLD, RECOVER_MS, RELEASE, REOPEN_MS, RESOLVE_HELD_MS, RESOLVE_MS, RETRACT_MS,
+        SITE_RESOLVE_MS, SITE_UP, SUSPECT,
+    },
+};
+
+/// Legal changes of phase; `None` is before the first.
+pub const TRANSITIONS: &[(Option<Phase>, Phase)] = &[
+    (None, Phase::Suspected),
+    // A site is confirmed at once: its rule already asks for two rounds.
+    (None, Phase::Confirmed),
+    (Some(Phase::Suspected), Phase::Confirmed),
+    (Some(Phase::Suspected), Phase::Retracted),
+    (Some(Phase::Confirmed), Phase::Recovering),
+    (Some(Phase::Recovering), Phase::Confirmed),
+    (Some(Phase::Recovering), Phase::Resolved),
+    // A site is resolved at once: its rule already asks for ten quiet minutes.
+    (Some(Phase::Confirmed), Phase::Resolved),
+    // A new outage within the hour is the old one come back.
+    (Some(Phase::Resolved), Phase::Confirmed),
+];
+
+/// How far an incident reaches, in the engine's numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reach {
+    /// Most zones.
+    Global,
+    /// These zones.
+    Regional(Vec<u8>),
+    /// One site.
+    Site,
+}
+
+/// What a verdict rested on, when it was last confirmed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grounds {
+    /// Every rule that was asked.
+    pub reasons: Vec<Reason>,
+    /// What else it could have been.
+    pub ruled_out: Vec<Reason>,
+    /// What liars it would take.
+    pub liar_bound: LiarBound,
+    /// How sure a reader may be.
+    pub confidence: Confidence,
+}
+
+/// What an evaluation found of one entity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reading {
+    /// Share of the votes that see it.
+    pub share: Ppm,
+    /// Failure rate over its targets in the last two minutes.
+    pub rate: Ppm,
+    /// Whether the conditions for a suspicion hold.
+    pub suspect: bool,
+    /// Whether the conditions for a verdict hold, global or regional.
+    pub confirm: bool,
+    /// Whether they hold but for the second round of attribution: enough for a relapse.
+    pub relapse: bool,
+}
+
+/// An incident and its clocks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incident {
+    /// Stable identifier.
+    pub id: String,
+    /// First evidence.
+    pub started_at: Timestamp,
+    /// Every change of phase.
+    pub transitions: Vec<Transition>,
+    /// How far it reaches.
+    pub reach: Reach,
+    /// How often it came back.
+    pub relapses: u32,
+    /// The worst failure rate.
+    pub peak: Ppm,
+    /// What it rests on.
+    pub grounds: Grounds,
+    confirm_run: u8,
+    low_since: Option<Timestamp>,
+    quiet_since: Option<Timestamp>,
+    below_since: Option<Timestamp>,
+    slow_rate: Ppm,
+    evaluated_at: Timestamp,
+}
+
+impl Incident {
+    /// Opens one.
+    #[must_use]
+    pub fn open(
+        id: String,
+        now: Timestamp,
+        started_at: Timestamp,
+        phase: Phase,
+        reach: Reach,
+        grounds: Grounds,
+    ) -> Self {
+        let mut incident = Self {
+            id,
+            started_at: started_at.min(now),
+            transitions: Vec::new(),
+            reach,
+            relapses: 0,
+            peak: 0,
+            grounds,
+            confirm_run: 0,
+            low_since: None,
+            quiet_since: None,
+            below_since: None,
+            slow_rate: 0,
+            evaluated_at: now,
+        };
+        incident.enter(now, phase);
+        incident
+    }
+
+    /// The phase it is in.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.transitions.last().map_or(Phase::Suspected, |t| t.phase)
+    }
+
+    /// When it entered that phase.
+    #[must_use]
+    pub fn since(&self) -> Timestamp {
+        self.transitions.last().map_or(self.started_at, |t| t.at)
+    }
+
+    fn enter(&mut self, now: Timestamp, phase: Phase) {
+        let from = self.transitions.last().map(|t| t.phase);
+        assert!(TRANSITIONS.contains(&(from, phase)), "{from:?} to {phase:?} is not in the table");
+        self.transitions.push(Transition { at: now, phase });
+        (self.confirm_run, self.low_since) = (0, None);
+        (self.quiet_since, self.below_since) = (None, None);
+    }
+
+    /// Whether a new outage now is this one come back.
+    #[must_use]
+    pub fn may_reopen(&self, now: Timestamp) -> bool {
+        self.phase() == Phase::Resolved && now.since_ms(self.since()) < REOPEN_MS
+    }
+
+    /// Comes back after it was resolved.
+    pub fn reopen(&mut self, now: Timestamp, grounds: Grounds) {
+        self.relapses += 1;
+        self.grounds = grounds;
+        self.enter(now, Phase::Confirmed);
+    }
+
+    /// One evaluation of a provider's incident. Tells the phase that was entered, if one was.
+    pub fn step(
+        &mut self,
+        now: Timestamp,
+        reading: &Reading,
+        baseline: Ppm,
+        grounds: impl FnOnce() -> (Reach, Grounds),
+    ) -> Option<Phase> {
+        let elapsed = now.since_ms(self.evaluated_at);
+        self.evaluated_at = now;
+        self.slow_rate = smooth(self.slow_rate, reading.rate, elapsed, 300_000);
+        let phase = self.phase();
+        if matches!(phase, Phase::Confirmed | Phase::Suspected) {
+            self.peak = self.peak.max(reading.rate);
+        }
+        let next = match phase {
+            Phase::Suspected => {
+                self.confirm_run = if reading.confirm { self.confirm_run + 1 } else { 0 };
+                let clear = held(&mut self.quiet_since, now, reading.share < CLEAR, RETRACT_MS);
+                if self.confirm_run >= HOLD {
+                    Some(Phase::Confirmed)
+                } else {
+                    clear.then_some(Phase::Retracted)
+                }
+            }
+            Phase::Confirmed => {
+                let low = reading.share < RELEASE || reading.rate <= self.peak / 4;
+                let wait = RECOVER_MS << self.relapses.min(2);
+                held(&mut self.low_since, now, low, wait).then_some(Phase::Recovering)
+            }
+            Phase::Recovering => {
+                let quiet_rate = (2 * baseline).max(25_000);
+                let quiet = reading.share < CLEAR && self.slow_rate <= quiet_rate;
+                let quiet = held(&mut self.quiet_since, now, quiet, RESOLVE_MS);
+                let below = reading.share < RELEASE;
+                let below = held(&mut self.below_since, now, below, RESOLVE_HELD_MS);
+                if reading.relapse && reading.rate >= self.peak / 2 {
+                    self.relapses += 1;
+                    Some(Phase::Confirmed)
+                } else {
+                    (quiet || below).then_some(Phase::Resolved)
+                }
+            }
+            Phase::Resolved | Phase::Retracted => None,
+        };
+        if next == Some(Phase::Confirmed) || (phase == Phase::Confirmed && reading.confirm) {
+            let (reach, grounds) = grounds();
+            // A scope only widens: what was global stays so until it is over.
+            if self.reach != Reach::Global || phase != Phase::Confirmed {
+                self.reach = reach;
+            }
+            self.grounds = grounds;
+        }
+        if let Some(next) = next {
+            self.enter(now, next);
+        }
+        next
+    }
+
+    /// One round of a site's incident.
+    pub fn step_site(&mut self, now: Timestamp, rate: Ppm, evidence: bool) -> Option<Phase> {
+        self.peak = self.peak.max(rate);
+        let up = evidence && rate < SITE_UP;
+        held(&mut self.quiet_since, now, up, SITE_RESOLVE_MS).then(|| {
+            self.enter(now, Phase::Resolved);
+            Phase::Resolved
+        })
+    }
+}
+
+/// Whether something has held for so long; forgets when it does not hold.
+fn held(since: &mut Option<Timestamp>, now: Timestamp, holds: bool, for_ms: u64) -> bool {
+    if !holds {
+        *since = None;
+        return false;
+    }
+    now.since_ms(*since.get_or_insert(now)) >= for_ms
+}
+
+/// Whether a share is that of a suspicion.
+#[must_use]
+pub const fn is_suspect(share: Ppm) -> bool {
+    share >= SUSPECT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::fixed::ONE;
+
+    fn grounds() -> Grounds {
+        Grounds {
+            reasons: vec![],
+            ruled_out: vec![],
+            liar_bound: LiarBound::default(),
+            confidence: Confidence::Medium,
+        }
+    }
+
+    /// Plays readings of five seconds each and tells the phases entered, with minutes.
+    fn play(minutes: &[(u64, bool)]) -> Vec<(u64, Phase)> {
+        let start = Timestamp::from_s(1_000_000);
+        let mut now = start;
+        let mut incident = Incident::open(
+            "x".to_owned(),
+            now,
+            now,
+            Phase::Suspected,
+            Reach::Global,
+            grounds(),
+        );
+        let mut seen = Vec::new();
+        for (minutes, bad) in minutes {
+            for _ in 0..minutes * 12 {
+                now = now.plus_ms(5_000);
+                let reading = Reading {
+                    share: if *bad { 900_000 } else { 0 },
+                    rate: if *bad { 800_000 } else { 5_000 },
+                    suspect: *bad,
+                    confirm: *bad,
+                    relapse: *bad,
+                };
+                if incident.phase().is_open()
+                    && let Some(phase) =
+                        incident.step(now, &reading, 5_000, || (Reach::Global, grounds()))
+                {
+                    seen.push((now.since_ms(start) / 60_000, phase));
+                }
+            }
+        }
+        seen
+    }
+
+    #[test]
+    fn flapping_every_five_minutes_is_one_incident() {
+        let mut minutes = vec![(5, true), (5, false)].repeat(10);
+        minutes.extend([(70, true), (60, false)]);
+        let expect =
+            [(0, Phase::Confirmed), (180, Phase::Recovering), (218, Phase::Resolved)];
+        assert_eq!(play(&minutes), expect);
+    }
+
+    #[test]
+    fn a_relapse_is_the_same_incident_and_then_waits_longer() {
+        let seen = play(&[(5, true), (12, false), (5, true), (25, false), (30, false)]);
+        let expect = [
+            (0, Phase::Confirmed),
+            (15, Phase::Recovering),
+            (17, Phase::Confirmed),
+            (42, Phase::Recovering),
+            (72, Phase::Resolved),
+        ];
+        assert_eq!(seen, expect);
+    }
+
+    #[test]
+    fn a_suspicion_that_comes_to_nothing_is_retracted() {
+        assert_eq!(play(&[(6, false)]), [(5, Phase::Retracted)]);
+    }
+
+    #[test]
+    fn a_held_share_cannot_keep_it_open_for_ever() {
+        let now = Timestamp::from_s(1_000_000);
+        let mut incident =
+            Incident::open("x".into(), now, now, Phase::Confirmed, Reach::Global, grounds());
+        incident.peak = ONE;
+        let reading = Reading { share: 300_000, rate: 200_000, ..Reading::default() };
+        let minute = |m: u64| now.plus_ms(m * 60_000);
+        let mut step =
+            |m| incident.step(minute(m), &reading, 0, || (Reach::Global, grounds()));
+        assert_eq!((step(0), step(10)), (None, Some(Phase::Recovering)));
+        assert_eq!((step(11), step(130), step(131)), (None, None, Some(Phase::Resolved)));
+    }
+}

@@ -1,0 +1,289 @@
+//! The conditions for a verdict, each asked and each answered with what it found.
+
+use std::collections::BTreeMap;
+
+use tocsin_proto::incident::{LiarBound, Reason};
+
+use super::{
+    detector::NOWHERE,
+    fixed::{ONE, Ppm, percent, scale, share, votes},
+    params::{
+        CONFIRM, COVERAGE, NETWORK_CAP_MIN, NETWORK_CAP_SHARE, REGIONAL_MIN, Settings, ZONE_CAP,
+        ZONE_MIN, ZONE_SHARE, ZONES_MIN, ZONES_SHARE,
+    },
+};
+
+/// Eligible and flagging weight of a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct Tally {
+    /// Eligible weight.
+    pub eligible: i64,
+    /// Of it, flagging.
+    pub flagging: i64,
+}
+
+impl Tally {
+    /// The share that flags.
+    #[must_use]
+    pub const fn share(self) -> Ppm {
+        share(self.flagging, self.eligible)
+    }
+
+    const fn plus(self, other: Self) -> Self {
+        Self {
+            eligible: self.eligible + other.eligible,
+            flagging: self.flagging + other.flagging,
+        }
+    }
+}
+
+/// Everything the conditions look at, for one entity at one evaluation.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Shares {
+    /// Zones that count by themselves, and the residual zone under [`NOWHERE`].
+    pub zones: BTreeMap<u8, Tally>,
+    /// All eligible weight, in evaluated zones or not.
+    pub all: Tally,
+    /// Weight of everybody online.
+    pub online: i64,
+    /// The share over the zones, none counting for more than a quarter.
+    pub share: Ppm,
+}
+
+impl Shares {
+    /// From tallies by zone: thin zones are merged, and capped ones averaged.
+    #[must_use]
+    pub fn new(by_zone: &BTreeMap<u8, Tally>, online: i64) -> Self {
+        let mut zones = BTreeMap::new();
+        let mut residual = Tally::default();
+        let mut all = Tally::default();
+        for (zone, tally) in by_zone {
+            all = all.plus(*tally);
+            if *zone != NOWHERE && tally.eligible >= ZONE_MIN {
+                zones.insert(*zone, *tally);
+            } else {
+                residual = residual.plus(*tally);
+            }
+        }
+        if residual.eligible >= ZONE_MIN {
+            zones.insert(NOWHERE, residual);
+        }
+        let total: i64 = zones.values().map(|tally| tally.eligible).sum();
+        let cap = scale(total, ZONE_CAP);
+        let (mut weight, mut flagging) = (0, 0);
+        for tally in zones.values() {
+            let counted = tally.eligible.min(cap);
+            weight += counted;
+            flagging += scale(counted, tally.share());
+        }
+        Self { zones, all, online, share: share(flagging, weight) }
+    }
+
+    /// Zones that see it.
+    #[must_use]
+    pub fn zones_seeing(&self) -> usize {
+        self.zones.values().filter(|tally| tally.share() > ZONE_SHARE).count()
+    }
+
+    fn zones_needed(&self) -> usize {
+        let part = scale(i64::try_from(self.zones.len()).unwrap_or(0) * ONE, ZONES_SHARE);
+        usize::try_from((part + ONE - 1) / ONE).unwrap_or(usize::MAX).max(ZONES_MIN)
+    }
+
+    /// Zones with a majority of their own.
+    pub fn regional(&self) -> impl Iterator<Item = u8> {
+        self.zones
+            .iter()
+            .filter(|(zone, tally)| {
+                **zone != NOWHERE && tally.eligible >= REGIONAL_MIN && tally.share() >= CONFIRM
+            })
+            .map(|(zone, _)| *zone)
+    }
+
+    /// C1: a majority.
+    #[must_use]
+    pub fn majority(&self) -> Reason {
+        Reason {
+            rule: "c1.majority".to_owned(),
+            held: self.share >= CONFIRM,
+            found: format!(
+                "{} of the votes see it ({} of {}, no zone counted for more than a quarter)",
+                percent(self.share),
+                votes(self.all.flagging),
+                votes(self.all.eligible)
+            ),
+            needed: format!("at least {}", percent(CONFIRM)),
+        }
+    }
+
+    /// C2: in most zones.
+    #[must_use]
+    pub fn geography(&self) -> Reason {
+        let (seeing, evaluated) = (self.zones_seeing(), self.zones.len());
+        Reason {
+            rule: "c2.geography".to_owned(),
+            held: evaluated >= ZONES_MIN && seeing >= self.zones_needed(),
+            found: format!("{seeing} of {evaluated} zones with enough votes see it"),
+            needed: format!("{} of at least {ZONES_MIN}", self.zones_needed()),
+        }
+    }
+
+    /// C3: enough of those online can tell.
+    #[must_use]
+    pub fn coverage(&self) -> Reason {
+        let part = share(self.all.eligible, self.online);
+        Reason {
+            rule: "c3.coverage".to_owned(),
+            held: self.online > 0 && part >= COVERAGE,
+            found: format!(
+                "{} of the votes online can tell ({} of {})",
+                percent(part),
+                votes(self.all.eligible),
+                votes(self.online)
+            ),
+            needed: format!("at least {}", percent(COVERAGE)),
+        }
+    }
+
+    /// What liars it would take to make a majority in enough zones, if everybody honest saw
+    /// nothing: a prefix has one vote, a network its cap.
+    #[must_use]
+    pub fn liar_bound(&self) -> LiarBound {
+        let needed = scale(self.all.eligible, CONFIRM);
+        let cap = scale(self.online, NETWORK_CAP_SHARE).max(NETWORK_CAP_MIN);
+        let up = |weight: i64, by: i64| u32::try_from((weight + by - 1) / by).unwrap_or(u32::MAX);
+        LiarBound {
+            prefixes: up(needed, ONE),
+            networks: up(needed, cap),
+            zones: u32::try_from(self.zones_needed()).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// What a stratum test found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Strata {
+    /// Whether the share holds inside and outside the largest stratum.
+    pub holds: bool,
+    /// Nobody outside the largest stratum can tell, and it is not established.
+    pub unproved: bool,
+    /// In words.
+    pub reason: Reason,
+}
+
+/// C4: the failure is not one of a version of our own program, or of one resolver. Where nearly
+/// everybody is in one stratum, `established` says whether that one is trusted by its age.
+#[must_use]
+pub fn strata<K: Copy + Ord + std::fmt::Display>(
+    rule: &str,
+    what: &str,
+    by_stratum: &BTreeMap<K, Tally>,
+    overall: Ppm,
+    established: impl Fn(K) -> bool,
+) -> Strata {
+    let largest = by_stratum.iter().max_by_key(|(key, t)| (t.eligible, std::cmp::Reverse(**key)));
+    let Some((key, dominant)) = largest else {
+        let reason = Reason {
+            rule: rule.to_owned(),
+            held: false,
+            found: "nobody can tell".to_owned(),
+            needed: "votes".to_owned(),
+        };
+        return Strata { holds: false, unproved: false, reason };
+    };
+    let rest = by_stratum
+        .iter()
+        .filter(|(other, _)| *other != key)
+        .fold(Tally::default(), |sum, (_, tally)| sum.plus(*tally));
+    let limit = (overall * 2 / 5).min(200_000);
+    let few = rest.eligible < ZONE_MIN;
+    let unproved = few && !established(*key);
+    let holds = dominant.share() >= limit && (few || rest.share() >= limit);
+    let found = if few {
+        let known = if unproved { "not established" } else { "established" };
+        format!(
+            "{} within {what} {key}; outside it {} votes only; {what} {key} is {known}",
+            percent(dominant.share()),
+            votes(rest.eligible)
+        )
+    } else {
+        format!(
+            "{} within {what} {key}, {} outside it",
+            percent(dominant.share()),
+            percent(rest.share())
+        )
+    };
+    let needed = format!("at least {} on both sides", percent(limit));
+    let reason = Reason { rule: rule.to_owned(), held: holds && !unproved, found, needed };
+    Strata { holds, unproved, reason }
+}
+
+/// Who takes part in a verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Participants {
+    /// Observers.
+    pub observers: u32,
+    /// Their prefixes.
+    pub prefixes: u32,
+    /// Their networks.
+    pub networks: u32,
+    /// Their zones.
+    pub zones: u32,
+}
+
+impl Participants {
+    /// C0: enough to say something of the whole world.
+    #[must_use]
+    pub fn enough(&self, settings: &Settings) -> Reason {
+        let Settings { crowd_observers, crowd_networks, crowd_zones, .. } = settings;
+        Reason {
+            rule: "c0.crowd".to_owned(),
+            held: self.observers >= *crowd_observers
+                && self.networks >= *crowd_networks
+                && self.zones >= *crowd_zones,
+            found: format!(
+                "{} observers with a vote in {} prefixes, {} networks and {} zones can tell",
+                self.observers, self.prefixes, self.networks, self.zones
+            ),
+            needed: format!(
+                "{crowd_observers} observers, {crowd_networks} networks, {crowd_zones} zones"
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally(eligible: i64, flagging: i64) -> Tally {
+        Tally { eligible: eligible * ONE, flagging: flagging * ONE }
+    }
+
+    #[test]
+    fn the_worked_example() {
+        let mut zones: BTreeMap<u8, Tally> = [(0, 40, 26), (1, 30, 21), (2, 20, 13), (3, 8, 5)]
+            .map(|(zone, n, a)| (zone, tally(n, a)))
+            .into();
+        zones.insert(4, tally(2, 1));
+        zones.insert(5, tally(1, 1));
+        zones.insert(6, tally(1, 0));
+        let shares = Shares::new(&zones, 130 * ONE);
+        assert_eq!(shares.share / 1000, 655, "54.425 of 83");
+        assert_eq!((shares.zones.len(), shares.zones_seeing(), shares.zones_needed()), (5, 5, 4));
+        assert!(shares.majority().held && shares.geography().held && shares.coverage().held);
+    }
+
+    #[test]
+    fn strata_hold_back_what_one_version_alone_sees() {
+        let check = |strata: &[(u16, i64, i64)], established: bool| {
+            let map = strata.iter().map(|(k, n, a)| (*k, tally(*n, *a))).collect();
+            let found = super::strata("c4", "version", &map, 600_000, |_| established);
+            (found.holds, found.unproved)
+        };
+        assert_eq!(check(&[(1, 78, 52), (2, 24, 15)], false), (true, false));
+        assert_eq!(check(&[(1, 78, 70), (2, 24, 1)], true), (false, false));
+        assert_eq!(check(&[(1, 98, 70), (2, 2, 0)], false), (true, true));
+        assert_eq!(check(&[(1, 98, 70), (2, 2, 0)], true), (true, false));
+    }
+}

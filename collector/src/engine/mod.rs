@@ -1,0 +1,22 @@
+//! Decisions: pure functions of state, time and event. No runtime, files, sockets, clock or
+//! randomness. The same log gives the same bytes, in debug and in release: integers only, ordered
+//! maps only.
+//!
+//! `admit` says whether a report is taken; `locate` says where it came from; what was taken becomes
+//! the log, and `detector` is a function of the log: `observer` keeps one row per observer, `weigh`
+//! gives each its vote, `window` counts by target, `attribute` finds the shared layer, `judge` asks
+//! every condition, and `incident` holds the phases. `cells` counts for display and decides nothing.
+
+pub mod admit;
+pub mod attribute;
+pub mod cells;
+pub mod detector;
+pub mod fixed;
+pub mod incident;
+pub mod judge;
+pub mod locate;
+pub mod observer;
+pub mod params;
+pub mod plan;
+pub mod weigh;
+pub mod window;

@@ -1,0 +1,208 @@
+//! Every number the detector uses, in one place. Defaults are those measured in simulation;
+//! `VERSION` rises when one of them changes, and stands with every incident.
+
+use serde::{Deserialize, Serialize};
+
+use super::fixed::{ONE, Ppm};
+
+/// Version of the defaults below.
+pub const VERSION: u16 = 1;
+
+/// Evaluation period, ms: shares, conditions and the state machine.
+pub const TICK_MS: u64 = 5_000;
+/// Attribution and site round, ms; also the width of a window bucket.
+pub const ROUND_MS: u64 = 10_000;
+/// Buckets in a target's window: 120 s.
+pub const WINDOW_BUCKETS: usize = 12;
+/// Weights are recomputed at least this often, ms.
+pub const WEIGH_MS: u64 = 600_000;
+
+/// CUSUM step of a failure: ln(0.24/0.01) over ln(0.99/0.76) is 12.0 (Page 1954).
+pub const CUSUM_UP: u8 = 12;
+/// Step of a failure of unknown making.
+pub const CUSUM_HALF: u8 = 6;
+/// The observer flags at or above this.
+pub const CUSUM_FLAG: u8 = 18;
+/// Clipped here, so that it forgets.
+pub const CUSUM_CAP: u8 = 36;
+
+/// Probes an observer remembers as its own controls.
+pub const RING: usize = 24;
+/// Of them, fine ones not behind the suspect that are needed to be believed.
+pub const CONTROLS_MIN: usize = 3;
+/// Failures over different edges in a row that silence an observer.
+pub const STREAK_MAX: u8 = 6;
+/// An entity counts as seen for three of the observer's own touch periods, and at least this, ms.
+pub const SEEN_MIN_MS: u64 = 90_000;
+/// And at most this, ms.
+pub const SEEN_MAX_MS: u64 = 900_000;
+/// An observer that was not heard for this long is offline, ms.
+pub const ONLINE_MS: u64 = 180_000;
+/// An observer that was not heard for this long has its row dropped, ms.
+pub const FORGET_MS: u64 = 3_600_000;
+/// Time constant of `chron` and `sick`, ms.
+pub const SLOW_MS: u64 = 86_400_000;
+/// An observer that flagged an entity for this share of a day abstains on it.
+pub const CHRON_MAX: Ppm = 500_000;
+/// An observer with this failure ratio over a day abstains on everything.
+pub const SICK_MAX: Ppm = 200_000;
+
+/// A network's votes: this share of all weight,
+pub const NETWORK_CAP_SHARE: Ppm = 20_000;
+/// but at least so many.
+pub const NETWORK_CAP_MIN: i64 = 3 * ONE;
+/// No zone counts for more than this share.
+pub const ZONE_CAP: Ppm = 250_000;
+/// Votes a zone needs to be evaluated by itself.
+pub const ZONE_MIN: i64 = 4 * ONE;
+/// A zone above this share sees it.
+pub const ZONE_SHARE: Ppm = 250_000;
+/// Zones that must be evaluated, and that must see it.
+pub const ZONES_MIN: usize = 3;
+/// Share of the evaluated zones that must see it.
+pub const ZONES_SHARE: Ppm = 750_000;
+
+/// Share that makes a suspicion.
+pub const SUSPECT: Ppm = 100_000;
+/// Share that makes a candidate for attribution.
+pub const CANDIDATE: Ppm = 80_000;
+/// Majority.
+pub const CONFIRM: Ppm = 500_000;
+/// Below this share it is no longer confirmed.
+pub const RELEASE: Ppm = 400_000;
+/// Below this share it is clear.
+pub const CLEAR: Ppm = 50_000;
+/// Eligible weight needed, of online weight.
+pub const COVERAGE: Ppm = 500_000;
+/// Evaluations running for which the conditions must hold.
+pub const HOLD: u8 = 2;
+/// Votes a zone needs for a regional verdict.
+pub const REGIONAL_MIN: i64 = 8 * ONE;
+
+/// Background failure rate that attribution scores against.
+pub const BACKGROUND: Ppm = 20_000;
+/// Providers picked in one round at most.
+pub const PICKS_MAX: usize = 4;
+/// A pick counts as recent for this long, ms.
+pub const PICK_RECENT_MS: u64 = 30_000;
+/// Candidates within this share of the best hit ratio compete by likelihood.
+pub const HIT_RATIO_BAND: Ppm = 700_000;
+
+/// A site is down from this rate.
+pub const SITE_DOWN: Ppm = 400_000;
+/// And up again below this.
+pub const SITE_UP: Ppm = 150_000;
+/// Votes in a site's window.
+pub const SITE_WEIGHT: i64 = 8 * ONE;
+/// Votes in each zone of a site's window.
+pub const SITE_ZONE_WEIGHT: i64 = 2_500_000;
+/// Siblings' median rate from which a site is not alone.
+pub const SITE_SIBLINGS: Ppm = 100_000;
+
+/// Low for this long is recovering, ms; doubled per relapse, twice at most.
+pub const RECOVER_MS: u64 = 600_000;
+/// Quiet for this long is resolved, ms.
+pub const RESOLVE_MS: u64 = 1_800_000;
+/// Below the majority for this long is resolved too, ms: bounds what liars can hold open.
+pub const RESOLVE_HELD_MS: u64 = 7_200_000;
+/// A new outage within this time re-opens the incident, ms.
+pub const REOPEN_MS: u64 = 3_600_000;
+/// A suspicion below `CLEAR` for this long is retracted, ms.
+pub const RETRACT_MS: u64 = 300_000;
+/// A site that is up for this long is resolved, ms.
+pub const SITE_RESOLVE_MS: u64 = 600_000;
+
+/// What an operator may set. Every field that differs from its default is shown on the page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Hours for which a new observer has no vote.
+    pub tenure_hours_min: u64,
+    /// Hours after which it has a whole one; 0 = at once, for a lab or a closed fleet.
+    pub tenure_hours_full: u64,
+    /// Probe-core versions the operator vouches for as established.
+    pub established_versions: Vec<u16>,
+    /// Observers needed for a global verdict.
+    pub crowd_observers: u32,
+    /// Networks needed.
+    pub crowd_networks: u32,
+    /// Zones needed.
+    pub crowd_zones: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            tenure_hours_min: 24,
+            tenure_hours_full: 14 * 24,
+            established_versions: Vec::new(),
+            crowd_observers: 60,
+            crowd_networks: 25,
+            crowd_zones: 3,
+        }
+    }
+}
+
+impl Settings {
+    /// What differs from the defaults, in words.
+    #[must_use]
+    pub fn differences(&self) -> Vec<String> {
+        let usual = Self::default();
+        let mut words = Vec::new();
+        if (self.tenure_hours_min, self.tenure_hours_full)
+            != (usual.tenure_hours_min, usual.tenure_hours_full)
+        {
+            words.push(match self.tenure_hours_full {
+                0 => "new observers have a full vote at once (tenure ramp 0)".to_owned(),
+                full => format!(
+                    "new observers have no vote for {} h and a full one after {full} h",
+                    self.tenure_hours_min
+                ),
+            });
+        }
+        if !self.established_versions.is_empty() {
+            words.push(format!(
+                "the operator vouches for probe-core versions {:?}",
+                self.established_versions
+            ));
+        }
+        let crowd = (self.crowd_observers, self.crowd_networks, self.crowd_zones);
+        if crowd != (usual.crowd_observers, usual.crowd_networks, usual.crowd_zones) {
+            words.push(format!(
+                "a global verdict needs {} observers, {} networks and {} zones",
+                crowd.0, crowd.1, crowd.2
+            ));
+        }
+        words
+    }
+
+    /// A new observer's vote after so long.
+    #[must_use]
+    pub fn tenure(&self, present_ms: u64) -> i64 {
+        let (start, full) = (self.tenure_hours_min * 3_600_000, self.tenure_hours_full * 3_600_000);
+        if present_ms >= full {
+            return ONE;
+        }
+        let ramp = full.saturating_sub(start).max(1);
+        let part = present_ms.saturating_sub(start);
+        i64::try_from(u128::from(part) * ONE.unsigned_abs() as u128 / u128::from(ramp))
+            .unwrap_or(ONE)
+            .min(ONE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tenure_ramps() {
+        let settings = Settings::default();
+        let hours = |h: u64| settings.tenure(h * 3_600_000);
+        assert_eq!((hours(0), hours(24), hours(14 * 24)), (0, 0, ONE));
+        assert_eq!(hours(24 + 156), ONE / 2);
+        let lab = Settings { tenure_hours_min: 0, tenure_hours_full: 0, ..Settings::default() };
+        assert_eq!(lab.tenure(0), ONE);
+        assert_eq!(Settings::default().differences(), Vec::<String>::new());
+        assert_eq!(lab.differences().len(), 1);
+    }
+}

@@ -1,0 +1,176 @@
+//! The catalogue as the detector needs it: which entities there are, and which stand behind each
+//! target. An *entity* is a provider in one role, with at least three targets; of fewer, nothing
+//! is said but of the sites themselves.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tocsin_proto::{
+    catalogue::Catalogue,
+    id::{Id, TargetIndex},
+    implicate::{Implication, Layer, Layers},
+};
+
+/// Targets an entity needs before a verdict on it is possible.
+pub const ENTITY_TARGETS_MIN: usize = 3;
+/// Entities at most: their sets are the bits of one number.
+pub const ENTITIES_MAX: usize = 128;
+
+/// Number of an entity in a [`Plan`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EntityIndex(pub u8);
+
+/// A set of entities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Entities(pub u128);
+
+impl Entities {
+    /// Whether it is in the set.
+    #[must_use]
+    pub const fn has(self, entity: EntityIndex) -> bool {
+        self.0 >> entity.0 & 1 == 1
+    }
+
+    /// Puts it in.
+    pub const fn insert(&mut self, entity: EntityIndex) {
+        self.0 |= 1 << entity.0;
+    }
+}
+
+/// A provider in a role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entity {
+    /// Which provider.
+    pub provider: Id,
+    /// In which role.
+    pub layer: Layer,
+    /// The targets behind it.
+    pub targets: Vec<TargetIndex>,
+}
+
+/// What stands behind one target.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Behind {
+    entities: Vec<(Layer, EntityIndex)>,
+    has_edge: bool,
+}
+
+impl Behind {
+    /// The entities with their roles.
+    #[must_use]
+    pub fn entities(&self) -> &[(Layer, EntityIndex)] {
+        &self.entities
+    }
+
+    /// Whether the entity stands behind this target, in whatever role.
+    #[must_use]
+    pub fn has(&self, entity: EntityIndex) -> bool {
+        self.entities.iter().any(|(_, e)| *e == entity)
+    }
+
+    /// The edge, where it is an entity.
+    #[must_use]
+    pub fn edge(&self) -> Option<EntityIndex> {
+        self.entities.iter().find(|(layer, _)| *layer == Layer::Edge).map(|(_, e)| *e)
+    }
+
+    /// The layers a set means here: where there is no edge, what is said of the edge is said of
+    /// the hosting.
+    #[must_use]
+    pub const fn layers(&self, layers: Layers) -> Layers {
+        if layers.has(Layer::Edge) && !self.has_edge {
+            layers.and(Layers::of(&[Layer::Hosting]))
+        } else {
+            layers
+        }
+    }
+
+    fn among(&self, layers: Layers) -> impl Iterator<Item = EntityIndex> {
+        let layers = self.layers(layers);
+        self.entities.iter().filter(move |(layer, _)| layers.has(*layer)).map(|(_, e)| *e)
+    }
+
+    /// Entities that an implication blames in full, blames by half, and clears.
+    pub fn blamed(&self, implication: &Implication) -> impl Iterator<Item = EntityIndex> {
+        self.among(implication.full)
+    }
+
+    /// Entities that are blamed by half.
+    pub fn half_blamed(&self, implication: &Implication) -> impl Iterator<Item = EntityIndex> {
+        self.among(implication.half)
+    }
+
+    /// Entities that are shown to work.
+    pub fn cleared(&self, implication: &Implication) -> impl Iterator<Item = EntityIndex> {
+        self.among(implication.clears)
+    }
+}
+
+/// Entities and targets, numbered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    entities: Vec<Entity>,
+    behind: BTreeMap<TargetIndex, Behind>,
+}
+
+impl Plan {
+    /// From a catalogue; roles known from fair memory only decide nothing.
+    ///
+    /// # Panics
+    /// When the catalogue has more entities than fit; catalogues are checked when they are made.
+    #[must_use]
+    pub fn new(catalogue: &Catalogue) -> Self {
+        let mut targets: BTreeMap<(Id, Layer), Vec<TargetIndex>> = BTreeMap::new();
+        for (index, target) in catalogue.targets() {
+            for role in target.deciding_roles() {
+                targets.entry((role.provider.clone(), role.role)).or_default().push(*index);
+            }
+        }
+        let entities: Vec<_> = targets
+            .into_iter()
+            .filter(|(_, targets)| targets.len() >= ENTITY_TARGETS_MIN)
+            .map(|((provider, layer), targets)| Entity { provider, layer, targets })
+            .collect();
+        assert!(entities.len() <= ENTITIES_MAX, "a catalogue has at most {ENTITIES_MAX} entities");
+        let mut behind: BTreeMap<TargetIndex, Behind> = BTreeMap::new();
+        for (index, target) in catalogue.targets() {
+            let has_edge = target.roles.iter().any(|role| role.role == Layer::Edge);
+            behind.insert(*index, Behind { entities: Vec::new(), has_edge });
+        }
+        for (at, entity) in (0u8..).zip(&entities) {
+            for target in &entity.targets {
+                if let Some(behind) = behind.get_mut(target) {
+                    behind.entities.push((entity.layer, EntityIndex(at)));
+                }
+            }
+        }
+        Self { entities, behind }
+    }
+
+    /// The entities with their numbers.
+    pub fn entities(&self) -> impl Iterator<Item = (EntityIndex, &Entity)> {
+        (0u8..).map(EntityIndex).zip(&self.entities)
+    }
+
+    /// One entity.
+    ///
+    /// # Panics
+    /// When the number is of another plan.
+    #[must_use]
+    pub fn entity(&self, index: EntityIndex) -> &Entity {
+        self.entities.get(usize::from(index.0)).expect("numbers come from this plan")
+    }
+
+    /// What stands behind a target; nothing behind one that is not in the catalogue.
+    #[must_use]
+    pub fn behind(&self, target: TargetIndex) -> Option<&Behind> {
+        self.behind.get(&target)
+    }
+
+    /// Every target.
+    pub fn targets(&self) -> impl Iterator<Item = (TargetIndex, &Behind)> {
+        self.behind.iter().map(|(index, behind)| (*index, behind))
+    }
+}

@@ -1,0 +1,159 @@
+//! Prefixes without addresses: a keyed hash of the /24 or /48 under a random key of the day. The
+//! key is kept apart from the log and goes when its day ends; what stands in the log then says
+//! nothing of any address.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use tocsin_proto::{sign::sha256, time::Timestamp};
+
+use crate::{
+    engine::locate::{Prefix, prefix_of},
+    keys::{KeysError, keep_secret},
+};
+
+/// Gives each prefix its slot of the day.
+#[derive(Debug)]
+pub struct Slots {
+    dir: PathBuf,
+    today: Mutex<Today>,
+}
+
+struct Today {
+    day: u64,
+    key: [u8; 32],
+}
+
+impl std::fmt::Debug for Today {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "key of day {}", self.day)
+    }
+}
+
+fn open(dir: &std::path::Path, now: Timestamp) -> Result<Today, KeysError> {
+    let day = now.as_ms() / 86_400_000;
+    let name = |day: u64| dir.join(format!("prefix-{day}.key"));
+    // Yesterday's key is of no use to anybody but to find out who was there.
+    for past in day.saturating_sub(8)..day {
+        if name(past).exists() {
+            std::fs::remove_file(name(past)).map_err(|source| KeysError::File {
+                path: name(past),
+                doing: "removed",
+                source,
+            })?;
+        }
+    }
+    Ok(Today { day, key: keep_secret(&name(day))? })
+}
+
+impl Slots {
+    /// Reads or makes today's key.
+    ///
+    /// # Errors
+    /// When the key cannot be read or made.
+    pub fn open(dir: PathBuf, now: Timestamp) -> Result<Self, KeysError> {
+        let today = Mutex::new(open(&dir, now)?);
+        Ok(Self { dir, today })
+    }
+
+    /// The slot of an address's prefix today.
+    #[must_use]
+    pub fn slot(&self, now: Timestamp, address: IpAddr) -> u64 {
+        let mut today = self.today.lock().expect("no thread panics while it holds the key");
+        if now.as_ms() / 86_400_000 > today.day {
+            match open(&self.dir, now) {
+                Ok(next) => *today = next,
+                Err(error) => tracing::error!(%error, "the key of the day could not be changed"),
+            }
+        }
+        let hash = sha256(&[b"tocsin/prefix/v1\0", &today.key, prefix_of(address).as_bytes()]);
+        let (slot, _) = hash.split_at(8);
+        u64::from_be_bytes(slot.try_into().expect("eight bytes were split off"))
+    }
+}
+
+/// Sessions at once, by prefix.
+#[derive(Debug, Clone)]
+pub struct PrefixLimit {
+    open: Arc<Mutex<BTreeMap<Prefix, usize>>>,
+    max: usize,
+}
+
+/// A session's place; given back when it is dropped.
+#[derive(Debug)]
+pub struct Place {
+    open: Arc<Mutex<BTreeMap<Prefix, usize>>>,
+    prefix: Prefix,
+}
+
+impl PrefixLimit {
+    /// At most so many from one prefix.
+    #[must_use]
+    pub fn new(max: usize) -> Self {
+        Self { open: Arc::default(), max }
+    }
+
+    /// A place for one more session from there, if there is one.
+    #[must_use]
+    pub fn take(&self, address: IpAddr) -> Option<Place> {
+        let prefix = prefix_of(address);
+        let mut open = self.open.lock().expect("no thread panics while it counts");
+        let count = open.entry(prefix).or_default();
+        if *count >= self.max {
+            return None;
+        }
+        *count += 1;
+        Some(Place { open: Arc::clone(&self.open), prefix })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.open.lock().expect("no thread panics while it counts");
+        if let Some(count) = open.get_mut(&self.prefix) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.prefix);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_has_one_slot_a_day_and_another_tomorrow() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = Timestamp::from_s(1_800_000_000);
+        let tomorrow = now.plus_ms(86_400_000);
+        let open = || Slots::open(dir.path().to_owned(), now).unwrap();
+        let slots = open();
+        let slot = |slots: &Slots, now, ip: &str| slots.slot(now, ip.parse().unwrap());
+        let here = slot(&slots, now, "192.0.2.1");
+        assert_eq!(slot(&slots, now, "192.0.2.200"), here);
+        assert_eq!(slot(&slots, now, "::ffff:192.0.2.7"), here);
+        assert_ne!(slot(&slots, now, "192.0.3.1"), here);
+        assert_eq!(slot(&open(), now, "192.0.2.1"), here, "the same after a restart");
+        assert_ne!(slot(&slots, tomorrow, "192.0.2.1"), here);
+        let left = std::fs::read_dir(dir.path()).unwrap().count();
+        assert_eq!(left, 1, "yesterday's key is gone");
+    }
+
+    #[test]
+    fn places_are_given_back() {
+        let limit = PrefixLimit::new(2);
+        let ip = |ip: &str| ip.parse().unwrap();
+        let first = limit.take(ip("192.0.2.1")).unwrap();
+        let _second = limit.take(ip("192.0.2.2")).unwrap();
+        assert!(limit.take(ip("192.0.2.3")).is_none());
+        assert!(limit.take(ip("192.0.3.3")).is_some());
+        drop(first);
+        assert!(limit.take(ip("192.0.2.3")).is_some());
+    }
+}

@@ -1,0 +1,143 @@
+//! What an operator can watch: names, units and help, in one place. No label ever holds an
+//! address, a key or a URL.
+
+use std::sync::{
+    Mutex,
+    atomic::{AtomicI64, AtomicU64},
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+use tocsin_proto::message::{GoAwayReason, Rejection};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+/// The collector's metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    accepted: Counter<u64, AtomicU64>,
+    duplicates: Counter<u64, AtomicU64>,
+    rejected: Family<Reason, Counter<u64, AtomicU64>>,
+    deferred: Counter<u64, AtomicU64>,
+    ended: Family<Reason, Counter<u64, AtomicU64>>,
+    refused: Family<Reason, Counter<u64, AtomicU64>>,
+    sessions: Gauge<i64, AtomicI64>,
+    position: Gauge<i64, AtomicI64>,
+    incidents: Gauge<i64, AtomicI64>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("tocsin");
+        let metrics = Self {
+            registry: Mutex::new(Registry::default()),
+            accepted: Counter::default(),
+            duplicates: Counter::default(),
+            rejected: Family::default(),
+            deferred: Counter::default(),
+            ended: Family::default(),
+            refused: Family::default(),
+            sessions: Gauge::default(),
+            position: Gauge::default(),
+            incidents: Gauge::default(),
+        };
+        let mut register = |name: &str, help: &str, metric: Counter<u64, AtomicU64>| {
+            registry.register(name, help, metric);
+        };
+        register("reports_accepted", "Reports committed to the log", metrics.accepted.clone());
+        register("reports_duplicate", "Reports that were there already", metrics.duplicates.clone());
+        register("reports_deferred", "Reports to be sent again later", metrics.deferred.clone());
+        registry.register(
+            "reports_rejected",
+            "Reports refused for good, by reason",
+            metrics.rejected.clone(),
+        );
+        registry.register("sessions_ended", "Sessions ended here, by reason", metrics.ended.clone());
+        registry.register(
+            "connections_refused",
+            "Connections refused before a session, by reason",
+            metrics.refused.clone(),
+        );
+        registry.register("sessions", "Sessions open now", metrics.sessions.clone());
+        registry.register(
+            "log_position",
+            "Position of the last record the detector has taken",
+            metrics.position.clone(),
+        );
+        registry.register(
+            "incidents_open",
+            "Incidents confirmed or recovering now",
+            metrics.incidents.clone(),
+        );
+        for reason in Rejection::ALL {
+            metrics.rejected.get_or_create(&Reason { reason: reason.name() }).inc_by(0);
+        }
+        Self { registry: Mutex::new(registry), ..metrics }
+    }
+}
+
+impl Metrics {
+    /// A report was refused for good.
+    pub fn rejected(&self, reason: Rejection) {
+        self.rejected.get_or_create(&Reason { reason: reason.name() }).inc();
+    }
+
+    /// How often reports were refused for a reason.
+    #[must_use]
+    pub fn rejections(&self, reason: Rejection) -> u64 {
+        self.rejected.get_or_create(&Reason { reason: reason.name() }).get()
+    }
+
+    /// Reports were committed; others were there already.
+    pub fn committed(&self, fresh: usize, duplicates: usize) {
+        self.accepted.inc_by(fresh as u64);
+        self.duplicates.inc_by(duplicates as u64);
+    }
+
+    /// A report is to be sent again later.
+    pub fn deferred(&self) {
+        self.deferred.inc();
+    }
+
+    /// A session began.
+    pub fn session_began(&self) {
+        self.sessions.inc();
+    }
+
+    /// A session ended: by the collector for a reason, or by the peer.
+    pub fn session_ended(&self, reason: Option<GoAwayReason>) {
+        self.sessions.dec();
+        let reason = reason.map_or("peer", GoAwayReason::name);
+        self.ended.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// A connection was refused before there was a session.
+    pub fn connection_refused(&self, reason: &'static str) {
+        self.refused.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// The detector has come this far.
+    pub fn detector_at(&self, position: u64, incidents: usize) {
+        self.position.set(i64::try_from(position).unwrap_or(i64::MAX));
+        self.incidents.set(i64::try_from(incidents).unwrap_or(i64::MAX));
+    }
+
+    /// All of it as OpenMetrics text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        if let Ok(registry) = self.registry.lock()
+            && encode(&mut text, &registry).is_err()
+        {
+            tracing::error!("the metrics could not be written");
+        }
+        text
+    }
+}

@@ -1,0 +1,293 @@
+//! From the detector to what readers get. Pure: the same state gives the same documents.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use tocsin_proto::{
+    bounded::Bytes,
+    delegation::SignedDelegation,
+    id::{Country, TargetIndex},
+    incident::{
+        Affected, AffectedNetwork, AffectedRegion, AffectedTarget, Factor, Incident, Phase, SCHEMA,
+        Scope, Symptom,
+    },
+    message::SignedSnapshot,
+    rules::RuleTable,
+    sign::{Domain, PublicKey, SecretKey},
+    snapshot::{CellState, Crowd, Overall, Snapshot, Subject as CellSubject},
+};
+
+use crate::{
+    engine::{
+        cells::{Key, LONG_MINUTES, SHORT_MINUTES},
+        detector::{Detector, Shown, Subject},
+        fixed::{ONE, permille},
+        incident::Reach,
+        params,
+        plan::EntityIndex,
+        window::Counts,
+    },
+    feed::Published,
+};
+
+/// Incidents in a snapshot at most; the open ones come first.
+const INCIDENTS_MAX: usize = 100;
+/// Networks with fewer observers are not named.
+const NETWORK_OBSERVERS_MIN: u32 = 3;
+/// Relapses from which a cell is said to flap.
+const FLAPPING: u32 = 2;
+
+/// Who publishes.
+#[derive(Debug)]
+pub struct Publisher {
+    /// The pinned operator key.
+    pub operator: PublicKey,
+    /// The feed key.
+    pub feed: SecretKey,
+    /// What the operator has said of it.
+    pub delegations: Vec<SignedDelegation>,
+    /// Attribution that the location data asks for.
+    pub attribution: String,
+}
+
+impl Publisher {
+    /// Makes and signs everything, from the detector as it stands.
+    ///
+    /// # Panics
+    /// Never: a document is cut to its bound before it is signed.
+    #[must_use]
+    pub fn publish(&self, detector: &Detector, sequence: u64) -> Published {
+        let mut incidents: Vec<Incident> =
+            detector.incidents().into_iter().map(|shown| incident(detector, shown)).collect();
+        incidents.sort_by_key(|incident| !incident.phase.is_open());
+        incidents.truncate(INCIDENTS_MAX);
+        let crowd = crowd(detector);
+        let (now, plan, catalogue) = (detector.now(), detector.plan(), detector.catalogue());
+        let read = |minutes| {
+            let standing = |key| standing(detector, key);
+            detector.cells().read(now, minutes, catalogue, plan, standing)
+        };
+        let (cells_5m, cells_1h) = (read(SHORT_MINUTES), read(LONG_MINUTES));
+        let providers = |cell: &&tocsin_proto::snapshot::Cell| {
+            matches!(cell.subject, CellSubject::Provider { .. })
+        };
+        let mut snapshot = Snapshot {
+            schema: SCHEMA,
+            operator: self.operator,
+            sequence,
+            at: now,
+            overall: overall(&incidents, &crowd),
+            crowd,
+            settings: detector.settings().differences(),
+            attribution: self.attribution.clone(),
+            incidents,
+            cells: cells_5m.iter().filter(providers).cloned().collect(),
+        };
+        let document = loop {
+            let json = serde_json::to_vec(&snapshot).expect("a snapshot is plain data");
+            if let Ok(document) = Bytes::new(json) {
+                break document;
+            }
+            // Too much to say at once: the cells are served apart, so they give way.
+            let half = snapshot.cells.len() / 2;
+            if half > 0 { snapshot.cells.truncate(half) } else { drop(snapshot.incidents.pop()) }
+        };
+        let signature = self.feed.sign(Domain::Snapshot, &document);
+        let signed = Arc::new(SignedSnapshot { signature, document });
+        let delegations = self.delegations.clone();
+        Published { snapshot, signed, cells_5m, cells_1h, delegations }
+    }
+}
+
+fn overall(incidents: &[Incident], crowd: &Crowd) -> Overall {
+    let standing = |incident: &Incident| {
+        matches!(incident.phase, Phase::Confirmed | Phase::Recovering)
+    };
+    let enough = crowd.observers >= crowd.observers_needed
+        && crowd.networks >= crowd.networks_needed
+        && crowd.zones >= crowd.zones_needed;
+    if incidents.iter().any(standing) {
+        Overall::Incident
+    } else if !enough {
+        Overall::InsufficientEvidence
+    } else if crowd.eligible < crowd.observers_needed {
+        Overall::YoungCrowd
+    } else {
+        Overall::Quiet
+    }
+}
+
+fn crowd(detector: &Detector) -> Crowd {
+    let (mut prefixes, mut networks, mut zones) =
+        (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let settings = detector.settings();
+    let mut crowd = Crowd {
+        observers_needed: settings.crowd_observers,
+        networks_needed: settings.crowd_networks,
+        zones_needed: settings.crowd_zones,
+        ..Crowd::default()
+    };
+    for (observer, weight, bits) in detector.online() {
+        crowd.observers += 1;
+        crowd.eligible += u32::from(weight > 0 && bits.eligible.0 != 0);
+        prefixes.insert(observer.standing.slot);
+        networks.insert(observer.standing.asn);
+        zones.extend(observer.standing.zone);
+    }
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    crowd.prefixes = count(prefixes.len());
+    crowd.networks = count(networks.len());
+    crowd.zones = count(zones.len());
+    crowd
+}
+
+fn standing(detector: &Detector, key: Key) -> Option<CellState> {
+    let subject = match key {
+        Key::Entity(entity) => Subject::Entity(entity),
+        Key::Target(target) => Subject::Site(target),
+    };
+    let shown = detector.incidents().into_iter().find(|shown| {
+        shown.subject == subject && shown.incident.phase().is_open()
+    })?;
+    match (shown.incident.phase(), shown.incident.relapses) {
+        (_, FLAPPING..) => Some(CellState::Flapping),
+        (Phase::Recovering, _) => Some(CellState::Recovering),
+        _ => None,
+    }
+}
+
+fn incident(detector: &Detector, shown: Shown<'_>) -> Incident {
+    let Shown { subject, incident, symptoms } = shown;
+    let open = incident.phase().is_open();
+    let (factor, title, organisation, targets, layer) = match subject {
+        Subject::Entity(entity) => {
+            let suspect = detector.plan().entity(entity);
+            let provider = detector.catalogue().providers().get(&suspect.provider);
+            let name = provider.map_or(suspect.provider.as_str(), |p| p.name.as_str());
+            let role = format!("{:?}", suspect.layer).to_ascii_lowercase();
+            (
+                Factor::Provider { provider: suspect.provider.clone(), role: suspect.layer },
+                format!("{name} ({role})"),
+                provider.map(|p| p.organisation.clone()),
+                suspect.targets.clone(),
+                Some(suspect.layer),
+            )
+        }
+        Subject::Site(target) => {
+            let site = detector.catalogue().target(target).expect("sites are of the catalogue");
+            (Factor::Site { target: site.id.clone() }, site.name.clone(), None, vec![target], None)
+        }
+    };
+    let zone = |zone: &u8| Detector::zone_name(*zone).cloned();
+    let scope = match &incident.reach {
+        Reach::Global => Scope::Global,
+        Reach::Regional(zones) => Scope::Regional { zones: zones.iter().filter_map(zone).collect() },
+        Reach::Site => Scope::Site,
+    };
+    let (regions, networks) = match subject {
+        Subject::Entity(entity) if open => seen_by(detector, entity),
+        _ => (Vec::new(), Vec::new()),
+    };
+    let share = match subject {
+        Subject::Entity(entity) => detector.shares(entity).share,
+        Subject::Site(target) => detector.window(target).failure_rate(),
+    };
+    Incident {
+        id: incident.id.clone(),
+        factor,
+        title,
+        organisation,
+        scope,
+        phase: incident.phase(),
+        started_at: incident.started_at,
+        transitions: incident.transitions.clone(),
+        relapses: incident.relapses,
+        share_permille: if open { permille(share) } else { 0 },
+        peak_permille: permille(incident.peak),
+        symptoms: words(symptoms),
+        targets: targets
+            .into_iter()
+            .filter(|_| open)
+            .filter_map(|target| affected_target(detector, target, layer))
+            .collect(),
+        regions,
+        networks,
+        reasons: incident.grounds.reasons.clone(),
+        ruled_out: incident.grounds.ruled_out.clone(),
+        confidence: incident.grounds.confidence,
+        liar_bound: incident.grounds.liar_bound,
+        parameters: params::VERSION,
+    }
+}
+
+type Symptoms = BTreeMap<(tocsin_proto::outcome::Outcome, tocsin_proto::rules::RuleNumber), u64>;
+
+fn words(symptoms: &Symptoms) -> Vec<Symptom> {
+    let mut words: Vec<Symptom> = symptoms
+        .iter()
+        .map(|((outcome, number), count)| {
+            let rule = RuleTable::builtin().get(*number);
+            Symptom {
+                outcome: *outcome,
+                rule: rule.map(|rule| rule.id.to_string()),
+                text: rule.map(|rule| rule.text.clone()),
+                count: *count,
+            }
+        })
+        .collect();
+    words.sort_by_key(|symptom| std::cmp::Reverse(symptom.count));
+    words.truncate(12);
+    words
+}
+
+/// Votes of the last two minutes, rounded: a target has no list of observers.
+fn affected_target(
+    detector: &Detector,
+    target: TargetIndex,
+    layer: Option<tocsin_proto::implicate::Layer>,
+) -> Option<Affected<AffectedTarget>> {
+    let counts: Counts = detector.window(target);
+    let failing = layer.map_or(counts.failed, |layer| counts.implicating(layer));
+    let entry = detector.catalogue().target(target)?;
+    let rounded = |weight: i64| u32::try_from((weight + ONE / 2) / ONE).unwrap_or(0);
+    let what = AffectedTarget { target: entry.id.clone(), name: entry.name.clone() };
+    Some(Affected { what, observed: rounded(counts.observed), failing: rounded(failing) })
+}
+
+type SeenBy = (Vec<Affected<AffectedRegion>>, Vec<Affected<AffectedNetwork>>);
+
+fn seen_by(detector: &Detector, entity: EntityIndex) -> SeenBy {
+    let mut countries: BTreeMap<Country, (u32, u32)> = BTreeMap::new();
+    let mut networks: BTreeMap<u32, (u32, u32)> = BTreeMap::new();
+    for (observer, weight, bits) in detector.online() {
+        if weight > 0 && bits.eligible.has(entity) {
+            let failing = u32::from(bits.flags.has(entity));
+            let count = |(observed, seen): &mut (u32, u32)| {
+                *observed += 1;
+                *seen += failing;
+            };
+            count(countries.entry(observer.standing.country).or_default());
+            count(networks.entry(observer.standing.asn).or_default());
+        }
+    }
+    let regions = countries
+        .into_iter()
+        .map(|(country, (observed, failing))| Affected {
+            what: AffectedRegion { country },
+            observed,
+            failing,
+        })
+        .collect();
+    let networks = networks
+        .into_iter()
+        .filter(|(_, (observed, _))| *observed >= NETWORK_OBSERVERS_MIN)
+        .map(|(asn, (observed, failing))| Affected {
+            what: AffectedNetwork { asn },
+            observed,
+            failing,
+        })
+        .collect();
+    (regions, networks)
+}

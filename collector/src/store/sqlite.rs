@@ -1,0 +1,343 @@
+//! The log in SQLite: WAL, `synchronous=FULL`, append-only tables of raw signed bytes.
+//!
+//! One table a day, so that what is past its retention is dropped whole; a number and a 64-bit
+//! window per observer, written with the same commit, so that duplicates are known after a
+//! restart. Tables that cluster by (observer, seq) cost fourteen times as much when measured.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use tocsin_proto::{
+    bounded::{Bytes, Fixed},
+    catalogue::Zones,
+    id::Country,
+    report::{Report, SignedReport},
+    sign::PublicKey,
+    time::Timestamp,
+    wire,
+};
+
+use super::StoreError;
+use crate::engine::{admit::SeqWindow, detector::Record, observer::Standing};
+
+const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001_log.sql")];
+/// The cache of prepared statements holds one insert per day table.
+const STATEMENTS: usize = 16;
+
+/// A row to be written.
+#[derive(Debug)]
+pub struct Row<'a> {
+    /// Position in the log.
+    pub position: u64,
+    /// When it is committed.
+    pub received_at: Timestamp,
+    /// Number of the observer.
+    pub observer: u32,
+    /// Where the observer stands.
+    pub standing: &'a Standing,
+    /// The bytes as they came.
+    pub signed: &'a SignedReport,
+}
+
+/// An observer's number and window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// Its number in the log.
+    pub id: u32,
+    /// Which sequence numbers were taken.
+    pub window: SeqWindow,
+}
+
+/// The write connection.
+#[derive(Debug)]
+pub struct SqliteLog {
+    path: PathBuf,
+    connection: Connection,
+    day: Option<u64>,
+}
+
+const fn day(at: Timestamp) -> u64 {
+    at.as_ms() / 86_400_000
+}
+
+// SQLite's integers are signed: bits are kept as they are.
+const fn signed(value: u64) -> i64 {
+    value.cast_signed()
+}
+
+impl SqliteLog {
+    /// Opens or makes the log.
+    ///
+    /// # Errors
+    /// When it cannot be opened, or was made by a newer program.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let failed = |doing| sqlite(path, doing);
+        let mut connection = Connection::open(path).map_err(failed("opening it"))?;
+        connection
+            .execute_batch(
+                "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-16384;
+                 PRAGMA wal_autocheckpoint=4000; PRAGMA foreign_keys=ON;",
+            )
+            .map_err(failed("setting it up"))?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        migrate(path, &mut connection)?;
+        Ok(Self { path: path.to_owned(), connection, day: None })
+    }
+
+    /// Every observer, by key.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn observers(&self) -> Result<BTreeMap<PublicKey, Known>, StoreError> {
+        let failed = |doing| sqlite(&self.path, doing);
+        let mut statement = self
+            .connection
+            .prepare("SELECT id, key, high, bits FROM observers")
+            .map_err(failed("reading observers"))?;
+        let rows = statement
+            .query_map([], |row| {
+                let key: [u8; 32] = row.get(1)?;
+                let window = SeqWindow {
+                    high: row.get::<_, i64>(2)?.cast_unsigned(),
+                    bits: row.get::<_, i64>(3)?.cast_unsigned(),
+                };
+                Ok((PublicKey::from_bytes(key), Known { id: row.get(0)?, window }))
+            })
+            .map_err(failed("reading observers"))?;
+        rows.collect::<Result<_, _>>().map_err(failed("reading observers"))
+    }
+
+    /// The highest position; 0 in an empty log.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn last_position(&self) -> Result<u64, StoreError> {
+        last_position(&self.path, &self.connection)
+    }
+
+    /// Commits rows and windows together.
+    ///
+    /// # Errors
+    /// When the database fails: then nothing of it was kept.
+    pub fn commit(
+        &mut self,
+        rows: &[Row<'_>],
+        known: &BTreeMap<PublicKey, Known>,
+    ) -> Result<(), StoreError> {
+        let path = self.path.clone();
+        let failed = |doing| sqlite(&path, doing);
+        let transaction = self.connection.transaction().map_err(failed("beginning a commit"))?;
+        for row in rows {
+            let today = day(row.received_at);
+            if self.day != Some(today) {
+                transaction
+                    .execute_batch(&format!(
+                        "CREATE TABLE IF NOT EXISTS log_{today} (
+                           position INTEGER PRIMARY KEY, received_at INTEGER NOT NULL,
+                           observer INTEGER NOT NULL, country TEXT NOT NULL, asn INTEGER NOT NULL,
+                           slot INTEGER NOT NULL, signature BLOB NOT NULL, body BLOB NOT NULL
+                         ) STRICT;"
+                    ))
+                    .map_err(failed("beginning a segment"))?;
+                transaction
+                    .execute(
+                        "INSERT OR IGNORE INTO segments (day, first) VALUES (?1, ?2)",
+                        params![signed(today), signed(row.position)],
+                    )
+                    .map_err(failed("beginning a segment"))?;
+                self.day = Some(today);
+            }
+            let mut insert = transaction
+                .prepare_cached(&format!(
+                    "INSERT INTO log_{today} VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"
+                ))
+                .map_err(failed("appending"))?;
+            insert
+                .execute(params![
+                    signed(row.position),
+                    signed(row.received_at.as_ms()),
+                    row.observer,
+                    row.standing.country.as_str(),
+                    row.standing.asn,
+                    signed(row.standing.slot),
+                    row.signed.signature.0,
+                    &*row.signed.body,
+                ])
+                .map_err(failed("appending"))?;
+        }
+        for (key, known) in known {
+            transaction
+                .prepare_cached(
+                    "INSERT INTO observers (id, key, high, bits) VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT (id) DO UPDATE SET high = excluded.high, bits = excluded.bits",
+                )
+                .and_then(|mut upsert| {
+                    upsert.execute(params![
+                        known.id,
+                        key.as_bytes(),
+                        signed(known.window.high),
+                        signed(known.window.bits)
+                    ])
+                })
+                .map_err(failed("keeping an observer's number"))?;
+        }
+        let committed = transaction.commit();
+        if committed.is_err() {
+            self.day = None;
+        }
+        committed.map_err(failed("committing"))
+    }
+
+    /// Drops the segments of days before this one.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn drop_before(&mut self, at: Timestamp) -> Result<(), StoreError> {
+        let failed = |doing| sqlite(&self.path, doing);
+        for day in segments(&self.path, &self.connection)?.into_iter().filter(|d| *d < day(at)) {
+            self.connection
+                .execute_batch(&format!(
+                    "BEGIN IMMEDIATE; DROP TABLE IF EXISTS log_{day};
+                     DELETE FROM segments WHERE day = {day}; COMMIT;"
+                ))
+                .map_err(failed("dropping a segment"))?;
+        }
+        Ok(())
+    }
+}
+
+fn segments(path: &Path, connection: &Connection) -> Result<Vec<u64>, StoreError> {
+    connection
+        .prepare("SELECT day FROM segments ORDER BY day")
+        .and_then(|mut statement| {
+            let days = statement.query_map([], |row| Ok(row.get::<_, i64>(0)?.cast_unsigned()))?;
+            days.collect()
+        })
+        .map_err(sqlite(path, "reading the segments"))
+}
+
+fn last_position(path: &Path, connection: &Connection) -> Result<u64, StoreError> {
+    for day in segments(path, connection)?.into_iter().rev() {
+        let last: Option<i64> = connection
+            .query_row(&format!("SELECT max(position) FROM log_{day}"), [], |row| row.get(0))
+            .optional()
+            .map_err(sqlite(path, "reading the last position"))?
+            .flatten();
+        if let Some(last) = last {
+            return Ok(last.cast_unsigned());
+        }
+    }
+    Ok(0)
+}
+
+fn sqlite(path: &Path, doing: &'static str) -> impl Fn(rusqlite::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::Sqlite { path: path.clone(), doing, source }
+}
+
+fn migrate(path: &Path, connection: &mut Connection) -> Result<(), StoreError> {
+    let failed = |doing| sqlite(path, doing);
+    let found: u32 = connection
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .map_err(failed("reading its schema"))?;
+    let known = u32::try_from(MIGRATIONS.len()).unwrap_or(u32::MAX);
+    if found > known {
+        return Err(StoreError::Newer { path: path.to_owned(), found, known });
+    }
+    for (version, sql) in (1u32..).zip(MIGRATIONS).skip(found as usize) {
+        let transaction = connection.transaction().map_err(failed("migrating it"))?;
+        transaction.execute_batch(sql).map_err(failed("migrating it"))?;
+        transaction.pragma_update(None, "user_version", version).map_err(failed("migrating it"))?;
+        transaction.commit().map_err(failed("migrating it"))?;
+    }
+    Ok(())
+}
+
+/// A read connection over the log.
+#[derive(Debug)]
+pub struct LogReader {
+    path: PathBuf,
+    connection: Connection,
+}
+
+impl LogReader {
+    /// Opens an existing log for reading only.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags)
+            .map_err(sqlite(path, "opening it for reading"))?;
+        Ok(Self { path: path.to_owned(), connection })
+    }
+
+    /// The highest position; 0 in an empty log.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn last_position(&self) -> Result<u64, StoreError> {
+        last_position(&self.path, &self.connection)
+    }
+
+    /// Hands every record behind a position to `each`, in order.
+    ///
+    /// # Errors
+    /// When the database fails or a row does not open.
+    pub fn replay(
+        &self,
+        behind: u64,
+        mut each: impl FnMut(Record, &SignedReport),
+    ) -> Result<(), StoreError> {
+        let failed = |doing| sqlite(&self.path, doing);
+        for day in segments(&self.path, &self.connection)? {
+            let mut statement = self
+                .connection
+                .prepare(&format!("SELECT * FROM log_{day} WHERE position > ?1 ORDER BY position"))
+                .map_err(failed("reading a segment"))?;
+            let mut rows =
+                statement.query([signed(behind)]).map_err(failed("reading a segment"))?;
+            while let Some(row) = rows.next().map_err(failed("reading a record"))? {
+                let (record, signed) =
+                    record(row).map_err(failed("reading a record"))?.ok_or_else(|| {
+                        let position = row.get::<_, i64>(0).unwrap_or(0).cast_unsigned();
+                        StoreError::Damaged { path: self.path.clone(), position }
+                    })?;
+                each(record, &signed);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn record(row: &rusqlite::Row<'_>) -> Result<Option<(Record, SignedReport)>, rusqlite::Error> {
+    let number = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
+    let country: String = row.get(3)?;
+    let signature: [u8; 64] = row.get(6)?;
+    let opened = (|| {
+        let country: Country = country.parse().ok()?;
+        let body = Bytes::new(row.get(7).ok()?).ok()?;
+        let report: Report = wire::decode(&body).ok()?;
+        Some((country, SignedReport { signature: Fixed(signature), body }, report))
+    })();
+    let Some((country, signed, report)) = opened else { return Ok(None) };
+    let standing = Standing {
+        country,
+        zone: Zones::builtin().of(country),
+        asn: row.get(4)?,
+        slot: number(5)?,
+        version: report.probe_core,
+        resolver: report.resolver as u8,
+    };
+    let record = Record {
+        position: number(0)?,
+        received_at: Timestamp::from_ms(number(1)?),
+        observer: row.get(2)?,
+        standing,
+        report,
+    };
+    Ok(Some((record, signed)))
+}

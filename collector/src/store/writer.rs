@@ -1,0 +1,236 @@
+//! The writer thread: batches by size or age, commits, answers, and tells the detector what was
+//! committed, in order, with ticks in between.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tocsin_proto::{message::Rejection, sign::PublicKey, time::Timestamp};
+use tokio::sync::mpsc;
+
+use super::{
+    Append, LogEvent, Outcome, Request, StoreError,
+    sqlite::{Known, Row, SqliteLog},
+};
+use crate::{
+    clock::Clock,
+    engine::{admit::Seen, detector::Record},
+    metrics::Metrics,
+};
+
+/// Reports in one commit at most.
+pub const BATCH_MAX: usize = 2_000;
+/// How long the first of a batch waits for others, ms.
+pub const BATCH_AGE_MS: u64 = 8;
+/// Requests that may wait for the writer. When it is full, sessions stop reading, QUIC's flow
+/// control stops the agents, and they keep their reports: nothing is lost.
+const QUEUE: usize = 8_192;
+/// How often the detector is told the time when nothing else happens, ms.
+const TICK_MS: u64 = 250;
+/// How often the log is looked through for days past their retention, ms.
+const RETENTION_CHECK_MS: u64 = 3_600_000;
+
+/// The handle of the writer thread.
+#[derive(Debug)]
+pub struct Writer {
+    /// Where requests go.
+    pub requests: mpsc::Sender<Request>,
+    /// The thread; it ends when every sender is gone.
+    pub thread: std::thread::JoinHandle<()>,
+}
+
+struct State {
+    log: SqliteLog,
+    known: BTreeMap<PublicKey, Known>,
+    next_id: u32,
+    position: u64,
+    /// Time never goes back in the log, whatever the machine's clock does.
+    now: Timestamp,
+    retention_ms: u64,
+    checked_at: Timestamp,
+    clock: Clock,
+    metrics: Arc<Metrics>,
+    events: mpsc::Sender<LogEvent>,
+}
+
+impl Writer {
+    /// Starts the thread over an open log.
+    ///
+    /// # Errors
+    /// When the log cannot be read, or the thread cannot be started.
+    pub fn start(
+        log: SqliteLog,
+        retention_ms: u64,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+        events: mpsc::Sender<LogEvent>,
+    ) -> Result<Self, StoreError> {
+        let known = log.observers()?;
+        let next_id = known.values().map(|known| known.id + 1).max().unwrap_or(1);
+        let position = log.last_position()?;
+        let now = clock.wall();
+        let mut state = State {
+            log,
+            known,
+            next_id,
+            position,
+            now,
+            retention_ms,
+            checked_at: Timestamp::EPOCH,
+            clock,
+            metrics,
+            events,
+        };
+        let (requests, mut queue) = mpsc::channel(QUEUE);
+        let thread = std::thread::Builder::new()
+            .name("writer".to_owned())
+            .spawn(move || {
+                let waiting = tokio::runtime::Builder::new_current_thread().enable_time().build();
+                match waiting {
+                    Ok(runtime) => runtime.block_on(state.run(&mut queue)),
+                    Err(error) => tracing::error!(%error, "the writer's timer failed"),
+                }
+            })
+            .map_err(StoreError::Thread)?;
+        Ok(Self { requests, thread })
+    }
+}
+
+impl State {
+    async fn run(&mut self, queue: &mut mpsc::Receiver<Request>) {
+        let mut batch = Vec::new();
+        loop {
+            let first = tokio::time::timeout(Duration::from_millis(TICK_MS), queue.recv()).await;
+            match first {
+                Ok(None) => return,
+                Ok(Some(request)) => self.take(request, &mut batch),
+                Err(_) => {}
+            }
+            if !batch.is_empty() {
+                let more = async {
+                    while batch.len() < BATCH_MAX {
+                        let Some(request) = queue.recv().await else { break };
+                        self.take(request, &mut batch);
+                    }
+                };
+                // Elapsing is how a batch usually ends.
+                drop(tokio::time::timeout(Duration::from_millis(BATCH_AGE_MS), more).await);
+            }
+            self.now = self.now.max(self.clock.wall());
+            if !batch.is_empty() {
+                self.commit(std::mem::take(&mut batch)).await;
+            }
+            self.tell(LogEvent::Tick(self.now)).await;
+            self.keep_retention();
+        }
+    }
+
+    fn take(&self, request: Request, batch: &mut Vec<Append>) {
+        match request {
+            Request::Append(append) => batch.push(*append),
+            Request::High(observer, reply) => {
+                let high = self.known.get(&observer).map_or(0, |known| known.window.high);
+                if reply.send(high).is_err() {
+                    tracing::trace!("the session that asked is gone");
+                }
+            }
+        }
+    }
+
+    async fn tell(&self, event: LogEvent) {
+        if self.events.send(event).await.is_err() {
+            tracing::debug!("the detector is gone; the log goes on");
+        }
+    }
+
+    async fn commit(&mut self, batch: Vec<Append>) {
+        let mut changed: BTreeMap<PublicKey, Known> = BTreeMap::new();
+        let mut fresh = Vec::new();
+        let mut duplicates = Vec::new();
+        let mut next_id = self.next_id;
+        for append in batch {
+            let known = changed.entry(append.observer).or_insert_with(|| {
+                self.known.get(&append.observer).copied().unwrap_or_else(|| {
+                    next_id += 1;
+                    Known { id: next_id - 1, window: Default::default() }
+                })
+            });
+            match known.window.take(append.seq) {
+                Seen::New => fresh.push((known.id, append)),
+                Seen::Duplicate => duplicates.push(append),
+                Seen::Stale => {
+                    let reason = Rejection::StaleSeq;
+                    self.metrics.rejected(reason);
+                    answer(&append, Outcome::Rejected { seq: append.seq, reason });
+                }
+            }
+        }
+        let rows: Vec<Row<'_>> = (self.position + 1..)
+            .zip(&fresh)
+            .map(|(position, (observer, append))| Row {
+                position,
+                received_at: self.now,
+                observer: *observer,
+                standing: &append.standing,
+                signed: &append.signed,
+            })
+            .collect();
+        if !rows.is_empty()
+            && let Err(error) = self.log.commit(&rows, &changed)
+        {
+            tracing::error!(error = %with_sources(&error), "reports were not kept");
+            for append in fresh.into_iter().map(|(_, append)| append).chain(duplicates) {
+                answer(&append, Outcome::Later { seq: append.seq });
+            }
+            return;
+        }
+        self.next_id = next_id;
+        self.known.extend(changed);
+        self.metrics.committed(fresh.len(), duplicates.len());
+        let high = |observer: &PublicKey| {
+            self.known.get(observer).map_or(0, |known| known.window.high)
+        };
+        for append in &duplicates {
+            let outcome = Outcome::Committed { seq: append.seq, high: high(&append.observer) };
+            answer(append, outcome);
+        }
+        for (observer, append) in fresh {
+            self.position += 1;
+            let outcome = Outcome::Committed { seq: append.seq, high: high(&append.observer) };
+            answer(&append, outcome);
+            let record = Record {
+                position: self.position,
+                received_at: self.now,
+                observer,
+                standing: append.standing,
+                report: append.report,
+            };
+            self.tell(LogEvent::Record(Box::new(record))).await;
+        }
+    }
+
+    fn keep_retention(&mut self) {
+        if self.now.since_ms(self.checked_at) < RETENTION_CHECK_MS {
+            return;
+        }
+        self.checked_at = self.now;
+        if let Err(error) = self.log.drop_before(self.now.minus_ms(self.retention_ms)) {
+            tracing::error!(error = %with_sources(&error), "old segments were not dropped");
+        }
+    }
+}
+
+fn answer(append: &Append, outcome: Outcome) {
+    if append.reply.send(outcome).is_err() {
+        tracing::trace!("the session that waits is gone; the agent will ask again");
+    }
+}
+
+/// An error and what caused it, on one line.
+pub(crate) fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text += &format!(": {source}");
+        next = source.source();
+    }
+    text
+}
