@@ -38,7 +38,7 @@ use crate::{
     clock::monotonic,
     engine::{
         address::Allowed,
-        classify::{self, KnownEdge, Response, Verdict},
+        classify::{self, Response},
     },
 };
 
@@ -213,6 +213,13 @@ struct Place {
     path: String,
 }
 
+/// What a probe came to.
+#[derive(Debug, Clone, Copy)]
+struct Verdict {
+    outcome: Outcome,
+    rule: RuleNumber,
+}
+
 enum Visit {
     End(Verdict),
     Redirect(Place),
@@ -301,7 +308,8 @@ impl Prober {
         let mut redirects_left = REDIRECTS_MAX;
         loop {
             let may_follow = redirects_left > 0;
-            let visit = self.visit(&mut attempt, target, &place, family, full_handshake, may_follow);
+            let visit =
+                self.visit(&mut attempt, target, &place, family, full_handshake, may_follow);
             match visit.await {
                 Ok(Visit::End(verdict)) => return attempt.finish(verdict),
                 Ok(Visit::Redirect(next)) => {
@@ -441,26 +449,28 @@ impl Prober {
         attempt.result.http_version = Some(answer.version);
         attempt.result.retry_after_s = answer.header("retry-after").and_then(retry_after);
         let (first, wants_problem) = judge(target, place, &answer);
+        let end = |verdict: classify::Verdict<'_>| {
+            let rule = verdict.rule.map_or(RuleNumber::NONE, |rule| rule.number);
+            Ok(Visit::End(Verdict { outcome: verdict.outcome.outcome(), rule }))
+        };
         if wants_problem {
             let ask = Ask { accept: ACCEPT_PROBLEM, ..ask };
             let deadline = attempt.deadline(FIRST_BYTE_DEADLINE);
             // The first answer stands if the second does not come.
             let Ok(second) = session.get(&ask, deadline.left()).await else {
-                return Ok(Visit::End(first));
+                return end(first);
             };
-            let media = second.header("content-type").unwrap_or_default();
-            let is_problem = media.to_ascii_lowercase().starts_with("application/problem+json");
             let (second, _) = judge(target, place, &second);
-            return Ok(Visit::End(classify::merge(first, second, is_problem)));
+            return end(classify::merge(first, second));
         }
         if may_follow
-            && first.outcome == Outcome::Ok
+            && first.outcome.outcome() == Outcome::Ok
             && matches!(answer.status, 301 | 302 | 303 | 307 | 308)
             && let Some(next) = answer.header("location").and_then(|to| follow(target, place, to))
         {
             return Ok(Visit::Redirect(next));
         }
-        Ok(Visit::End(first))
+        end(first)
     }
 }
 
@@ -472,7 +482,7 @@ fn note_cname(noted: &mut Vec<String>, cname: Vec<String>) {
 }
 
 /// What the answer means, and whether to ask once more for the edge's own word.
-fn judge(target: &Target, place: &Place, answer: &Answer) -> (Verdict, bool) {
+fn judge(target: &Target, place: &Place, answer: &Answer) -> (classify::Verdict<'static>, bool) {
     let headers: Vec<(&str, &str)> =
         answer.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let response = Response {
@@ -481,16 +491,11 @@ fn judge(target: &Target, place: &Place, answer: &Answer) -> (Verdict, bool) {
         body: &answer.body,
         host: &place.host,
     };
-    let edge = known_edge(target);
-    let verdict = classify::classify_behind(RuleTable::builtin(), &response, edge);
+    // However faintly an edge is known, it is enough not to take the site for one without.
+    let edge = target.roles.iter().find(|role| role.role == Layer::Edge);
+    let edge = edge.map(|role| role.provider.as_str());
+    let verdict = classify::classify(RuleTable::builtin(), edge, &response);
     (verdict, classify::wants_problem_json(&response))
-}
-
-fn known_edge(target: &Target) -> KnownEdge<'_> {
-    match target.provider(Layer::Edge) {
-        Some(provider) => KnownEdge::Provider(provider.as_str()),
-        None => KnownEdge::None,
-    }
 }
 
 /// Seconds; the other form, a date, is not read, since our clock is not to be trusted that far.
@@ -547,9 +552,20 @@ mod tests {
         check("//www.a.test/x", Some(("www.a.test", "/x")));
         check("https://a.test:443/", Some(("a.test", "/")));
         for foreign in [
-            "http://a.test/", "https://b.test/", "https://a.test:8443/", "https://x.a.test/",
-            "https://test/", "https://a.test.b.test/", "https://10.0.0.1/", "", "x", "https://",
-            "javascript:1", "https://a.test@b.test/", "///", "\\\\a.test",
+            "http://a.test/",
+            "https://b.test/",
+            "https://a.test:8443/",
+            "https://x.a.test/",
+            "https://test/",
+            "https://a.test.b.test/",
+            "https://10.0.0.1/",
+            "",
+            "x",
+            "https://",
+            "javascript:1",
+            "https://a.test@b.test/",
+            "///",
+            "\\\\a.test",
         ] {
             check(foreign, None);
         }
@@ -558,8 +574,13 @@ mod tests {
     #[test]
     fn retry_after_is_read_in_seconds() {
         for (text, expect) in [
-            ("120", Some(120)), (" 0 ", Some(0)), ("99999999999", Some(86_400)), ("-1", None),
-            ("", None), ("Wed, 21 Oct 2026 07:28:00 GMT", None), ("1.5", None),
+            ("120", Some(120)),
+            (" 0 ", Some(0)),
+            ("99999999999", Some(86_400)),
+            ("-1", None),
+            ("", None),
+            ("Wed, 21 Oct 2026 07:28:00 GMT", None),
+            ("1.5", None),
         ] {
             assert_eq!(retry_after(text), expect, "{text}");
         }

@@ -214,7 +214,8 @@ pub const fn implication(
     match outcome {
         Outcome::Ok => &OK,
         Outcome::Slow | Outcome::Challenged | Outcome::Http4xx => &ANSWER,
-        Outcome::Intercepted => &NOTHING,
+        // A name without an address of one family is how most names are, not a failure of DNS.
+        Outcome::Intercepted | Outcome::DnsNodata => &NOTHING,
         Outcome::TlsCertExpired | Outcome::TlsCertName | Outcome::TlsCertUntrusted => &CERTIFICATE,
         Outcome::Http5xx => match fault {
             Some(Fault::Edge) => &EDGE,
@@ -252,6 +253,7 @@ mod tests {
         check(Outcome::DnsServfail, None, DnsPath::Both, "imply.dns");
         check(Outcome::DnsTimeout, None, DnsPath::SystemOnly, "imply.resolver");
         check(Outcome::DnsTimeout, None, plain, "imply.nothing");
+        check(Outcome::DnsNodata, None, DnsPath::Both, "imply.nothing");
         check(Outcome::TcpTimeout, None, plain, "imply.connect");
         check(Outcome::TlsAlert, None, plain, "imply.connect");
         check(Outcome::TlsCertName, None, plain, "imply.certificate");

@@ -24,8 +24,9 @@ pub const RULES_SCHEMA: u32 = 1;
 pub const BODY_PREFIX_BYTES: usize = 16 * 1024;
 
 /// The number of a rule on the wire; 0 means that no rule matched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-#[derive(Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct RuleNumber(pub u16);
 
@@ -87,18 +88,19 @@ impl StatusRange {
     }
 }
 
-/// What is asked of the values of one header; any of its values may satisfy it. Texts are in
-/// lower case and compare without regard to ASCII case, values without outer white space.
+/// What is asked of the values of one header; any value may satisfy it, with any of the texts.
+/// Texts are in lower case and compare without regard to ASCII case, values without outer white
+/// space.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HeaderTest {
     /// The header is there.
     Present,
-    /// A value is this text.
-    Equals(String),
-    /// A value contains this text.
-    Contains(String),
-    /// A value begins with this text.
-    Prefix(String),
+    /// A value is one of these texts.
+    Equals(Vec<String>),
+    /// A value contains one of these texts.
+    Contains(Vec<String>),
+    /// A value begins with one of these texts.
+    Prefix(Vec<String>),
 }
 
 /// A value inside a JSON body.
@@ -137,7 +139,7 @@ pub enum EdgeTest {
 /// One condition on a response. The set is closed: a new kind is a new schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
-    /// `{ header = "name" }`, with `equals`, `contains` or `prefix`.
+    /// `{ header = "name" }`, with `equals`, `contains` or `prefix`, each a text or a list of them.
     Header {
         /// The header's name, in lower case.
         name: String,
@@ -420,8 +422,15 @@ enum RawStatus {
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum OneOrMany {
+enum Texts {
     One(String),
+    Many(Vec<String>),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Equals {
+    One(Scalar),
     Many(Vec<String>),
 }
 
@@ -429,14 +438,14 @@ enum OneOrMany {
 #[serde(deny_unknown_fields)]
 struct RawCondition {
     header: Option<String>,
-    body: Option<OneOrMany>,
+    body: Option<Texts>,
     json: Option<String>,
     media: Option<String>,
     redirect: Option<Redirect>,
     edge: Option<String>,
-    equals: Option<Scalar>,
-    contains: Option<String>,
-    prefix: Option<String>,
+    equals: Option<Equals>,
+    contains: Option<Texts>,
+    prefix: Option<Texts>,
     one_of: Option<Vec<Scalar>>,
 }
 
@@ -447,9 +456,9 @@ impl RawRule {
             return Err(RuleError::NumberZero { id });
         }
         let names = [Some(&id), self.provider.as_ref(), self.aux.as_ref()];
-        let bad = names.into_iter().flatten().find(|name| !is_name(name)).cloned();
-        if let Some(name) = bad {
-            return Err(RuleError::Name { name, id });
+        let malformed = names.into_iter().flatten().find(|name| !is_name(name)).cloned();
+        if let Some(name) = malformed {
+            return Err(RuleError::Name { id, name });
         }
         if self.aux.is_some() != (self.fault == Fault::Aux) {
             return Err(RuleError::Aux { id });
@@ -524,31 +533,26 @@ impl RawCondition {
                 let name = name.ok_or(ConditionProblem::Text)?;
                 let test = match tests {
                     (None, None, None, None) => HeaderTest::Present,
-                    (Some(Scalar::Text(text)), ..) => HeaderTest::Equals(lower(&text)?),
-                    (_, Some(text), ..) => HeaderTest::Contains(lower(&text)?),
-                    (_, _, Some(text), _) => HeaderTest::Prefix(lower(&text)?),
+                    (Some(Equals::One(Scalar::Text(text))), ..) => {
+                        HeaderTest::Equals(Texts::One(text).lower()?)
+                    }
+                    (Some(Equals::Many(texts)), ..) => {
+                        HeaderTest::Equals(Texts::Many(texts).lower()?)
+                    }
+                    (_, Some(texts), ..) => HeaderTest::Contains(texts.lower()?),
+                    (_, _, Some(texts), _) => HeaderTest::Prefix(texts.lower()?),
                     _ => return Err(ConditionProblem::Test),
                 };
                 Ok(Condition::Header { name, test })
             }
-            (None, Some(body), None, None, None, None) => {
-                let texts = match body {
-                    OneOrMany::One(text) => vec![text],
-                    OneOrMany::Many(texts) => texts,
-                };
-                if texts.is_empty() {
-                    return Err(ConditionProblem::Text);
-                }
-                let texts = texts.iter().map(|text| lower(text)).collect::<Result<_, _>>()?;
-                untested(Condition::Body(texts))
-            }
+            (None, Some(body), None, None, None, None) => untested(Condition::Body(body.lower()?)),
             (None, None, Some(path), None, None, None) => {
                 let path: Vec<String> = path.split('.').map(str::to_owned).collect();
                 if path.iter().any(String::is_empty) {
                     return Err(ConditionProblem::Text);
                 }
                 let one_of = match tests {
-                    (Some(scalar), None, None, None) => vec![scalar],
+                    (Some(Equals::One(scalar)), None, None, None) => vec![scalar],
                     (None, None, None, Some(scalars)) if !scalars.is_empty() => scalars,
                     _ => return Err(ConditionProblem::Test),
                 };
@@ -572,6 +576,19 @@ impl RawCondition {
             }
             _ => Err(ConditionProblem::Subject),
         }
+    }
+}
+
+impl Texts {
+    fn lower(self) -> Result<Vec<String>, ConditionProblem> {
+        let texts = match self {
+            Self::One(text) => vec![text],
+            Self::Many(texts) => texts,
+        };
+        if texts.is_empty() {
+            return Err(ConditionProblem::Text);
+        }
+        texts.iter().map(|text| lower(text)).collect()
     }
 }
 
@@ -679,6 +696,8 @@ mod tests {
             ("{ header = \"\" }", "Text"),
             ("{ header = \"a\", equals = \"\" }", "Text"),
             ("{ header = \"a\", equals = 1 }", "Test"),
+            ("{ header = \"a\", contains = [] }", "Text"),
+            ("{ json = \"a\", equals = [\"b\"] }", "Test"),
             ("{ header = \"a\", one_of = [\"b\"] }", "Test"),
             ("{ header = \"a\", equals = \"b\", prefix = \"c\" }", "Test"),
             ("{ body = \"\" }", "Text"),

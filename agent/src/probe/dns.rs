@@ -404,11 +404,7 @@ fn address(record: &Record) -> Option<IpAddr> {
 
 /// A reply's addresses for the name along its aliases, or the failure it tells of with the
 /// aliases seen.
-fn judge(
-    reply: &Message,
-    name: &Name,
-    family: Family,
-) -> Result<Resolved, (Outcome, Vec<String>)> {
+fn judge(reply: &Message, name: &Name, family: Family) -> Result<Resolved, (Outcome, Vec<String>)> {
     let mut resolved = Resolved::default();
     let mut name = name.clone();
     for _ in 0..ALIASES_MAX {
@@ -569,7 +565,8 @@ mod tests {
 
     #[test]
     fn resolv_conf_is_read() {
-        let text = "# x\nnameserver 9.9.9.9\n nameserver\t2620:fe::9\nnameserver fe80::1%eth0\nsearch a\n";
+        let text =
+            "# x\nnameserver 9.9.9.9\n nameserver\t2620:fe::9\nnameserver fe80::1%eth0\nsearch a\n";
         let expect: Vec<SocketAddr> =
             vec!["9.9.9.9:53".parse().unwrap(), "[2620:fe::9]:53".parse().unwrap()];
         assert_eq!(nameservers(text), expect);

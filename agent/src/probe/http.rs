@@ -145,8 +145,7 @@ async fn two(
     let request = page_headers(request, ask).body(()).map_err(|_| Outcome::HttpProtocol)?;
     let ready = connection.drive(poll_fn(|cx| send.poll_ready(cx))).await;
     ready.ok_or(Outcome::HttpReset)?.map_err(|error| h2_outcome(&error))?;
-    let (response, _) =
-        send.send_request(request, true).map_err(|error| h2_outcome(&error))?;
+    let (response, _) = send.send_request(request, true).map_err(|error| h2_outcome(&error))?;
     let response = connection.drive(response).await.ok_or(Outcome::HttpReset)?;
     let (head, mut body) = response.map_err(|error| h2_outcome(&error))?.into_parts();
     let wants_body = wants_body(head.status) && !body.is_end_stream();

@@ -23,9 +23,7 @@ pub(super) struct Connectors {
 }
 
 impl Connectors {
-    pub(super) fn new(
-        extra_roots: Vec<CertificateDer<'static>>,
-    ) -> Result<Self, ProbeSetupError> {
+    pub(super) fn new(extra_roots: Vec<CertificateDer<'static>>) -> Result<Self, ProbeSetupError> {
         let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
         for root in extra_roots {
             roots.add(root).map_err(ProbeSetupError::ExtraRoot)?;

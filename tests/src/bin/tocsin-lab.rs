@@ -1,1 +1,115 @@
-fn main(){}
+//! `tocsin-lab`: see on your own machine what Tocsin is for.
+
+use std::{
+    io::{IsTerminal, Write},
+    net::SocketAddr,
+    process::ExitCode,
+};
+
+use clap::Parser;
+use tocsin_tests::{
+    internet::Fault,
+    lab::{Dated, Lab, News, Play},
+};
+
+/// Runs ninety real agents, thirty real sites and one real collector on this machine, breaks
+/// something, and shows what the collector makes of it.
+///
+/// Everything stays on 127/8. Exit codes: 0 exactly the expected was confirmed within 90 s of the
+/// fault, 1 it was not, 2 wrong usage, 3 the lab itself failed.
+#[derive(Debug, Parser)]
+#[command(name = "tocsin-lab", version)]
+struct Args {
+    /// What breaks: edge-500, edge-refusal, tcp-timeout, tls-alert, edge-half, edge-challenge,
+    /// dns-servfail, one-site, one-network, none.
+    #[arg(long, default_value = "edge-500")]
+    fault: Fault,
+    /// Decides the world, and who is unlucky in it.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// One line of JSON per event.
+    #[arg(long)]
+    json: bool,
+    /// Keep the page up until Ctrl-C.
+    #[arg(long)]
+    hold: bool,
+    /// Where the page is served.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    web: SocketAddr,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let outcome = runtime.map_err(anyhow::Error::from).and_then(|r| r.block_on(run(&args)));
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            // Nothing is left to be done when even this cannot be written.
+            drop(writeln!(std::io::stderr(), "tocsin-lab: {error:#}"));
+            ExitCode::from(3)
+        }
+    }
+}
+
+async fn run(args: &Args) -> anyhow::Result<bool> {
+    let colour = std::io::stdout().is_terminal() && !args.json;
+    let mut lab = Lab::start(Play { fault: args.fault, seed: args.seed, web: args.web }).await?;
+    let mut broken = false;
+    let tell = |dated: Dated| {
+        let line = if args.json {
+            serde_json::to_string(&dated).unwrap_or_default()
+        } else {
+            line(&dated, colour)
+        };
+        if writeln!(std::io::stdout().lock(), "{line}").is_err() {
+            broken = true;
+        }
+    };
+    let interrupt = async || tokio::signal::ctrl_c().await;
+    let pass = tokio::select! {
+        pass = lab.play(args.fault, tell) => pass?,
+        stopped = interrupt() => {
+            stopped?;
+            lab.stop().await?;
+            return Ok(false);
+        }
+    };
+    if args.hold && !broken {
+        if !args.json {
+            writeln!(std::io::stdout().lock(), "         {} stays up; Ctrl-C ends it", lab.url())?;
+        }
+        interrupt().await?;
+    }
+    lab.stop().await?;
+    Ok(pass)
+}
+
+fn line(dated: &Dated, colour: bool) -> String {
+    let paint = |code: u8, text: String| {
+        if colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text }
+    };
+    let text = match &dated.news {
+        News::Page { url } => format!("page     {url}"),
+        News::Crowd { observers, eligible, networks, zones } => format!(
+            "crowd    {observers} observers, {eligible} with a vote, {networks} networks, \
+             {zones} zones"
+        ),
+        News::Broken { fault, expected } => {
+            paint(33, format!("fault    {fault}; to be confirmed: {expected}"))
+        }
+        News::Incident { id, title, scope, phase, share_permille } => {
+            let seen = format!("{}.{} %", share_permille / 10, share_permille % 10);
+            let text = format!("{:<8} {title}, {scope}, seen by {seen} ({id})", phase.name());
+            paint(31, text)
+        }
+        News::Verdict { pass, why, confirmed_s, reports, requests } => {
+            let mark = if *pass { "pass" } else { "FAIL" };
+            let after = confirmed_s.map_or(String::new(), |s| format!(", {s} s after the fault"));
+            let work = format!("{reports} reports, {requests} requests");
+            paint(if *pass { 32 } else { 31 }, format!("{mark}     {why}{after} ({work})"))
+        }
+    };
+    format!("{:>6.1} s {text}", dated.at_ms as f64 / 1000.0)
+}
