@@ -1,5 +1,7 @@
 //! The rule table against shapes of answers, and what holds for any answer.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;

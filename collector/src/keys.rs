@@ -105,8 +105,7 @@ fn write_new(path: &Path, bytes: &[u8]) -> Result<(), KeysError> {
 
 fn write_secret(path: &Path, key: &SecretKey) -> Result<(), KeysError> {
     let seed = key.seed();
-    let text =
-        zeroize::Zeroizing::new(data_encoding::HEXLOWER.encode(seed.as_slice()) + "\n");
+    let text = zeroize::Zeroizing::new(data_encoding::HEXLOWER.encode(seed.as_slice()) + "\n");
     write_new(path, text.as_bytes())
 }
 
@@ -132,11 +131,7 @@ impl Keys {
         if dir.join(OPERATOR_PUBLIC).exists() {
             return Err(KeysError::Already(dir.to_owned()));
         }
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(io(dir, "made"))?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io(dir, "made"))?;
         let operator = fresh()?;
         write_secret(&dir.join(OPERATOR), &operator)?;
         for role in ROLES {
@@ -194,8 +189,8 @@ impl Keys {
             wire::decode(&bytes).map_err(|_| KeysError::Damaged(path.clone()))?;
         let secret = |role| {
             let key = read_secret(&dir.join(file(role)))?;
-            let named = delegated(&delegations, role, &operator, 0, now)
-                .map_err(KeysError::Delegation)?;
+            let named =
+                delegated(&delegations, role, &operator, 0, now).map_err(KeysError::Delegation)?;
             if named.key != key.public() {
                 return Err(KeysError::Delegation(DelegationError::OtherKey {
                     delegated: named.key,

@@ -171,9 +171,8 @@ impl Collector {
         let (pipeline, published) =
             Pipeline::new(detector, publisher, Arc::clone(&metrics), state_file, now);
         let (events, followed) = mpsc::channel(pipeline::QUEUE);
-        let writer =
-            Writer::start(log, config.retention_ms, clock, Arc::clone(&metrics), events)
-                .map_err(RunError::Store)?;
+        let writer = Writer::start(log, config.retention_ms, clock, Arc::clone(&metrics), events)
+            .map_err(RunError::Store)?;
         let detector = std::thread::Builder::new()
             .name("detector".to_owned())
             .spawn(move || pipeline.run(followed))
@@ -270,10 +269,7 @@ impl Collector {
                 _ => Err("the log's writer is gone".to_owned()),
             }),
         );
-        let served = [
-            ("page", self.web, web::router(site)),
-            ("operator", self.operator, operator),
-        ];
+        let served = [("page", self.web, web::router(site)), ("operator", self.operator, operator)];
         for (name, listener, router) in served {
             let shutdown = shutdown.clone();
             tasks.spawn(async move {

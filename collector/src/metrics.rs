@@ -25,7 +25,6 @@ pub struct Metrics {
     accepted: Counter<u64, AtomicU64>,
     duplicates: Counter<u64, AtomicU64>,
     rejected: Family<Reason, Counter<u64, AtomicU64>>,
-    deferred: Counter<u64, AtomicU64>,
     ended: Family<Reason, Counter<u64, AtomicU64>>,
     refused: Family<Reason, Counter<u64, AtomicU64>>,
     sessions: Gauge<i64, AtomicI64>,
@@ -41,7 +40,6 @@ impl Default for Metrics {
             accepted: Counter::default(),
             duplicates: Counter::default(),
             rejected: Family::default(),
-            deferred: Counter::default(),
             ended: Family::default(),
             refused: Family::default(),
             sessions: Gauge::default(),
@@ -52,14 +50,21 @@ impl Default for Metrics {
             registry.register(name, help, metric);
         };
         register("reports_accepted", "Reports committed to the log", metrics.accepted.clone());
-        register("reports_duplicate", "Reports that were there already", metrics.duplicates.clone());
-        register("reports_deferred", "Reports to be sent again later", metrics.deferred.clone());
+        register(
+            "reports_duplicate",
+            "Reports that were there already",
+            metrics.duplicates.clone(),
+        );
         registry.register(
             "reports_rejected",
             "Reports refused for good, by reason",
             metrics.rejected.clone(),
         );
-        registry.register("sessions_ended", "Sessions ended here, by reason", metrics.ended.clone());
+        registry.register(
+            "sessions_ended",
+            "Sessions ended here, by reason",
+            metrics.ended.clone(),
+        );
         registry.register(
             "connections_refused",
             "Connections refused before a session, by reason",
@@ -99,11 +104,6 @@ impl Metrics {
     pub fn committed(&self, fresh: usize, duplicates: usize) {
         self.accepted.inc_by(fresh as u64);
         self.duplicates.inc_by(duplicates as u64);
-    }
-
-    /// A report is to be sent again later.
-    pub fn deferred(&self) {
-        self.deferred.inc();
     }
 
     /// A session began.

@@ -155,8 +155,7 @@ impl Pipeline {
         self.sequence = (self.sequence + 1).max(now.as_ms());
         let published = self.publisher.publish(&self.detector, self.sequence);
         let standing = |phase| matches!(phase, Phase::Confirmed | Phase::Recovering);
-        let open =
-            published.snapshot.incidents.iter().filter(|i| standing(i.phase)).count();
+        let open = published.snapshot.incidents.iter().filter(|i| standing(i.phase)).count();
         self.metrics.detector_at(self.detector.state().position, open);
         self.published.send_replace(Arc::new(published));
     }

@@ -22,7 +22,7 @@ use tocsin_proto::{
 use crate::{
     engine::{
         cells::{Key, LONG_MINUTES, SHORT_MINUTES},
-        detector::{Detector, Shown, Subject},
+        detector::{Detector, Shown, Subject, Symptoms},
         fixed::{ONE, permille},
         incident::Reach,
         params,
@@ -102,9 +102,8 @@ impl Publisher {
 }
 
 fn overall(incidents: &[Incident], crowd: &Crowd) -> Overall {
-    let standing = |incident: &Incident| {
-        matches!(incident.phase, Phase::Confirmed | Phase::Recovering)
-    };
+    let standing =
+        |incident: &Incident| matches!(incident.phase, Phase::Confirmed | Phase::Recovering);
     let enough = crowd.observers >= crowd.observers_needed
         && crowd.networks >= crowd.networks_needed
         && crowd.zones >= crowd.zones_needed;
@@ -148,9 +147,10 @@ fn standing(detector: &Detector, key: Key) -> Option<CellState> {
         Key::Entity(entity) => Subject::Entity(entity),
         Key::Target(target) => Subject::Site(target),
     };
-    let shown = detector.incidents().into_iter().find(|shown| {
-        shown.subject == subject && shown.incident.phase().is_open()
-    })?;
+    let shown = detector
+        .incidents()
+        .into_iter()
+        .find(|shown| shown.subject == subject && shown.incident.phase().is_open())?;
     match (shown.incident.phase(), shown.incident.relapses) {
         (_, FLAPPING..) => Some(CellState::Flapping),
         (Phase::Recovering, _) => Some(CellState::Recovering),
@@ -183,7 +183,9 @@ fn incident(detector: &Detector, shown: Shown<'_>) -> Incident {
     let zone = |zone: &u8| Detector::zone_name(*zone).cloned();
     let scope = match &incident.reach {
         Reach::Global => Scope::Global,
-        Reach::Regional(zones) => Scope::Regional { zones: zones.iter().filter_map(zone).collect() },
+        Reach::Regional(zones) => {
+            Scope::Regional { zones: zones.iter().filter_map(zone).collect() }
+        }
         Reach::Site => Scope::Site,
     };
     let (regions, networks) = match subject {
@@ -221,8 +223,6 @@ fn incident(detector: &Detector, shown: Shown<'_>) -> Incident {
         parameters: params::VERSION,
     }
 }
-
-type Symptoms = BTreeMap<(tocsin_proto::outcome::Outcome, tocsin_proto::rules::RuleNumber), u64>;
 
 fn words(symptoms: &Symptoms) -> Vec<Symptom> {
     let mut words: Vec<Symptom> = symptoms

@@ -321,10 +321,7 @@ impl Catalogue {
     }
 }
 
-fn check_target(
-    target: &Target,
-    providers: &BTreeMap<Id, Provider>,
-) -> Result<(), CatalogueError> {
+fn check_target(target: &Target, providers: &BTreeMap<Id, Provider>) -> Result<(), CatalogueError> {
     let label = |label: &str| {
         !label.is_empty()
             && label.len() <= 63

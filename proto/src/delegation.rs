@@ -105,7 +105,11 @@ impl SignedDelegation {
     ///
     /// # Errors
     /// By cause, as in [`DelegationError`].
-    pub fn open(&self, operator: &PublicKey, now: Timestamp) -> Result<Delegation, DelegationError> {
+    pub fn open(
+        &self,
+        operator: &PublicKey,
+        now: Timestamp,
+    ) -> Result<Delegation, DelegationError> {
         operator
             .verify(Domain::Delegation, &self.body, &self.signature)
             .map_err(DelegationError::Signature)?;

@@ -200,9 +200,8 @@ const ANSWER: Implication = Implication {
 };
 
 /// Every row, for documents and tests.
-pub const TABLE: &[Implication] = &[
-    OK, DNS, RESOLVER, NOTHING, CONNECT, CERTIFICATE, EDGE, AUX, ORIGIN, SITE, UNKNOWN, ANSWER,
-];
+pub const TABLE: &[Implication] =
+    &[OK, DNS, RESOLVER, NOTHING, CONNECT, CERTIFICATE, EDGE, AUX, ORIGIN, SITE, UNKNOWN, ANSWER];
 
 /// What an outcome says. `fault` is that of the rule that matched, if one did.
 #[must_use]

@@ -14,7 +14,7 @@
 //!                          <-             Ack { committed_seq, ... }   after the commit
 //! ```
 //!
-//! The agent pins an **operator key** ([`line`]); the Greeting must show that the operator has
+//! The agent pins an **operator key** ([`mod@line`]); the Greeting must show that the operator has
 //! delegated the TLS key in use ([`delegation`]), before the agent says who it is. Which layers an
 //! outcome blames is one table ([`implicate`]), and whose fault a response is another ([`rules`]).
 //! What readers get is an [`incident`] in a signed [`snapshot`]. Every bound is in [`limits`].

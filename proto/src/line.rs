@@ -52,8 +52,11 @@ impl FromStr for CollectorLine {
         let rest = text.trim().strip_prefix("tocsin://").ok_or(LineError::Scheme)?;
         let (key, addresses) = rest.split_once('@').ok_or(LineError::Scheme)?;
         let operator = key.parse().map_err(LineError::Key)?;
-        let addresses =
-            addresses.trim_end_matches('/').split(',').map(address).collect::<Result<Vec<_>, _>>()?;
+        let addresses = addresses
+            .trim_end_matches('/')
+            .split(',')
+            .map(address)
+            .collect::<Result<Vec<_>, _>>()?;
         if addresses.len() > ADDRESSES_MAX {
             return Err(LineError::TooMany);
         }
@@ -122,7 +125,7 @@ mod tests {
         check("tocsin://abc@1.2.3.4", |e| matches!(e, LineError::Key(_)));
         check(&format!("tocsin://{key}@example.org:1"), |e| matches!(e, LineError::Address(_)));
         check(&format!("tocsin://{key}@"), |e| matches!(e, LineError::Address(_)));
-        let many = vec!["1.2.3.4"; 9].join(",");
+        let many = ["1.2.3.4"; 9].join(",");
         check(&format!("tocsin://{key}@{many}"), |e| *e == LineError::TooMany);
     }
 }

@@ -322,7 +322,8 @@ mod tests {
         assert_eq!(refused(off), Some(KeyError::NotAPoint));
         // (x, y) + (0, -1) = (-x, -y): the key with p - y in place of y is outside the prime
         // group. p = 2^255 - 19, subtracted byte by byte.
-        let p: [u8; 32] = std::array::from_fn(|at| [0xed, 0xff, 0x7f][at.div_ceil(31).min(1) + at / 31]);
+        let p: [u8; 32] =
+            std::array::from_fn(|at| [0xed, 0xff, 0x7f][at.div_ceil(31).min(1) + at / 31]);
         let mut mixed = *key(3).public().as_bytes();
         mixed[31] &= 0x7f;
         let mut borrow = 0;

@@ -2,7 +2,7 @@
 //! field to a line. It was written by another encoder than the one under test, and is never
 //! written by this one: a mismatch prints what the program makes, and somebody decides.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::{fmt::Debug, path::Path};
 
@@ -27,14 +27,6 @@ use tocsin_proto::{
 };
 
 const NOW: Timestamp = Timestamp::from_ms(1_800_000_410_250);
-const EXPORTER: [u8; 32] = {
-    let (mut bytes, mut at) = ([0; 32], 0);
-    while at < 32 {
-        bytes[at] = at as u8;
-        at += 1;
-    }
-    bytes
-};
 /// Target, tenths of a second since the one before, milliseconds.
 const OK: [(u16, u16, u64); 20] = [
     (12, 83, 142),
@@ -145,7 +137,7 @@ fn greeting() -> Greeting {
 fn transcript() -> Transcript {
     let (hello, greeting) = (frame("hello"), frame("greeting"));
     let nonce = Greeting::from_body(&greeting.body).unwrap().nonce;
-    Transcript::new(EXPORTER, &hello, &greeting, nonce)
+    Transcript::new(std::array::from_fn(|at| at as u8), &hello, &greeting, nonce)
 }
 
 fn health() -> Health {

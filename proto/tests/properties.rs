@@ -123,7 +123,7 @@ fn observation() -> impl Strategy<Value = Observation> {
     );
     let result = prop_oneof![
         Just((Outcome::Ok, None)),
-        (proptest::sample::select(&Outcome::ALL[1..]), failure)
+        (proptest::sample::select(Outcome::ALL.split_first().unwrap().1), failure)
             .prop_map(|(outcome, failure)| (outcome, Some(failure))),
     ];
     (any::<u16>(), any::<u16>(), family, cause, result, any::<u8>()).prop_map(

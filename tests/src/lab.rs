@@ -284,16 +284,13 @@ impl Lab {
         let expected = self.internet.expected(fault);
         self.internet.break_it(fault).await?;
         let broken = now();
-        let news =
-            News::Broken { fault: fault.to_string(), expected: words(&expected) };
+        let news = News::Broken { fault: fault.to_string(), expected: words(&expected) };
         tell(Dated { at_ms: self.elapsed_ms(), news });
 
         let wrong = |published: &Published| {
             confirmed(published).find(|i| !fits(i, &expected)).map(|i| i.title.clone())
         };
-        let right = |published: &Published| {
-            confirmed(published).any(|i| fits(i, &expected))
-        };
+        let right = |published: &Published| confirmed(published).any(|i| fits(i, &expected));
         let outcome = self
             .until(CONFIRM_WITHIN, &mut tell, &mut told, |published| {
                 wrong(published).map(Err).or_else(|| right(published).then_some(Ok(())))

@@ -79,7 +79,8 @@ pub struct Answer {
 pub async fn get(address: SocketAddr, path: &str) -> anyhow::Result<Answer> {
     let asking = async {
         let mut stream = tokio::net::TcpStream::connect(address).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).await?;
@@ -195,9 +196,11 @@ impl Peer {
         alpn: &[u8],
     ) -> anyhow::Result<Self> {
         let endpoint = Endpoint::client(SocketAddr::new(source, 0))?;
-        let connecting = endpoint.connect_with(client_config(alpn)?, address, "collector.invalid")?;
+        let connecting =
+            endpoint.connect_with(client_config(alpn)?, address, "collector.invalid")?;
         // A collector that was just killed does not answer; its successor is asked anew.
-        let connection = timeout(Duration::from_secs(3), connecting).await.context("no answer")??;
+        let connection =
+            timeout(Duration::from_secs(3), connecting).await.context("no answer")??;
         let (send, receive) = timeout(PATIENCE, connection.open_bi()).await??;
         let exporter = exporter_of(&connection)?;
         let deframer = Deframer::new(FRAME_TO_AGENT_MAX);
@@ -317,12 +320,11 @@ impl FakeCollector {
         let names = vec!["collector.invalid".to_owned()];
         let certificate = rcgen::CertificateParams::new(names)?.self_signed(&pair)?;
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pair.serialize_der()));
-        let mut tls = rustls::ServerConfig::builder_with_provider(Arc::new(
-            aws_lc_rs::default_provider(),
-        ))
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], key)?;
+        let mut tls =
+            rustls::ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+                .with_protocol_versions(&[&rustls::version::TLS13])?
+                .with_no_client_auth()
+                .with_single_cert(vec![certificate.der().clone()], key)?;
         tls.alpn_protocols = vec![ALPN.to_vec()];
         let tls = quinn::crypto::rustls::QuicServerConfig::try_from(tls)?;
         let config = quinn::ServerConfig::with_crypto(Arc::new(tls));
@@ -354,8 +356,7 @@ impl FakeCollector {
         let exporter = exporter_of(&connection)?;
         let deframer = Deframer::new(FRAME_TO_AGENT_MAX);
         let endpoint = self.endpoint.clone();
-        let mut peer =
-            Peer { connection, exporter, send, receive, deframer, _endpoint: endpoint };
+        let mut peer = Peer { connection, exporter, send, receive, deframer, _endpoint: endpoint };
         let hello = peer.frame(PATIENCE).await?;
         ensure!(hello.tag == Tag::Hello as u8, "tag {} is no hello", hello.tag);
         let delegation = Delegation {
@@ -476,7 +477,8 @@ impl Programs {
             let mut line = String::new();
             BufReader::new(stdout).read_line(&mut line).map(|_| line)
         });
-        let line = timeout(PATIENCE, first).await.context("the collector is not ready in time")???;
+        let line =
+            timeout(PATIENCE, first).await.context("the collector is not ready in time")???;
         let told = || std::fs::read_to_string(&log).unwrap_or_default();
         let json: serde_json::Value =
             serde_json::from_str(&line).with_context(|| format!("no JSON line; {}", told()))?;
@@ -536,7 +538,10 @@ impl Program {
     /// When it does not end in time.
     pub async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
         let id = self.child.id().to_string();
-        ensure!(Command::new("kill").args(["-TERM", &id]).status()?.success(), "no kill -TERM {id}");
+        ensure!(
+            Command::new("kill").args(["-TERM", &id]).status()?.success(),
+            "no kill -TERM {id}"
+        );
         self.ended().await
     }
 

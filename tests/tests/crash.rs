@@ -80,7 +80,11 @@ fn raise(acked: &Acked, peer: u8, committed: u64) -> u64 {
 }
 
 /// Sends until all is acked, from session to session, as fast as the acks allow.
-async fn drive(peer: u8, mut line: watch::Receiver<tocsin_proto::line::CollectorLine>, acked: Acked) {
+async fn drive(
+    peer: u8,
+    mut line: watch::Receiver<tocsin_proto::line::CollectorLine>,
+    acked: Acked,
+) {
     // As an agent's outbox: a report is signed once, and its bytes are sent until acked.
     let outbox: BTreeMap<u64, SignedReport> =
         (1..=REPORTS).map(|seq| (seq, report(peer, seq))).collect();
@@ -187,7 +191,8 @@ async fn killed_under_load_it_keeps_what_it_acked_once() {
     assert_eq!(logged(&data_dir).len() as u64, all);
 
     // The detector has followed: its position is the log's, and nothing is counted twice.
-    let followed = async || (collector.metric("tocsin_log_position").await.ok()? == all).then_some(());
+    let followed =
+        async || (collector.metric("tocsin_log_position").await.ok()? == all).then_some(());
     eventually("the detector follows", PATIENCE, followed).await.unwrap();
     assert!(collector.program.terminate().await.unwrap().success());
     let (catalogue, settings) = (Catalogue::builtin(), Settings::default());

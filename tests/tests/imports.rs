@@ -12,8 +12,7 @@ use std::{
 
 /// Crates that engines may name, and those that one file of them may name.
 const ENGINE_CRATES: &[&str] = &["tocsin_proto", "serde", "thiserror", "ipnet", "zstd"];
-const ENGINE_CRATES_IN: &[(&str, &str)] =
-    &[("maxminddb", "locate"), ("serde_json", "classify")];
+const ENGINE_CRATES_IN: &[(&str, &str)] = &[("maxminddb", "locate"), ("serde_json", "classify")];
 /// What no engine touches of std.
 const WORLD: &[&str] = &[
     "std::fs",
@@ -35,9 +34,8 @@ fn code(source: &str) -> String {
     let mut out = String::new();
     let text: Vec<char> = source.chars().collect();
     let mut at = 0;
-    let is = |at: usize, what: &str| {
-        what.chars().enumerate().all(|(n, c)| text.get(at + n) == Some(&c))
-    };
+    let is =
+        |at: usize, what: &str| what.chars().enumerate().all(|(n, c)| text.get(at + n) == Some(&c));
     while at < text.len() {
         let before = out.chars().last();
         let in_word = before.is_some_and(|c| c.is_alphanumeric() || c == '_');

@@ -34,9 +34,16 @@ use tocsin_tests::peer::{PATIENCE, Peer, Programs, Serving, eventually, get};
 
 /// Country and network of each peer: three of FR, four of DE, and three that are folded.
 const PEERS: [(&str, u32); 10] = [
-    ("FR", 64_501), ("FR", 64_501), ("FR", 64_502),
-    ("DE", 64_503), ("DE", 64_504), ("DE", 64_505), ("DE", 64_505),
-    ("PL", 64_506), ("SE", 64_507), ("JP", 64_508),
+    ("FR", 64_501),
+    ("FR", 64_501),
+    ("FR", 64_502),
+    ("DE", 64_503),
+    ("DE", 64_504),
+    ("DE", 64_505),
+    ("DE", 64_505),
+    ("PL", 64_506),
+    ("SE", 64_507),
+    ("JP", 64_508),
 ];
 
 fn key(peer: usize) -> SecretKey {
@@ -273,9 +280,10 @@ fn on_page(html: &str) -> Vec<String> {
 }
 
 fn as_on_page(cells: &Counted) -> Vec<String> {
-    let cell = |(observed, failing, prefixes, networks, ..): &(u64, u64, u32, u32, Timestamp, bool)| {
-        format!("{failing}/{observed} {prefixes} p {networks} n")
-    };
+    let cell =
+        |(observed, failing, prefixes, networks, ..): &(u64, u64, u32, u32, Timestamp, bool)| {
+            format!("{failing}/{observed} {prefixes} p {networks} n")
+        };
     let mut cells: Vec<String> = cells.values().map(cell).collect();
     cells.sort();
     cells

@@ -1,10 +1,6 @@
 //! `init` makes a collector's keys; `delegate` renews what the operator says of them.
 
-use std::{
-    io::Write,
-    net::SocketAddr,
-    path::PathBuf,
-};
+use std::{io::Write, net::SocketAddr, path::PathBuf};
 
 use anyhow::Context;
 use tocsin_proto::line::CollectorLine;

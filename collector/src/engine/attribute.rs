@@ -177,8 +177,7 @@ fn test(
         .map(|counts| counts.failure_rate())
         .collect();
     let enough = rest.len() >= REST_MIN;
-    let rest_median =
-        if enough { median(rest.clone()).unwrap_or(BACKGROUND) } else { BACKGROUND };
+    let rest_median = if enough { median(rest.clone()).unwrap_or(BACKGROUND) } else { BACKGROUND };
     let stands_out = rate > ONE / 2 && rate > 2 * rest_median;
     let needed = FLOOR.max(3 * rest_median);
     if rate < needed && !stands_out {
@@ -283,9 +282,8 @@ mod tests {
     fn plan() -> Plan {
         let mut text = "schema = 1\nversion = 1\n".to_owned();
         for id in ["big", "small", "dns", "nested"] {
-            text += &format!(
-                "[[provider]]\nid = \"{id}\"\nname = \"{id}\"\norganisation = \"{id}\"\n"
-            );
+            text +=
+                &format!("[[provider]]\nid = \"{id}\"\nname = \"{id}\"\norganisation = \"{id}\"\n");
         }
         for at in 0..TARGETS {
             let mut roles = Vec::new();

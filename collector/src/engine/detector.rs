@@ -96,7 +96,10 @@ fn add<K: Ord>(map: &mut BTreeMap<K, Tally>, key: K, eligible: i64, flagging: i6
     tally.flagging += flagging;
 }
 
-fn of<K: Copy + Ord>(map: &BTreeMap<(EntityIndex, K), Tally>, entity: EntityIndex) -> BTreeMap<K, Tally> {
+fn of<K: Copy + Ord>(
+    map: &BTreeMap<(EntityIndex, K), Tally>,
+    entity: EntityIndex,
+) -> BTreeMap<K, Tally> {
     map.iter().filter(|((e, _), _)| *e == entity).map(|((_, key), tally)| (*key, *tally)).collect()
 }
 
@@ -118,6 +121,9 @@ impl Groups {
     }
 }
 
+/// What the probes met: outcome, rule, and how often.
+pub type Symptoms = BTreeMap<(Outcome, RuleNumber), u64>;
+
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 struct Suspect {
     suspect_run: u8,
@@ -125,7 +131,7 @@ struct Suspect {
     picked_at: Option<Timestamp>,
     baseline: Ppm,
     first_failure: Option<Timestamp>,
-    symptoms: BTreeMap<(Outcome, RuleNumber), u64>,
+    symptoms: Symptoms,
     open: Option<Incident>,
     last: Option<Incident>,
 }
@@ -134,7 +140,7 @@ struct Suspect {
 struct SiteState {
     run: u8,
     first_failure: Option<Timestamp>,
-    symptoms: BTreeMap<(Outcome, RuleNumber), u64>,
+    symptoms: Symptoms,
     open: Option<Incident>,
     last: Option<Incident>,
 }
@@ -153,7 +159,7 @@ pub struct State {
     cells: Cells,
     suspects: BTreeMap<EntityIndex, Suspect>,
     sites: BTreeMap<TargetIndex, SiteState>,
-    ended: Vec<(Subject, Incident, BTreeMap<(Outcome, RuleNumber), u64>)>,
+    ended: Vec<(Subject, Incident, Symptoms)>,
     rejected: Vec<(EntityIndex, String)>,
     weighed_at: Timestamp,
     unweighed: bool,
@@ -177,7 +183,7 @@ pub struct Shown<'a> {
     /// Its phases and grounds.
     pub incident: &'a Incident,
     /// What the probes met: outcome, rule, and how often.
-    pub symptoms: &'a BTreeMap<(Outcome, RuleNumber), u64>,
+    pub symptoms: &'a Symptoms,
 }
 
 /// The detector.
@@ -268,7 +274,11 @@ impl Detector {
             self.state.cells.count(now, *id, standing, touches);
             let weight = self.state.counted.get(id).map_or(0, |counted| counted.weight);
             if counts_here && observation.cause == Cause::Scheduled && weight > 0 {
-                let counts = window_counts(behind.layers(implication.full), behind.layers(implication.half), weight);
+                let counts = window_counts(
+                    behind.layers(implication.full),
+                    behind.layers(implication.half),
+                    weight,
+                );
                 let zone = standing.zone.map_or(NOWHERE, |zone| zone.0);
                 self.state.windows.count(target, zone, &counts);
             }
@@ -502,8 +512,7 @@ impl Detector {
                 // Evidence of an outage begins where the quiet ended.
                 suspect.first_failure = None;
                 suspect.symptoms.clear();
-                suspect.baseline =
-                    smooth(suspect.baseline, rate, ROUND_MS, 21_600_000).min(50_000);
+                suspect.baseline = smooth(suspect.baseline, rate, ROUND_MS, 21_600_000).min(50_000);
             }
         }
     }
@@ -564,8 +573,7 @@ impl Detector {
         let participants = self.participants(entity);
         let rate = mean_rate(&self.plan, &self.state.windows, entity);
         let Some(suspect) = self.state.suspects.get(&entity) else { return };
-        let recent =
-            suspect.picked_at.is_some_and(|at| now.since_ms(at) <= PICK_RECENT_MS);
+        let recent = suspect.picked_at.is_some_and(|at| now.since_ms(at) <= PICK_RECENT_MS);
         let twice = recent && suspect.picks_run >= HOLD;
         let strata_hold = versions.holds && resolvers.holds;
         let attributed = Reason {
@@ -648,8 +656,7 @@ impl Detector {
             let id = format!("{}-{}-{layer}", stamp(now), culprit.provider);
             let (reach, grounds) = grounds();
             changed.push(Changed { incident: id.clone(), at: now, phase: Phase::Suspected });
-            suspect.open =
-                Some(Incident::open(id, now, started, Phase::Suspected, reach, grounds));
+            suspect.open = Some(Incident::open(id, now, started, Phase::Suspected, reach, grounds));
         }
     }
 
@@ -818,9 +825,9 @@ impl Detector {
 
     /// Observers that are online, with their vote and their bits.
     pub fn online(&self) -> impl Iterator<Item = (&Observer, i64, &Bits)> {
-        self.state.counted.iter().filter(|(_, counted)| counted.online).filter_map(|(id, counted)| {
-            Some((self.state.observers.get(id)?, counted.weight, &counted.bits))
-        })
+        self.state.counted.iter().filter(|(_, counted)| counted.online).filter_map(
+            |(id, counted)| Some((self.state.observers.get(id)?, counted.weight, &counted.bits)),
+        )
     }
 
     /// Counts of the last two minutes for a target.
@@ -854,11 +861,7 @@ impl Detector {
     }
 }
 
-fn window_counts(
-    full: Layers,
-    half: Layers,
-    weight: i64,
-) -> Counts {
+fn window_counts(full: Layers, half: Layers, weight: i64) -> Counts {
     let failed = !(full.is_empty() && half.is_empty());
     let mut counts = Counts::of(weight, failed);
     for layer in COUNTED {

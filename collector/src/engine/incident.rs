@@ -261,14 +261,8 @@ mod tests {
     fn play(minutes: &[(u64, bool)]) -> Vec<(u64, Phase)> {
         let start = Timestamp::from_s(1_000_000);
         let mut now = start;
-        let mut incident = Incident::open(
-            "x".to_owned(),
-            now,
-            now,
-            Phase::Suspected,
-            Reach::Global,
-            grounds(),
-        );
+        let mut incident =
+            Incident::open("x".to_owned(), now, now, Phase::Suspected, Reach::Global, grounds());
         let mut seen = Vec::new();
         for (minutes, bad) in minutes {
             for _ in 0..minutes * 12 {
@@ -293,10 +287,9 @@ mod tests {
 
     #[test]
     fn flapping_every_five_minutes_is_one_incident() {
-        let mut minutes = vec![(5, true), (5, false)].repeat(10);
+        let mut minutes = [(5, true), (5, false)].repeat(10);
         minutes.extend([(70, true), (60, false)]);
-        let expect =
-            [(0, Phase::Confirmed), (180, Phase::Recovering), (218, Phase::Resolved)];
+        let expect = [(0, Phase::Confirmed), (180, Phase::Recovering), (218, Phase::Resolved)];
         assert_eq!(play(&minutes), expect);
     }
 
@@ -326,8 +319,7 @@ mod tests {
         incident.peak = ONE;
         let reading = Reading { share: 300_000, rate: 200_000, ..Reading::default() };
         let minute = |m: u64| now.plus_ms(m * 60_000);
-        let mut step =
-            |m| incident.step(minute(m), &reading, 0, || (Reach::Global, grounds()));
+        let mut step = |m| incident.step(minute(m), &reading, 0, || (Reach::Global, grounds()));
         assert_eq!((step(0), step(10)), (None, Some(Phase::Recovering)));
         assert_eq!((step(11), step(130), step(131)), (None, None, Some(Phase::Resolved)));
     }

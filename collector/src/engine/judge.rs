@@ -30,10 +30,7 @@ impl Tally {
     }
 
     const fn plus(self, other: Self) -> Self {
-        Self {
-            eligible: self.eligible + other.eligible,
-            flagging: self.flagging + other.flagging,
-        }
+        Self { eligible: self.eligible + other.eligible, flagging: self.flagging + other.flagging }
     }
 }
 

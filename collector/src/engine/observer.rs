@@ -246,10 +246,7 @@ impl Observer {
             // Three of its own touch periods, whatever its rate.
             let patience = (3 * span / touches).clamp(SEEN_MIN_MS, SEEN_MAX_MS);
             let until = last.plus_ms(patience);
-            if now > until
-                || answered - answered_behind < CONTROLS_MIN
-                || self.is_chronic(entity)
-            {
+            if now > until || answered - answered_behind < CONTROLS_MIN || self.is_chronic(entity) {
                 continue;
             }
             bits.eligible.insert(entity);
@@ -288,9 +285,8 @@ mod tests {
     fn plan() -> Plan {
         let mut text = "schema = 1\nversion = 1\n".to_owned();
         for id in ["p5", "q"] {
-            text += &format!(
-                "[[provider]]\nid = \"{id}\"\nname = \"{id}\"\norganisation = \"{id}\"\n"
-            );
+            text +=
+                &format!("[[provider]]\nid = \"{id}\"\nname = \"{id}\"\norganisation = \"{id}\"\n");
         }
         for at in 0..12 {
             let provider = if at < 8 { "p5" } else { "q" };
@@ -304,14 +300,7 @@ mod tests {
     }
 
     fn standing() -> Standing {
-        Standing {
-            country: Country::UNKNOWN,
-            zone: None,
-            asn: 1,
-            slot: 1,
-            version: 1,
-            resolver: 0,
-        }
+        Standing { country: Country::UNKNOWN, zone: None, asn: 1, slot: 1, version: 1, resolver: 0 }
     }
 
     const P5: EntityIndex = EntityIndex(0);

@@ -12,8 +12,7 @@ use super::{
 };
 
 /// Layers that are counted apart.
-pub const COUNTED: [Layer; 5] =
-    [Layer::Dns, Layer::Edge, Layer::Hosting, Layer::Aux, Layer::Site];
+pub const COUNTED: [Layer; 5] = [Layer::Dns, Layer::Edge, Layer::Hosting, Layer::Aux, Layer::Site];
 
 /// Weight of observations, of failures, and of failures that implicate each layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

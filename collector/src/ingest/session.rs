@@ -40,8 +40,10 @@ use crate::{
 /// Reports an agent may send at once after a long absence, and reports a second after that.
 const BURST: u32 = 512;
 const REPORTS_PER_S: u32 = 4;
-/// Seconds after which a report that came too fast may come again.
+/// Seconds after which a report that could not be kept may come again.
 const RETRY_S: u16 = 5;
+/// Longest wait for work that was asked of a new key.
+const WORK_TIMEOUT_MS: u64 = 60_000;
 /// Longest wait for a peer to take what is written to it.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Bytes read at once.
@@ -164,7 +166,8 @@ pub async fn serve<R, W>(
     let mut link = Link { reader, writer, deframer: Deframer::new(FRAME_TO_COLLECTOR_MAX) };
     context.metrics.session_began();
     let handshake = handshake(context, &mut link, exporter, address());
-    let limit = Duration::from_millis(HANDSHAKE_TIMEOUT_MS);
+    let work = if context.pow_bits > 0 { WORK_TIMEOUT_MS } else { 0 };
+    let limit = Duration::from_millis(HANDSHAKE_TIMEOUT_MS + work);
     let end = match tokio::time::timeout(limit, handshake).await {
         Err(_) => End::Ours(GoAwayReason::Idle),
         Ok(Err(end)) => end,
@@ -223,8 +226,7 @@ async fn handshake<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         link.send(&Challenge { pow_bits: context.pow_bits }.to_frame()).await?;
         let (again, _) = link.expect::<Prove>().await?;
         verified(&transcript, &again)?;
-        let enough =
-            transcript.work_bits(&again.observer, again.work) >= context.pow_bits.into();
+        let enough = transcript.work_bits(&again.observer, again.work) >= context.pow_bits.into();
         if again.observer != prove.observer || !enough {
             return Err(End::Ours(GoAwayReason::Work));
         }
@@ -235,8 +237,7 @@ async fn handshake<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
 }
 
 fn verified(transcript: &Transcript, prove: &Prove) -> Ended<Verifier> {
-    let verifier =
-        prove.observer.verifier().map_err(|_| End::Ours(GoAwayReason::Key))?;
+    let verifier = prove.observer.verifier().map_err(|_| End::Ours(GoAwayReason::Key))?;
     transcript.verify(prove).map_err(|_| End::Ours(GoAwayReason::Proof))?;
     Ok(verifier)
 }
@@ -274,7 +275,10 @@ async fn run<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
             () = shutdown.cancelled() => Event::Shutdown,
             Some(verdict) = verdicts.recv() => Event::Verdict(verdict),
             _ = second.tick() => Event::Second,
-            frame = link.frame(), if in_flight < REPORTS_IN_FLIGHT_MAX => Event::Frame(frame),
+            // Who is too fast, or has too much under way, is not read from: flow control stops it.
+            frame = link.frame(), if tokens > 0 && in_flight < REPORTS_IN_FLIGHT_MAX => {
+                Event::Frame(frame)
+            }
         };
         let done = match event {
             Event::Shutdown => Err(End::Ours(GoAwayReason::Shutdown)),
@@ -305,9 +309,8 @@ async fn run<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
                     Err(End::Ours(GoAwayReason::Moved))
                 } else if frame.tag == Tag::Report as u8 {
                     in_flight += 1;
-                    let fresh = tokens > 0;
-                    tokens = tokens.saturating_sub(1);
-                    report(context, peer, address(), &frame, fresh, &reply).await
+                    tokens -= 1;
+                    report(context, peer, address(), &frame, &reply).await
                 } else if frame.tag == Tag::Query as u8 {
                     answer(context, link, &frame).await
                 } else if (Tag::Hello as u8..Tag::GoAway as u8).contains(&frame.tag) {
@@ -331,43 +334,31 @@ async fn report(
     peer: &Peer,
     address: IpAddr,
     frame: &Frame,
-    fresh: bool,
     reply: &mpsc::UnboundedSender<Outcome>,
 ) -> Ended<()> {
     let signed =
         SignedReport::from_body(&frame.body).map_err(|_| End::Ours(GoAwayReason::Frame))?;
     let Ok(seq) = signed.peek_seq() else { return Err(End::Ours(GoAwayReason::Frame)) };
     let now = context.clock.wall();
-    let verdict = if fresh {
-        match admit(now, &peer.verifier, &context.catalogue, &signed) {
-            Ok(report) => {
-                let standing = Standing {
-                    country: peer.place.country,
-                    zone: Zones::builtin().of(peer.place.country),
-                    asn: peer.place.asn,
-                    slot: context.slots.slot(now, address),
-                    version: report.probe_core,
-                    resolver: report.resolver as u8,
-                };
-                let reply = reply.clone();
-                let append =
-                    Append { observer: peer.key, standing, seq, signed, report, reply };
-                return context
-                    .requests
-                    .send(Request::Append(Box::new(append)))
-                    .await
-                    .map_err(|_| End::Ours(GoAwayReason::Shutdown));
-            }
-            Err(reason) => {
-                context.metrics.rejected(reason);
-                Outcome::Rejected { seq, reason }
-            }
+    let report = match admit(now, &peer.verifier, &context.catalogue, &signed) {
+        Ok(report) => report,
+        Err(reason) => {
+            context.metrics.rejected(reason);
+            return reply.send(Outcome::Rejected { seq, reason }).map_err(|_| End::Peer);
         }
-    } else {
-        context.metrics.deferred();
-        Outcome::Later { seq }
     };
-    reply.send(verdict).map_err(|_| End::Peer)
+    let standing = Standing {
+        country: peer.place.country,
+        zone: Zones::builtin().of(peer.place.country),
+        asn: peer.place.asn,
+        slot: context.slots.slot(now, address),
+        version: report.probe_core,
+        resolver: report.resolver as u8,
+    };
+    let reply = reply.clone();
+    let append = Append { observer: peer.key, standing, seq, signed, report, reply };
+    let append = Request::Append(Box::new(append));
+    context.requests.send(append).await.map_err(|_| End::Ours(GoAwayReason::Shutdown))
 }
 
 async fn answer<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(

@@ -25,6 +25,8 @@ pub const BATCH_AGE_MS: u64 = 8;
 const QUEUE: usize = 8_192;
 /// How often the detector is told the time when nothing else happens, ms.
 const TICK_MS: u64 = 250;
+/// Wait before a commit that failed is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 /// How often the log is looked through for days past their retention, ms.
 const RETENTION_CHECK_MS: u64 = 3_600_000;
 
@@ -116,7 +118,7 @@ impl State {
             }
             self.now = self.now.max(self.clock.wall());
             if !batch.is_empty() {
-                self.commit(std::mem::take(&mut batch)).await;
+                self.commit(std::mem::take(&mut batch), queue).await;
             }
             self.tell(LogEvent::Tick(self.now)).await;
             self.keep_retention();
@@ -141,7 +143,7 @@ impl State {
         }
     }
 
-    async fn commit(&mut self, batch: Vec<Append>) {
+    async fn commit(&mut self, batch: Vec<Append>, queue: &mpsc::Receiver<Request>) {
         let mut changed: BTreeMap<PublicKey, Known> = BTreeMap::new();
         let mut fresh = Vec::new();
         let mut duplicates = Vec::new();
@@ -173,21 +175,26 @@ impl State {
                 signed: &append.signed,
             })
             .collect();
-        if !rows.is_empty()
+        while !rows.is_empty()
             && let Err(error) = self.log.commit(&rows, &changed)
         {
-            tracing::error!(error = %with_sources(&error), "reports were not kept");
-            for append in fresh.into_iter().map(|(_, append)| append).chain(duplicates) {
-                answer(&append, Outcome::Later { seq: append.seq });
+            tracing::error!(error = %with_sources(&error), "reports are not kept; trying again");
+            if queue.is_closed() {
+                // The collector stops: the agents still have these, and will send them again.
+                for append in fresh.iter().map(|(_, append)| append).chain(&duplicates) {
+                    answer(append, Outcome::Later { seq: append.seq });
+                }
+                return;
             }
-            return;
+            // Nothing that comes behind may be kept before these, or their numbers would be passed
+            // over: so everybody waits, and the agents keep what they have.
+            tokio::time::sleep(RETRY).await;
         }
         self.next_id = next_id;
         self.known.extend(changed);
         self.metrics.committed(fresh.len(), duplicates.len());
-        let high = |observer: &PublicKey| {
-            self.known.get(observer).map_or(0, |known| known.window.high)
-        };
+        let high =
+            |observer: &PublicKey| self.known.get(observer).map_or(0, |known| known.window.high);
         for append in &duplicates {
             let outcome = Outcome::Committed { seq: append.seq, high: high(&append.observer) };
             answer(append, outcome);
