@@ -9,12 +9,7 @@
 //! One way, left to right. [`engine`] is pure; everything else is a thin shell around it. Only
 //! this file and `pipeline` know several shells.
 
-use std::{
-    net::SocketAddr,
-    path::PathBuf,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tocsin_proto::{bounded::List, line::CollectorLine, message::GoAwayReason};
 use tokio::{
@@ -258,15 +253,17 @@ impl Collector {
             catalogue: Arc::clone(&self.context.catalogue),
         };
         let metrics = Arc::clone(&self.context.metrics);
-        let requests = self.context.requests.clone();
-        let ready = Arc::new(Mutex::new(requests));
-        let ready_shutdown = shutdown.clone();
+        // Weak, so that a scraper's open connection does not keep the writer alive.
+        let requests = self.context.requests.downgrade();
+        let stopping = shutdown.clone();
         let operator = web::operator_router(
             Arc::new(move || metrics.text()),
-            Arc::new(move || match ready.lock() {
-                _ if ready_shutdown.is_cancelled() => Err("stopping".to_owned()),
-                Ok(requests) if !requests.is_closed() => Ok(()),
-                _ => Err("the log's writer is gone".to_owned()),
+            Arc::new(move || {
+                if stopping.is_cancelled() {
+                    return Err("stopping".to_owned());
+                }
+                let open = requests.upgrade().is_some_and(|requests| !requests.is_closed());
+                if open { Ok(()) } else { Err("the log's writer is gone".to_owned()) }
             }),
         );
         let served = [("page", self.web, web::router(site)), ("operator", self.operator, operator)];
