@@ -1,6 +1,6 @@
 //! The lab's faults, with the real program: exactly the expected is confirmed, within 90 s.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 use std::process::Command;
 
