@@ -34,6 +34,7 @@ use clock::Clock;
 use config::Config;
 use engine::{
     address::Allowed,
+    courtesy::wire_bytes,
     judge::Judge,
     outbox::{Batch, Outbox, Seen, Stamp, resolver_class},
     planner::{self, Action, Done, Event, Planner, Request},
@@ -273,7 +274,10 @@ impl Work {
                 request: *request,
                 failed: !result.outcome.is_answer(),
                 implication: observation.implication(),
-                bytes: result.bytes_in + result.bytes_out,
+                bytes: wire_bytes(
+                    result.bytes_in + result.bytes_out,
+                    result.http_version == Some("http/1.1"),
+                ),
                 retry_after_s: result.retry_after_s,
             }),
         );

@@ -21,6 +21,24 @@ pub const RETRY_AFTER_S_MAX: u32 = 86_400;
 /// While the bucket is nearly full: milliseconds between scheduled probes.
 pub const TRICKLE_MS: u64 = 300_000;
 
+/// Headers of a connection's opening and closing: seven packets of IPv4 and TCP with timestamps
+/// (RFC 9293, RFC 7323: 52 bytes each).
+const OPEN_CLOSE_BYTES: u64 = 7 * 52;
+/// Of every 2,896 bytes of payload: two segments' headers and one acknowledgement.
+const HEADERS_PER_PAIR: u64 = 3 * 52;
+const PAIR_BYTES: u64 = 2 * 1448;
+/// What a server may still push of a page over HTTP/1.1 after we stopped reading: ten segments, the
+/// usual initial window (RFC 6928). Over HTTP/2 a window of zero keeps it back.
+const IN_FLIGHT_BYTES: u64 = 10 * 1460;
+
+/// What a probe cost on the wire, from the payload that was counted.
+#[must_use]
+pub const fn wire_bytes(payload: u64, http1: bool) -> u64 {
+    let in_flight = if http1 { IN_FLIGHT_BYTES } else { 0 };
+    let payload = payload.saturating_add(in_flight);
+    payload.saturating_add(OPEN_CLOSE_BYTES + (payload / PAIR_BYTES + 1) * HEADERS_PER_PAIR)
+}
+
 const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 86_400_000;
@@ -223,6 +241,13 @@ impl Courtesy {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_probe_costs_more_than_its_payload() {
+        assert_eq!(super::wire_bytes(0, false), 520);
+        assert_eq!(super::wire_bytes(5_792, false), 5_792 + 364 + 3 * 156);
+        assert!(super::wire_bytes(5_000, true) > 19_600, "HTTP/1.1 is dear");
+    }
+
     use super::*;
     use proptest::prelude::*;
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tocsin_proto::{
     bounded::List,
-    delegation::{DelegationError, KeyRole, delegated},
+    delegation::{DelegationError, KeyRole, SignedDelegation, delegated},
     id::Country,
     limits::{POW_BITS_MAX, PROTOCOL_VERSION, REPORTS_IN_FLIGHT_MAX},
     message::{
@@ -77,7 +77,7 @@ pub enum Output {
     },
     /// The schedule has changed.
     Schedule(Schedule),
-    /// A snapshot has come; not verified yet.
+    /// A snapshot has come, signed by the feed key that the operator delegated.
     Snapshot(SignedSnapshot),
 }
 
@@ -104,6 +104,9 @@ pub enum SessionError {
     /// It is not the operator's.
     #[error("this is not a collector of the pinned operator key; nothing was told to it")]
     Delegation(#[source] DelegationError),
+    /// Its snapshot is not signed by a key that the operator delegated for the feed.
+    #[error("the collector sent a snapshot that its operator's feed key did not sign")]
+    Snapshot,
     /// It asks for too much work.
     #[error("the collector asks for {0} bits of work; at most {POW_BITS_MAX} are done")]
     Work(u8),
@@ -136,6 +139,7 @@ pub struct Session {
     highest_sent: u64,
     in_flight: BTreeSet<u64>,
     later: BTreeMap<u64, Timestamp>,
+    delegations: Vec<SignedDelegation>,
 }
 
 fn body<M: Message>(frame: &Frame) -> Result<M, SessionError> {
@@ -164,6 +168,7 @@ impl Session {
             highest_sent: 0,
             in_flight: BTreeSet::new(),
             later: BTreeMap::new(),
+            delegations: Vec::new(),
         };
         (session, hello)
     }
@@ -286,11 +291,14 @@ impl Session {
             };
         }
         if is(Tag::Snapshot) {
-            return if self.is_ready() {
-                Ok(vec![Output::Snapshot(body(frame)?)])
-            } else {
-                Err(order)
-            };
+            if !self.is_ready() {
+                return Err(order);
+            }
+            let snapshot: SignedSnapshot = body(frame)?;
+            snapshot
+                .open(&self.delegations, &self.setup.operator, now)
+                .map_err(|_| SessionError::Snapshot)?;
+            return Ok(vec![Output::Snapshot(snapshot)]);
         }
         // Unknown tags, and those of a later version, are skipped.
         Ok(Vec::new())
@@ -315,6 +323,7 @@ impl Session {
             return Err(SessionError::Delegation(DelegationError::OtherKey { delegated, used }));
         }
         self.transcript = Some(Transcript::new(*exporter, &self.hello, frame, greeting.nonce));
+        self.delegations = greeting.delegations.to_vec();
         let mut outputs = vec![Output::Greeted {
             offset_ms: greeting.collector_time - now,
             country: greeting.country,
