@@ -1,4 +1,4 @@
-//! The directions of imports (STYLE.md section 1), read from the sources: proto knows no IO, agent
+//! The directions of imports, read from the sources: proto knows no IO, agent
 //! and collector do not know each other, engines know nothing of the world, and the codec, the
 //! signatures and the clock have one file each.
 

@@ -12,7 +12,7 @@ use tocsin_proto::{
     report::{Health, HealthCheck},
 };
 
-/// How many of the last probes are looked at (DESIGN.md section 8: controls decay in probes).
+/// How many of the last probes are looked at (controls decay in probes, not in seconds).
 pub const PROBES_KEPT: usize = 24;
 /// Unrelated probes below which their share says nothing.
 const UNRELATED_MIN: usize = 4;

@@ -20,7 +20,7 @@ use tocsin_proto::{
 
 use super::{courtesy::Courtesy, judge::providers};
 
-/// Siblings of the implicated provider in a burst (ASKBACK.md section 1.2).
+/// Siblings of the implicated provider in a burst: more confirm little sooner, and cost.
 pub const SIBLINGS: usize = 4;
 /// Controls in a burst, behind none of the failing target's providers.
 pub const CONTROLS: usize = 2;
