@@ -22,7 +22,7 @@ use tocsin_proto::{
 /// Bytes of a configuration file, at most.
 const FILE_BYTES_MAX: u64 = 256 * 1024;
 /// Collectors that may be named.
-pub const COLLECTORS_MAX: usize = 8;
+pub const COLLECTORS_MAX: usize = crate::OPERATORS_MAX;
 
 /// The configuration as it is typed. Every field has a default; an unknown one is an error.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -211,7 +211,14 @@ impl TryFrom<RawConfig> for Config {
     type Error = ConfigError;
     fn try_from(raw: RawConfig) -> Result<Self, ConfigError> {
         let value = |key, got: String, allowed| ConfigError::Value { key, got, allowed };
-        in_range("collectors", raw.collectors.len(), 0..=COLLECTORS_MAX, "at most 8 lines")?;
+        let most = "at most 2 lines, of different operators; put several addresses in one line";
+        in_range("collectors", raw.collectors.len(), 0..=COLLECTORS_MAX, most)?;
+        let mut operators: Vec<_> = raw.collectors.iter().map(|line| line.operator).collect();
+        operators.sort_unstable();
+        if operators.windows(2).any(|pair| pair.first() == pair.get(1)) {
+            // One operator is one observer key: two sessions of it would say everything twice.
+            return Err(value("collectors", "two lines of one operator".into(), most));
+        }
         let families = raw.families.unwrap_or_else(default_families);
         if families.is_empty() {
             return Err(value("families", "[]".into(), "[\"v4\"], [\"v6\"] or both"));

@@ -41,7 +41,7 @@ pub enum IdentityError {
     /// Others may read it.
     #[error(
         "{path} has mode {mode:04o}, but only its owner may read it: run `chmod {want:o} {path}`, \
-         and `tocsin identity rotate` if others could have read it"
+         and move the whole state directory away to start afresh if others could have read it"
     )]
     Mode {
         /// Which.

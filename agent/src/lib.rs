@@ -47,7 +47,7 @@ use uplink::{SharedSpool, Status, Uplink, UplinkError};
 /// Build of the code that resolves, connects and classifies: a stratum of the detector. It rises
 /// when a change there could change an outcome.
 pub const PROBE_CORE: u16 = 1;
-/// Operators that are reported to; collectors behind them in the list are in reserve.
+/// Operators that are reported to; the configuration refuses more.
 pub const OPERATORS_MAX: usize = 2;
 /// How often the outbox is looked through for what is a week old.
 const EXPIRE_EVERY_MS: u64 = 3_600_000;

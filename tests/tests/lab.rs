@@ -2,9 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
-use std::process::Command;
+use std::{
+    process::Command,
+    sync::{Mutex, PoisonError},
+};
+
+/// A lab's clock means something only while no other lab shares the cores.
+static ALONE: Mutex<()> = Mutex::new(());
 
 fn play(fault: &str) {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let lab = env!("CARGO_BIN_EXE_tocsin-lab");
     let output = Command::new(lab).args(["--fault", fault, "--json"]).output().unwrap();
     let told = String::from_utf8_lossy(&output.stdout);

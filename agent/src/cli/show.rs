@@ -5,13 +5,26 @@ use std::{fmt::Write, io};
 use tocsin_proto::{report::Report, wire};
 
 use super::{Exit, say, say_json};
-use crate::{config::Config, spool::Spool};
+use crate::{
+    config::Config,
+    spool::{OUTBOX_FILE, Spool},
+};
 
 /// Shows every report that waits.
 ///
 /// # Errors
 /// When the output is closed, or the outbox cannot be read.
 pub fn show(config: &Config, verbose: bool, json: bool) -> io::Result<Exit> {
+    if !config.state_dir.join(OUTBOX_FILE).exists() {
+        let said = "nothing waits: no agent has run with this state directory";
+        return if json {
+            say_json(serde_json::json!({ "waiting": 0, "note": said }))?;
+            Ok(Exit::Ok)
+        } else {
+            say(format_args!("{said}"))?;
+            Ok(Exit::Ok)
+        };
+    }
     let spool = Spool::peek(&config.state_dir).map_err(io::Error::other)?;
     let mut waiting = 0;
     for observer in spool.observers().map_err(io::Error::other)? {

@@ -42,8 +42,11 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
     let operator = Keys::init(&dir, Clock.wall())?;
     let sample = dir.join("collector.toml");
     let text = toml::to_string_pretty(&raw).context("the configuration cannot be written")?;
-    std::fs::write(&sample, text)
-        .with_context(|| format!("{} cannot be written", sample.display()))?;
+    // One that is there already is the operator's own.
+    if !sample.exists() {
+        std::fs::write(&sample, text)
+            .with_context(|| format!("{} cannot be written", sample.display()))?;
+    }
     let mut addresses = args.public.clone();
     if addresses.is_empty() {
         addresses.clone_from(&raw.listen);
@@ -72,7 +75,7 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
         dir.join("operator.key").display(),
         dir.display()
     )?;
-    writeln!(out, "Every setting with its default is in {}.", sample.display())?;
+    writeln!(out, "The settings are in {}.", sample.display())?;
     Ok(())
 }
 

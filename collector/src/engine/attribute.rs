@@ -143,9 +143,11 @@ fn test(
     plan: &Plan,
     windows: &Windows,
     entity: EntityIndex,
+    regional: bool,
     explained: &Explained,
     dead: &BTreeSet<TargetIndex>,
 ) -> Result<Evidence, Rejected> {
+    let zones_min = if regional { 1 } else { 2 };
     let suspect = plan.entity(entity);
     let layer = suspect.layer;
     let all = suspect.targets.len();
@@ -197,7 +199,7 @@ fn test(
             let zones = windows.by_zone(*target);
             counts.implicating(layer) >= ELEVATED_VOTES
                 && counts.rate(layer) >= limit
-                && zones.values().filter(|zone| zone.implicating(layer) > 0).count() >= 2
+                && zones.values().filter(|zone| zone.implicating(layer) > 0).count() >= zones_min
         })
         .count();
     let needed = few(20).min(targets.len());
@@ -211,20 +213,23 @@ fn test(
 /// One round: whom the failures blame, best first, and why the others are not.
 ///
 /// `standing` are entities with a confirmed or recovering incident: their failures are explained,
-/// and they are picked again without competition while they stand out.
+/// and they are picked again without competition while they stand out. `regional` are those with a
+/// majority in some zone: for them one failing zone is enough.
 #[must_use]
 pub fn attribute(
     plan: &Plan,
     windows: &Windows,
     candidates: &[EntityIndex],
     standing: &[EntityIndex],
+    regional: &BTreeSet<EntityIndex>,
     dead: &BTreeSet<TargetIndex>,
 ) -> (Vec<Pick>, BTreeMap<EntityIndex, Rejected>) {
     let mut picks = Vec::new();
     let mut rejected = BTreeMap::new();
     let mut explained = Explained::new();
     for entity in standing {
-        match test(plan, windows, *entity, &Explained::new(), dead) {
+        let local = regional.contains(entity);
+        match test(plan, windows, *entity, local, &Explained::new(), dead) {
             Ok(evidence) => picks.push(Pick { entity: *entity, rate: evidence.rate }),
             Err(why) => {
                 rejected.insert(*entity, why);
@@ -240,7 +245,8 @@ pub fn attribute(
             if picks.iter().any(|pick| pick.entity == *entity) || standing.contains(entity) {
                 continue;
             }
-            match test(plan, windows, *entity, &explained, dead) {
+            let local = regional.contains(entity);
+            match test(plan, windows, *entity, local, &explained, dead) {
                 Ok(evidence) => passed.push((*entity, evidence)),
                 Err(why) => {
                     rejected.insert(*entity, why);
@@ -336,7 +342,8 @@ mod tests {
     fn check(rate: impl Fn(u16) -> (Ppm, &'static [Layer]), expect: &[&str]) {
         let plan = plan();
         let all: Vec<_> = plan.entities().map(|(entity, _)| entity).collect();
-        let (picks, rejected) = attribute(&plan, &windows(rate), &all, &[], &BTreeSet::new());
+        let (picks, rejected) =
+            attribute(&plan, &windows(rate), &all, &[], &BTreeSet::new(), &BTreeSet::new());
         let names: Vec<_> =
             picks.iter().map(|p| plan.entity(p.entity).provider.as_str().to_owned()).collect();
         assert_eq!(names, expect, "{rejected:?}");
@@ -359,6 +366,29 @@ mod tests {
     }
 
     #[test]
+    fn one_zone_is_enough_for_a_regional_suspect() {
+        let plan = plan();
+        let small = plan.entities().find(|(_, e)| e.provider.as_str() == "small").unwrap().0;
+        let mut windows = Windows::default();
+        for target in 0..TARGETS {
+            for zone in 0..4 {
+                let failing = zone == 0 && (12..17).contains(&target);
+                let mut counts = Counts::of(10 * ONE, failing);
+                if failing {
+                    counts.implicate(Layer::Edge, 10 * ONE);
+                }
+                windows.count(TargetIndex(target), zone, &counts);
+            }
+        }
+        let picked = |regional: &[EntityIndex]| {
+            let regional = regional.iter().copied().collect();
+            let (picks, _) = attribute(&plan, &windows, &[small], &[], &regional, &BTreeSet::new());
+            picks.len()
+        };
+        assert_eq!((picked(&[]), picked(&[small])), (0, 1));
+    }
+
+    #[test]
     fn two_at_once_are_two() {
         check(|t| (if t < 17 { ONE } else { QUIET }, HTTP), &["big", "small"]);
     }
@@ -369,7 +399,8 @@ mod tests {
         let big = plan.entities().find(|(_, e)| e.provider.as_str() == "big").unwrap().0;
         let all: Vec<_> = plan.entities().map(|(entity, _)| entity).collect();
         let windows = windows(|t| (if t < 12 { ONE } else { QUIET }, HTTP));
-        let (picks, rejected) = attribute(&plan, &windows, &all, &[big], &BTreeSet::new());
+        let (picks, rejected) =
+            attribute(&plan, &windows, &all, &[big], &BTreeSet::new(), &BTreeSet::new());
         assert_eq!(picks.iter().map(|p| p.entity).collect::<Vec<_>>(), [big]);
         assert!(rejected.values().any(|why| *why == Rejected::Explained));
     }

@@ -405,12 +405,19 @@ impl Detector {
         let now = self.state.now;
         (self.state.unweighed, self.state.weighed_at) = (false, now);
         let ids: Vec<u32> = self.state.observers.keys().copied().collect();
+        // Who was not heard for an hour takes no part, and takes nobody's share.
+        let tenure = |observer: &Observer| {
+            if now.since_ms(observer.last_seen) > FORGET_MS {
+                return 0;
+            }
+            self.settings.tenure(now.since_ms(observer.first_seen))
+        };
         let voters: Vec<Voter> = self
             .state
             .observers
             .values()
             .map(|observer| Voter {
-                tenure: self.settings.tenure(now.since_ms(observer.first_seen)),
+                tenure: tenure(observer),
                 slot: observer.standing.slot,
                 asn: observer.standing.asn,
             })
@@ -487,7 +494,13 @@ impl Detector {
             (Vec::new(), BTreeMap::new())
         } else {
             let dead = self.dead_sites();
-            attribute(&self.plan, &self.state.windows, &candidates, &standing, &dead)
+            let regional = shares
+                .iter()
+                .filter(|(_, shares)| shares.regional().next().is_some())
+                .map(|(entity, _)| *entity)
+                .collect();
+            let windows = &self.state.windows;
+            attribute(&self.plan, windows, &candidates, &standing, &regional, &dead)
         };
         let quiet: Vec<EntityIndex> = shares
             .iter()
@@ -594,12 +607,25 @@ impl Detector {
         let global = reasons.iter().all(|reason| reason.held);
         let others = |but: &str| reasons.iter().filter(|r| r.rule != but).all(|r| r.held);
         let local = !regional.is_empty() && twice && strata_hold && !versions.unproved;
+        // A regional incident stands or falls with its own zones.
+        let zones = suspect.open.as_ref().map(|incident| &incident.reach);
+        let share = match zones {
+            Some(Reach::Regional(zones)) => zones
+                .iter()
+                .filter_map(|zone| shares.zones.get(zone))
+                .map(|tally| tally.share())
+                .max()
+                .unwrap_or(shares.share),
+            _ => shares.share,
+        };
         let reading = Reading {
-            share: shares.share,
+            share,
             rate,
             suspect: (is_suspect(shares.share) || !regional.is_empty()) && strata_hold && recent,
             confirm: global || local,
-            relapse: recent && others("c5.attributed"),
+            relapse: recent
+                && (others("c5.attributed")
+                    || (!regional.is_empty() && strata_hold && !versions.unproved)),
         };
         let by_far = shares.zones.values().all(|tally| tally.share() >= 750_000);
         let confidence = if participants.prefixes < 100 {
@@ -625,16 +651,15 @@ impl Detector {
             let before = incident.phase();
             let entered = incident.step(now, &reading, baseline, grounds);
             let Some(phase) = entered else { return };
-            changed.push(Changed { incident: incident.id.clone(), at: now, phase });
             // What was resolved within the hour has come back: that incident goes on.
             if (before, phase) == (Phase::Suspected, Phase::Confirmed)
                 && let Some(mut last) = suspect.last.take_if(|last| last.may_reopen(now))
             {
                 last.reopen(now, incident.grounds.clone());
-                let name = last.id.clone();
-                changed.push(Changed { incident: name, at: now, phase: Phase::Confirmed });
+                self.state.ended.retain(|(_, ended, _)| ended.id != last.id);
                 *incident = last;
             }
+            changed.push(Changed { incident: incident.id.clone(), at: now, phase });
             if !phase.is_open()
                 && let Some(ended) = suspect.open.take()
             {
