@@ -447,7 +447,7 @@ impl Prober {
         let answer = session.get(&ask, deadline.left()).await?;
         attempt.result.status = answer.status;
         attempt.result.http_version = Some(answer.version);
-        attempt.result.retry_after_s = answer.header("retry-after").and_then(retry_after);
+        attempt.result.retry_after_s = quiet_for(answer.status, answer.header("retry-after"));
         let (first, wants_problem) = judge(target, place, &answer);
         let end = |verdict: classify::Verdict<'_>| {
             let rule = verdict.rule.map_or(RuleNumber::NONE, |rule| rule.number);
@@ -498,6 +498,14 @@ fn judge(target: &Target, place: &Place, answer: &Answer) -> (classify::Verdict<
     (verdict, classify::wants_problem_json(&response))
 }
 
+/// Seconds of quiet after a 429 (RFC 6585 section 4) that names none.
+const TOO_MANY_QUIET_S: u32 = 600;
+
+/// How long the site asks to be left alone: what it says, or ten minutes after a bare 429.
+fn quiet_for(status: u16, header: Option<&str>) -> Option<u32> {
+    header.and_then(retry_after).or((status == 429).then_some(TOO_MANY_QUIET_S))
+}
+
 /// Seconds; the other form, a date, is not read, since our clock is not to be trusted that far.
 fn retry_after(text: &str) -> Option<u32> {
     let text = text.trim();
@@ -536,6 +544,14 @@ mod tests {
     fn target() -> Target {
         let text = "index = 1\nid = \"a\"\nname = \"A\"\nhost = \"www.a.test\"";
         toml::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn a_site_is_left_alone_as_long_as_it_asks() {
+        assert_eq!(quiet_for(503, Some("30")), Some(30));
+        assert_eq!(quiet_for(429, None), Some(TOO_MANY_QUIET_S));
+        assert_eq!(quiet_for(429, Some("5")), Some(5));
+        assert_eq!(quiet_for(500, None), None);
     }
 
     #[test]
