@@ -96,8 +96,8 @@ impl Phase {
 }
 
 /// How sure a reader may be, by a documented rule and no invented percentage: `high` when the
-/// share is at least 0.75 in every evaluated zone, `low` while fewer than 100 prefixes took part
-/// or the crowd is young, `medium` else.
+/// share is at least 0.75 in every evaluated zone, `low` while fewer than 100 prefixes can
+/// tell, `medium` else; a site's is `medium`, since its rule has one threshold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Confidence {
@@ -134,7 +134,8 @@ pub struct Affected<T> {
     pub failing: u32,
 }
 
-/// A target that fails.
+/// A target that fails. Its counts are votes of the last two minutes, rounded, since a target's
+/// window keeps weights and no list of observers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AffectedTarget {
     /// Its identifier.

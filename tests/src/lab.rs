@@ -25,7 +25,6 @@ use tocsin_collector::{
 use tocsin_proto::{
     catalogue::Catalogue,
     incident::{Factor, Incident, Phase, Scope},
-    line::CollectorLine,
     observation::Family,
     snapshot::Overall,
 };
@@ -46,11 +45,9 @@ pub const CONFIRM_WITHIN: Duration = Duration::from_secs(90);
 /// After it, nothing else may be confirmed for so long.
 const SETTLE: Duration = Duration::from_secs(25);
 
-/// What to play.
+/// The world to play in.
 #[derive(Debug, Clone, Copy)]
 pub struct Play {
-    /// What breaks.
-    pub fault: Fault,
     /// Decides the world and who is unlucky in it.
     pub seed: u64,
     /// Where the page is served; port 0 for any.
@@ -211,19 +208,6 @@ impl Lab {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
-    }
-
-    /// The line of its collector.
-    #[must_use]
-    pub fn line(&self) -> Option<CollectorLine> {
-        let operator = self.published.borrow().snapshot.operator;
-        Some(CollectorLine { operator, addresses: Vec::new() })
-    }
-
-    /// The folder of its log and keys.
-    #[must_use]
-    pub fn data(&self) -> &std::path::Path {
-        self.data.path()
     }
 
     fn elapsed_ms(&self) -> u64 {

@@ -101,10 +101,10 @@ pub(super) fn zone(zone: &Id) -> String {
 
 pub(super) const fn confidence(confidence: Confidence) -> (&'static str, &'static str) {
     match confidence {
-        Confidence::Low => ("low", "fewer than 100 prefixes took part, or the crowd is young."),
+        Confidence::Low => ("low", "fewer than 100 prefixes can tell."),
         Confidence::Medium => (
             "medium",
-            "every rule held, but the share is under 75 % in at least one zone that was evaluated.",
+            "every rule held, though not by 75 % in every zone; a single site is never above medium.",
         ),
         Confidence::High => {
             ("high", "at least 75 % of the evidence agrees in every zone that was evaluated.")

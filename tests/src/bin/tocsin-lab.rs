@@ -55,7 +55,7 @@ fn main() -> ExitCode {
 
 async fn run(args: &Args) -> anyhow::Result<bool> {
     let colour = std::io::stdout().is_terminal() && !args.json;
-    let mut lab = Lab::start(Play { fault: args.fault, seed: args.seed, web: args.web }).await?;
+    let mut lab = Lab::start(Play { seed: args.seed, web: args.web }).await?;
     let mut broken = false;
     let tell = |dated: Dated| {
         let line = if args.json {
