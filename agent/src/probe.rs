@@ -67,11 +67,36 @@ pub struct Independent {
     /// The port of the root servers and of all that they refer to.
     pub port: u16,
     /// Public resolvers, of operators that are not watched, for networks where port 53 is closed.
-    pub fallback: Vec<SocketAddr>,
+    pub fallback: Vec<PublicResolver>,
 }
 
+/// A resolver that serves everybody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicResolver {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Its name in the certificate, for DNS over TLS (RFC 7858); `None` for plain DNS.
+    pub tls: Option<String>,
+}
+
+/// Resolvers that do not filter, of operators whose services no target stands behind, over TLS on
+/// port 853. From their own pages: adguard-dns.io (the non-filtering service), dns.sb, mullvad.net
+/// (dns.mullvad.net, without blocking) and nic.cz/odvr; looked up in November 2026.
+const PUBLIC_RESOLVERS: &[(&str, &str)] = &[
+    ("94.140.14.140", "unfiltered.adguard-dns.com"),
+    ("185.222.222.222", "dot.sb"),
+    ("194.242.2.2", "dns.mullvad.net"),
+    ("193.17.47.1", "odvr.nic.cz"),
+    ("2a10:50c0::1:ff", "unfiltered.adguard-dns.com"),
+    ("2a09::", "dot.sb"),
+    ("2a07:e340::2", "dns.mullvad.net"),
+    ("2001:148f:ffff::1", "odvr.nic.cz"),
+];
+/// The port of DNS over TLS (RFC 7858 section 3.1).
+const DNS_TLS_PORT: u16 = 853;
+
 impl Default for Independent {
-    /// The 13 root servers of the IANA root hints, over both families, and no fallback.
+    /// The 13 root servers of the IANA root hints, over both families, and the bundled resolvers.
     fn default() -> Self {
         const ROOTS_V4: [[u8; 4]; 13] = [
             [198, 41, 0, 4],
@@ -105,7 +130,11 @@ impl Default for Independent {
         ];
         let v4 = ROOTS_V4.into_iter().map(IpAddr::from);
         let roots = v4.chain(ROOTS_V6.into_iter().map(IpAddr::from)).collect();
-        Self { roots, port: 53, fallback: Vec::new() }
+        let fallback = PUBLIC_RESOLVERS.iter().filter_map(|(address, name)| {
+            let address = SocketAddr::new(address.parse().ok()?, DNS_TLS_PORT);
+            Some(PublicResolver { address, tls: Some((*name).to_owned()) })
+        });
+        Self { roots, port: 53, fallback: fallback.collect() }
     }
 }
 
@@ -185,7 +214,7 @@ pub struct Prober {
 
 impl std::fmt::Debug for Prober {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Prober").field("resolver", &self.resolver).finish_non_exhaustive()
+        f.debug_struct("Prober").field("user_agent", &self.user_agent).finish_non_exhaustive()
     }
 }
 
@@ -282,7 +311,9 @@ impl Prober {
         if ::http::HeaderValue::from_str(&user_agent).is_err() {
             return Err(ProbeSetupError::UserAgent(user_agent));
         }
+        let connectors = Connectors::new(settings.extra_roots)?;
         let resolver = Resolver {
+            tls: connectors.bare(),
             source_v4,
             source_v6,
             system: settings.resolvers,
@@ -290,7 +321,6 @@ impl Prober {
             allowed: allowed.clone(),
             turn: AtomicUsize::new(0),
         };
-        let connectors = Connectors::new(settings.extra_roots)?;
         Ok(Self { resolver, connectors, source_v4, source_v6, allowed, user_agent })
     }
 
@@ -447,7 +477,8 @@ impl Prober {
         let answer = session.get(&ask, deadline.left()).await?;
         attempt.result.status = answer.status;
         attempt.result.http_version = Some(answer.version);
-        attempt.result.retry_after_s = quiet_for(answer.status, answer.header("retry-after"));
+        attempt.result.retry_after_s =
+            quiet_for(answer.status, answer.header("retry-after"), answer.header("date"));
         let (first, wants_problem) = judge(target, place, &answer);
         let end = |verdict: classify::Verdict<'_>| {
             let rule = verdict.rule.map_or(RuleNumber::NONE, |rule| rule.number);
@@ -502,15 +533,22 @@ fn judge(target: &Target, place: &Place, answer: &Answer) -> (classify::Verdict<
 const TOO_MANY_QUIET_S: u32 = 600;
 
 /// How long the site asks to be left alone: what it says, or ten minutes after a bare 429.
-fn quiet_for(status: u16, header: Option<&str>) -> Option<u32> {
-    header.and_then(retry_after).or((status == 429).then_some(TOO_MANY_QUIET_S))
+fn quiet_for(status: u16, header: Option<&str>, date: Option<&str>) -> Option<u32> {
+    let asked = header.and_then(|text| retry_after(text, date));
+    asked.or((status == 429).then_some(TOO_MANY_QUIET_S))
 }
 
-/// Seconds; the other form, a date, is not read, since our clock is not to be trusted that far.
-fn retry_after(text: &str) -> Option<u32> {
+/// Seconds, or a date (RFC 9110 section 10.2.3). A date counts from the one that the same answer
+/// bears, so that nobody's clock but the site's own matters; without one it is not understood.
+fn retry_after(text: &str, date: Option<&str>) -> Option<u32> {
     let text = text.trim();
-    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    digits.then(|| text.parse().unwrap_or(RETRY_AFTER_MAX_S).min(RETRY_AFTER_MAX_S))
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        return Some(text.parse().unwrap_or(RETRY_AFTER_MAX_S).min(RETRY_AFTER_MAX_S));
+    }
+    let until = httpdate::parse_http_date(text).ok()?;
+    let now = httpdate::parse_http_date(date?.trim()).ok()?;
+    let seconds = until.duration_since(now).unwrap_or_default().as_secs();
+    Some(u32::try_from(seconds).unwrap_or(RETRY_AFTER_MAX_S).min(RETRY_AFTER_MAX_S))
 }
 
 /// Where a redirect leads, if it stays at the target: https, the same port, and the target's host
@@ -548,10 +586,14 @@ mod tests {
 
     #[test]
     fn a_site_is_left_alone_as_long_as_it_asks() {
-        assert_eq!(quiet_for(503, Some("30")), Some(30));
-        assert_eq!(quiet_for(429, None), Some(TOO_MANY_QUIET_S));
-        assert_eq!(quiet_for(429, Some("5")), Some(5));
-        assert_eq!(quiet_for(500, None), None);
+        assert_eq!(quiet_for(503, Some("30"), None), Some(30));
+        assert_eq!(quiet_for(429, None, None), Some(TOO_MANY_QUIET_S));
+        assert_eq!(quiet_for(429, Some("5"), None), Some(5));
+        assert_eq!(quiet_for(500, None, None), None);
+        let (now, later) = ("Wed, 21 Oct 2026 07:28:00 GMT", "Wed, 21 Oct 2026 07:30:00 GMT");
+        assert_eq!(quiet_for(503, Some(later), Some(now)), Some(120));
+        assert_eq!(quiet_for(503, Some(now), Some(later)), Some(0));
+        assert_eq!(quiet_for(503, Some(later), None), None);
     }
 
     #[test]
@@ -588,7 +630,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_read_in_seconds() {
+    fn retry_after_in_seconds() {
         for (text, expect) in [
             ("120", Some(120)),
             (" 0 ", Some(0)),
@@ -598,7 +640,7 @@ mod tests {
             ("Wed, 21 Oct 2026 07:28:00 GMT", None),
             ("1.5", None),
         ] {
-            assert_eq!(retry_after(text), expect, "{text}");
+            assert_eq!(retry_after(text, None), expect, "{text}");
         }
     }
 }

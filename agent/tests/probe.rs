@@ -30,7 +30,7 @@ use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tocsin_agent::{
     engine::address::Allowed,
-    probe::{Independent, ProbeResult, ProbeSettings, Prober},
+    probe::{Independent, ProbeResult, ProbeSettings, Prober, PublicResolver},
 };
 use tocsin_proto::{
     catalogue::Target, implicate::DnsPath, observation::Family, outcome::Outcome,
@@ -41,6 +41,7 @@ use tokio::{
     net::{TcpListener, UdpSocket},
     task::JoinSet,
 };
+use tokio_rustls::TlsAcceptor;
 
 const HOST: &str = "site.test";
 
@@ -102,6 +103,31 @@ impl Lab {
                 reply.queries = query.queries.clone();
                 say(query.queries[0].name(), &mut reply);
                 socket.send_to(&reply.to_vec().unwrap(), from).await.unwrap();
+            }
+        });
+        address
+    }
+
+    async fn tls_name_server(&mut self, name: &str, say: Say) -> SocketAddr {
+        let (chain, key) = self.certificate(name, false);
+        let acceptor = TlsAcceptor::from(Arc::new(Self::tls(chain, &key, &[])));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        self.tasks.spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let Ok(length) = stream.read_u16().await else { continue };
+                let mut query = vec![0; usize::from(length)];
+                stream.read_exact(&mut query).await.unwrap();
+                let query = Message::from_vec(&query).unwrap();
+                let mut reply = Message::response(query.metadata.id, query.metadata.op_code);
+                reply.metadata.message_type = MessageType::Response;
+                reply.queries = query.queries.clone();
+                say(query.queries[0].name(), &mut reply);
+                let reply = reply.to_vec().unwrap();
+                let length = u16::try_from(reply.len()).unwrap();
+                stream.write_all(&[&length.to_be_bytes(), &reply[..]].concat()).await.unwrap();
+                stream.shutdown().await.ok();
             }
         });
         address
@@ -391,11 +417,32 @@ async fn resolver_failures_are_told_apart() {
         // A pair of public resolvers decides where no root can be asked.
         let good = lab.name_server(a(Ipv4Addr::LOCALHOST), "127.0.0.1:0").await;
         let bad = lab.name_server(code(ResponseCode::ServFail), "127.0.0.1:0").await;
-        lab.settings.independent.fallback = vec![bad, good];
+        let plain = |address| PublicResolver { address, tls: None };
+        lab.settings.independent.fallback = vec![plain(bad), plain(good)];
         check(&lab.probe(443).await, outcome, DnsPath::SystemOnly);
-        lab.settings.independent.fallback = vec![bad, bad];
+        lab.settings.independent.fallback = vec![plain(bad), plain(bad)];
         check(&lab.probe(443).await, outcome, DnsPath::Both);
     }
+}
+
+#[tokio::test]
+async fn where_port_53_is_closed_public_resolvers_are_asked_over_tls() {
+    let mut lab = Lab::new().await;
+    let refuse = lab.name_server(code(ResponseCode::ServFail), "127.0.0.1:0").await;
+    lab.settings.resolvers = vec![refuse];
+    // A root that never answers, as where a firewall drops port 53.
+    let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let silent_at = silent.local_addr().unwrap();
+    lab.settings.independent.roots = vec![silent_at.ip()];
+    lab.settings.independent.port = silent_at.port();
+    let secure =
+        |address: SocketAddr, name: &str| PublicResolver { address, tls: Some(name.to_owned()) };
+    let at = lab.tls_name_server("resolver.test", a(Ipv4Addr::LOCALHOST)).await;
+    lab.settings.independent.fallback = vec![secure(at, "resolver.test")];
+    check(&lab.probe(443).await, Outcome::DnsServfail, DnsPath::SystemOnly);
+    // One whose certificate is another's proves nothing.
+    lab.settings.independent.fallback = vec![secure(at, "other.test")];
+    check(&lab.probe(443).await, Outcome::DnsServfail, DnsPath::Unconfirmed);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 //!
 //! The stub asks the system's resolvers. The independent path asks the root servers and follows
 //! their referrals; where port 53 is closed or something answers in the roots' place, it asks
-//! fallback resolvers. Nothing is cached and DNSSEC is not validated here. Address rules are the
+//! public resolvers over TLS. Nothing is cached and DNSSEC is not validated here. Address rules are the
 //! caller's for the addresses found, and this file's for the name servers that referrals name.
 
 use std::{
@@ -20,15 +20,17 @@ use hickory_proto::{
     op::{Edns, Message, MessageType, Query, ResponseCode},
     rr::{Name, RData, Record, RecordType, rdata::opt::EdnsCode, rdata::opt::EdnsOption},
 };
+use rustls_pki_types::ServerName;
 use tocsin_proto::{observation::Family, outcome::Outcome};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::UdpSocket,
     time::timeout,
 };
+use tokio_rustls::TlsConnector;
 
 use super::{
-    Deadline, Independent,
+    Deadline, Independent, PublicResolver,
     tcp::{self, Traffic},
 };
 use crate::engine::address::Allowed;
@@ -39,7 +41,8 @@ const RETRANSMIT_AFTER: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Queries of one independent resolution. A name behind two aliases in cold zones needs nine.
 const QUERIES_MAX: usize = 12;
-/// Root servers of each family tried before the independent path counts as closed.
+/// Root servers of each family tried before the independent path counts as closed, and silences
+/// of them: so half of the phase is left for the public resolvers.
 const ROOTS_TRIED: usize = 2;
 /// Name servers of one zone tried before the zone counts as failed.
 const SERVERS_TRIED: usize = 3;
@@ -69,8 +72,9 @@ pub(super) enum Verdict {
 }
 
 /// Where queries come from, and what they may reach.
-#[derive(Debug)]
 pub(super) struct Resolver {
+    /// Carries queries to public resolvers.
+    pub(super) tls: TlsConnector,
     pub(super) source_v4: Option<Ipv4Addr>,
     pub(super) source_v6: Option<Ipv6Addr>,
     pub(super) system: Vec<SocketAddr>,
@@ -157,13 +161,18 @@ impl Resolver {
         traffic: &Arc<Traffic>,
     ) -> Verdict {
         let query = query(name, record_type(family), true);
+        // A pair, so that one such resolver's own trouble is not taken for the name's; both at
+        // once, since there is time for one round alone.
+        let pair: Vec<PublicResolver> = self.turned(&self.independent.fallback).take(2).collect();
+        let ask = async |server: Option<&PublicResolver>| {
+            let asked = self.exchange_public(server?, &query, traffic);
+            let reply = timeout(deadline.left(), asked).await.ok()?.ok()?;
+            Some(judge(&reply, name, family))
+        };
+        let (first, second) = tokio::join!(ask(pair.first()), ask(pair.get(1)));
         let mut verdict = Verdict::NoAnswer;
-        // A pair, so that one such resolver's own trouble is not taken for the name's.
-        for server in self.turned(&self.independent.fallback).take(2) {
-            let patience = deadline.left().min(PATIENCE);
-            let asked = timeout(patience, self.exchange(server, &query, traffic, false)).await;
-            let Ok(Ok(reply)) = asked else { continue };
-            match judge(&reply, name, family) {
+        for said in [first, second].into_iter().flatten() {
+            match said {
                 Ok(resolved) => return Verdict::Resolved(resolved),
                 Err((outcome, _)) => verdict = Verdict::Failed(outcome),
             }
@@ -171,8 +180,23 @@ impl Resolver {
         verdict
     }
 
-    /// The list from another beginning each time.
-    fn turned<T: Copy>(&self, list: &[T]) -> impl Iterator<Item = T> + use<T> {
+    async fn exchange_public(
+        &self,
+        server: &PublicResolver,
+        query: &Message,
+        traffic: &Arc<Traffic>,
+    ) -> io::Result<Message> {
+        let Some(name) = &server.tls else {
+            return self.exchange(server.address, query, traffic, false).await;
+        };
+        let source = self.source(server.address.ip());
+        let stream = tcp::connect(server.address, source, traffic).await?;
+        let name = ServerName::try_from(name.clone()).map_err(io::Error::other)?;
+        exchange_stream(self.tls.connect(name, stream).await?, query).await
+    }
+
+    /// The list from another beginning each time, the families in turn.
+    fn turned<T: Clone>(&self, list: &[T]) -> impl Iterator<Item = T> + use<T> {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let start = turn.checked_rem(list.len()).unwrap_or(0);
         let list = list.to_vec();
@@ -233,16 +257,25 @@ impl Resolver {
                 None => {}
             }
         }
-        let mut stream = tcp::connect(server, source, traffic).await?;
-        let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
-        stream.write_all(&[&length.to_be_bytes(), bytes.as_slice()].concat()).await?;
-        let mut reply = vec![0; usize::from(stream.read_u16().await?)];
-        stream.read_exact(&mut reply).await?;
-        let reply = Message::from_vec(&reply).map_err(io::Error::other)?;
-        match belongs(&reply, query) {
-            true => Ok(reply),
-            false => Err(io::ErrorKind::InvalidData.into()),
-        }
+        exchange_stream(tcp::connect(server, source, traffic).await?, query).await
+    }
+}
+
+/// One question over a stream, each message behind its length (RFC 1035 section 4.2.2).
+async fn exchange_stream(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    query: &Message,
+) -> io::Result<Message> {
+    let bytes = query.to_vec().map_err(io::Error::other)?;
+    let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
+    stream.write_all(&[&length.to_be_bytes(), bytes.as_slice()].concat()).await?;
+    stream.flush().await?;
+    let mut reply = vec![0; usize::from(stream.read_u16().await?)];
+    stream.read_exact(&mut reply).await?;
+    let reply = Message::from_vec(&reply).map_err(io::Error::other)?;
+    match belongs(&reply, query) {
+        true => Ok(reply),
+        false => Err(io::ErrorKind::InvalidData.into()),
     }
 }
 
@@ -301,10 +334,15 @@ impl Walk<'_> {
         servers.sort_by_key(IpAddr::is_ipv6);
         if servers.is_empty() && deep {
             for (server, _) in zone.into_iter().take(2) {
-                let found = Box::pin(self.resolve(server, Family::V4, false)).await;
-                if let Verdict::Resolved(found) = found {
-                    let found = found.addresses.into_iter();
-                    servers.extend(found.filter(|ip| allowed.may_connect(*ip)));
+                for family in [Family::V4, Family::V6] {
+                    let found = Box::pin(self.resolve(server.clone(), family, false)).await;
+                    if let Verdict::Resolved(found) = found {
+                        let found = found.addresses.into_iter();
+                        servers.extend(found.filter(|ip| allowed.may_connect(*ip)));
+                        break;
+                    }
+                }
+                if !servers.is_empty() {
                     break;
                 }
             }
@@ -323,8 +361,12 @@ impl Walk<'_> {
     ) -> Result<Step, Verdict> {
         let query = query(name, record_type(family), false);
         let mut failure = if at_root { None } else { Some(Outcome::DnsTimeout) };
+        let mut silent = 0;
         for server in servers {
             let left = self.deadline.left().min(PATIENCE);
+            if at_root && silent == ROOTS_TRIED {
+                break;
+            }
             if self.queries_left == 0 {
                 return Err(Verdict::NoAnswer);
             }
@@ -335,7 +377,7 @@ impl Walk<'_> {
             let server = SocketAddr::new(*server, self.resolver.independent.port);
             let asked = timeout(left, self.resolver.exchange(server, &query, self.traffic, false));
             match asked.await {
-                Err(_) => {}
+                Err(_) => silent += 1,
                 Ok(Err(_)) if at_root => {}
                 Ok(Err(_)) => failure = Some(Outcome::DnsUnreachable),
                 // No root server recurses: something on the way answers in its place.

@@ -16,10 +16,11 @@ use super::{ProbeSetupError, tcp::Counted};
 /// Servers whose sessions are remembered: every target of a full catalogue, with some redirects.
 const SESSIONS_MAX: usize = 1024;
 
-/// The two client configurations.
+/// The client configurations.
 pub(super) struct Connectors {
     resuming: TlsConnector,
     full: TlsConnector,
+    bare: TlsConnector,
 }
 
 impl Connectors {
@@ -38,7 +39,18 @@ impl Connectors {
         resuming.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
         let mut full = resuming.clone();
         full.resumption = Resumption::disabled();
-        Ok(Self { resuming: Arc::new(resuming).into(), full: Arc::new(full).into() })
+        let mut bare = full.clone();
+        bare.alpn_protocols.clear();
+        Ok(Self {
+            resuming: Arc::new(resuming).into(),
+            full: Arc::new(full).into(),
+            bare: Arc::new(bare).into(),
+        })
+    }
+
+    /// For protocols other than HTTP: names none, resumes nothing.
+    pub(super) fn bare(&self) -> TlsConnector {
+        self.bare.clone()
     }
 
     /// Shakes hands. The caller keeps the deadline.
