@@ -19,6 +19,8 @@ use tocsin_proto::{
     sign::PublicKey,
 };
 
+use crate::network::default_v6;
+
 /// Bytes of a configuration file, at most.
 const FILE_BYTES_MAX: u64 = 256 * 1024;
 /// Collectors that may be named.
@@ -51,7 +53,8 @@ pub struct RawConfig {
     pub catalogue_file: Option<PathBuf>,
     /// Keys whose signed catalogues are taken.
     pub catalogue_keys: Vec<String>,
-    /// Names the network this machine is in. Default: the default gateway's link address.
+    /// Names the network this machine is in. Default: the default gateway's link address, or
+    /// where none is to be seen, the network that the collector sees us in.
     pub context: Option<String>,
     /// Scheduled probes a minute, whatever a collector asks: 1 to 60, default 60.
     pub probes_per_minute_max: Option<u16>,
@@ -88,8 +91,8 @@ pub struct Config {
     pub catalogue: Arc<Catalogue>,
     /// Keys whose signed catalogues are taken.
     pub catalogue_keys: Vec<PublicKey>,
-    /// Names the network this machine is in; never sent.
-    pub context: String,
+    /// Names the network this machine is in, whatever its gateway; never sent.
+    pub context: Option<String>,
     /// Scheduled probes a minute, at most.
     pub probes_per_minute_max: u16,
     /// Bytes in a rolling day.
@@ -255,7 +258,7 @@ impl TryFrom<RawConfig> for Config {
                 None => Arc::new(Catalogue::builtin().clone()),
             },
             catalogue_keys: catalogue_keys.collect::<Result<_, _>>()?,
-            context: raw.context.or_else(gateway).unwrap_or_else(|| "unknown".to_owned()),
+            context: raw.context,
             probes_per_minute_max: in_range(
                 "probes_per_minute_max",
                 raw.probes_per_minute_max.unwrap_or(PROBES_PER_MINUTE_MAX),
@@ -314,41 +317,14 @@ fn default_state_dir() -> Option<PathBuf> {
 }
 
 fn default_families() -> Vec<Family> {
-    // Destination, its prefix length, and at the end the device: a default route off loopback.
     let routes = fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default();
-    let v6 = routes.lines().any(|line| {
-        let mut words = line.split_whitespace();
-        let zero = words.next().is_some_and(|to| to.bytes().all(|digit| digit == b'0'));
-        zero && words.next() == Some("00") && words.next_back() != Some("lo")
-    });
-    if v6 { vec![Family::V4, Family::V6] } else { vec![Family::V4] }
+    if default_v6(&routes) { vec![Family::V4, Family::V6] } else { vec![Family::V4] }
 }
 
 fn system_resolvers() -> Vec<SocketAddr> {
     let text = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let servers = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
     servers.filter_map(|ip| ip.trim().parse().ok()).map(|ip: IpAddr| (ip, 53).into()).collect()
-}
-
-/// The link address of the default gateway.
-fn gateway() -> Option<String> {
-    let routes = fs::read_to_string("/proc/net/route").ok()?;
-    let arp = fs::read_to_string("/proc/net/arp").ok()?;
-    gateway_of(&routes, &arp)
-}
-
-fn gateway_of(routes: &str, arp: &str) -> Option<String> {
-    let hex = routes.lines().skip(1).find_map(|line| {
-        let mut words = line.split_whitespace().skip(1);
-        (words.next() == Some("00000000")).then(|| words.next()).flatten()
-    })?;
-    let ip = std::net::Ipv4Addr::from(u32::from_str_radix(hex, 16).ok()?.to_le_bytes());
-    let ip = ip.to_string();
-    let link = arp.lines().skip(1).find_map(|line| {
-        let mut words = line.split_whitespace();
-        (words.next() == Some(&ip)).then(|| words.nth(2)).flatten()
-    })?;
-    (link != "00:00:00:00:00:00").then(|| format!("gateway {link}"))
 }
 
 #[cfg(test)]
@@ -384,14 +360,5 @@ mod tests {
         check("families = []", &["families", "both"]);
         check("catalogue_keys = ['x']", &["catalogue_keys", "base32"]);
         check("catalogue_file = '/no/such'", &["/no/such", "catalogue_file"]);
-    }
-
-    #[test]
-    fn the_gateway_is_found() {
-        let routes = "Iface Destination Gateway\neth0 0000FEA9 00000000\neth0 00000000 0101A8C0 3";
-        let arp = "IP HW Flags Mac\n192.168.1.7 0x1 0x2 aa:aa:aa:aa:aa:aa * eth0\n\
-                   192.168.1.1 0x1 0x2 00:11:22:33:44:55 * eth0";
-        assert_eq!(gateway_of(routes, arp).as_deref(), Some("gateway 00:11:22:33:44:55"));
-        assert_eq!(gateway_of("", ""), None);
     }
 }

@@ -54,11 +54,11 @@ enum Verb {
         /// Its host name or identifier.
         host: String,
     },
-    /// Show exactly what would be sent.
+    /// Show exactly what would be sent, to the byte.
     Show {
-        /// The bytes too.
-        #[arg(short, long)]
-        verbose: bool,
+        /// And the last reports that were sent.
+        #[arg(long)]
+        sent: bool,
     },
     /// Show where the seed is, and who this agent is to each operator.
     Identity,
@@ -108,19 +108,19 @@ fn act(arguments: Arguments) -> anyhow::Result<Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         Ok(match arguments.verb {
-            Verb::Run => cli::run::run(config).await?,
+            Verb::Run => cli::run::run(config, json).await?,
             Verb::Probe { host } => {
                 let prober = tocsin_agent::prober(&config)?;
                 cli::probe::probe(&config, &prober, &host, json).await?
             }
-            Verb::Show { verbose } => cli::show::show(&config, verbose, json)?,
+            Verb::Show { sent } => cli::show::show(&config, sent, json)?,
             Verb::Identity => {
                 let identity = Identity::open(&config.state_dir)?;
                 cli::identity::identity(&config, &identity, json)?
             }
             Verb::Doctor => {
                 let identity = Identity::open(&config.state_dir)?;
-                cli::doctor::doctor(&config, &identity, json).await?
+                cli::doctor::doctor(&config, identity, json).await?
             }
         })
     })

@@ -1,5 +1,6 @@
-//! The outbox on disk: signed reports until they are acked, and what must not be forgotten between
-//! two starts (sequence numbers, delegation serials, the last snapshot).
+//! The outbox on disk: signed reports until they are acked, drafts of reports that cannot be signed
+//! yet, and what must not be forgotten between two starts (sequence numbers, delegation serials,
+//! the last snapshot, what was probed lately).
 //!
 //! One SQLite file, short calls made inline by their caller. WAL with `synchronous = NORMAL`: a
 //! crash of the program loses nothing; a power cut may lose the last reports, which have not been
@@ -15,18 +16,29 @@ use rusqlite::{Connection, OptionalExtension, params};
 use tocsin_proto::{
     bounded::{Bytes, Fixed},
     delegation::KeyRole,
-    id::ObserverId,
+    id::{ObserverId, TargetIndex},
     limits::AGE_MAX_MS,
     message::SignedSnapshot,
+    observation::Cause,
     report::SignedReport,
     sign::PublicKey,
     time::Timestamp,
 };
 
+use crate::engine::courtesy::{Courtesy, Fill, Quiet, Start};
+
 /// Name of the database in the state directory.
 pub const OUTBOX_FILE: &str = "outbox.db";
 /// What a report costs beside its body: signature, key, numbers.
 const OVERHEAD_BYTES: u64 = 128;
+/// Version of the database's layout.
+const LAYOUT: i64 = 2;
+/// Acked reports of one observer that stay to be looked at by `tocsin show`.
+const SENT_KEPT: u64 = 20;
+/// Starts older than this bind nobody any more.
+const STARTS_KEPT_MS: u64 = 86_400_000;
+/// Drafts at most: some hours of reports of an agent that has never met its collector.
+const DRAFTS_MAX: i64 = 2_000;
 
 /// Why the outbox cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +81,22 @@ pub struct Unsent {
     pub created: Timestamp,
 }
 
+/// A report that waits to be numbered and signed, since no collector has told its time yet, or
+/// nothing has told which network this is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draft {
+    /// Its number here.
+    pub id: i64,
+    /// The network it was made in; `None` when that was not known.
+    pub context: Option<String>,
+    /// The report with number 0, in the agent's own time.
+    pub body: Vec<u8>,
+    /// Whether it holds a failure.
+    pub has_failure: bool,
+    /// When it was made, by the agent's own clock.
+    pub created: Timestamp,
+}
+
 /// What was lost, and why, since the database was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Lost {
@@ -86,6 +114,10 @@ pub struct Spool {
     db: Connection,
     bytes: u64,
     bytes_max: u64,
+    /// The last start that was read, and the database's change counter then.
+    starts_read: (i64, i64),
+    /// Starts behind it that are this process's own.
+    starts_own: Vec<i64>,
 }
 
 const SCHEMA: &str = "
@@ -106,11 +138,41 @@ const SCHEMA: &str = "
     ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS snapshots (
         operator BLOB PRIMARY KEY, signature BLOB NOT NULL, document BLOB NOT NULL,
-        received INTEGER NOT NULL
+        received INTEGER NOT NULL, sequence INTEGER NOT NULL
     ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS lost (why TEXT PRIMARY KEY, reports INTEGER NOT NULL) WITHOUT ROWID;
-    PRAGMA user_version = 1;
+    CREATE TABLE IF NOT EXISTS drafts (
+        id INTEGER PRIMARY KEY, operator BLOB NOT NULL, context TEXT, body BLOB NOT NULL,
+        has_failure INTEGER NOT NULL, created INTEGER NOT NULL
+    );
+    CREATE TABLE IF NOT EXISTS sent (
+        observer BLOB NOT NULL, seq INTEGER NOT NULL, body BLOB NOT NULL,
+        signature BLOB NOT NULL, created INTEGER NOT NULL, PRIMARY KEY (observer, seq)
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS starts (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, target INTEGER NOT NULL,
+        cause INTEGER NOT NULL
+    );
+    CREATE TABLE IF NOT EXISTS quiets (target INTEGER PRIMARY KEY, until INTEGER NOT NULL);
+    CREATE TABLE IF NOT EXISTS fill (one INTEGER PRIMARY KEY, bytes INTEGER NOT NULL, at INTEGER NOT NULL);
+    CREATE TABLE IF NOT EXISTS batching (one INTEGER PRIMARY KEY, body BLOB NOT NULL);
 ";
+
+const fn cause_code(cause: Cause) -> i64 {
+    match cause {
+        Cause::Scheduled => 0,
+        Cause::Verification => 1,
+        Cause::Asked { .. } => 2,
+    }
+}
+
+const fn cause_of(code: i64) -> Cause {
+    match code {
+        0 => Cause::Scheduled,
+        1 => Cause::Verification,
+        _ => Cause::Asked { nonce: 0 },
+    }
+}
 
 const fn role(role: KeyRole) -> i64 {
     match role {
@@ -146,10 +208,11 @@ impl Spool {
             let db = Connection::open(&path)?;
             db.busy_timeout(std::time::Duration::from_secs(5))?;
             let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-            if version > 1 {
+            if version > LAYOUT {
                 return Err(rusqlite::Error::InvalidQuery);
             }
             db.execute_batch(SCHEMA)?;
+            db.pragma_update(None, "user_version", LAYOUT)?;
             let check: String = db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
             if check != "ok" {
                 return Err(rusqlite::Error::InvalidQuery);
@@ -159,7 +222,13 @@ impl Spool {
                 [to_db(OVERHEAD_BYTES)],
                 |row| row.get(0),
             )?;
-            Ok(Self { db, bytes: of_db(bytes), bytes_max })
+            Ok(Self {
+                db,
+                bytes: of_db(bytes),
+                bytes_max,
+                starts_read: (0, 0),
+                starts_own: Vec::new(),
+            })
         };
         open().map_err(|source| SpoolError::Damaged { path: path.clone(), source })
     }
@@ -173,7 +242,7 @@ impl Spool {
         let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
         let db = Connection::open_with_flags(&path, flags)
             .map_err(|source| SpoolError::Damaged { path, source })?;
-        Ok(Self { db, bytes: 0, bytes_max: 0 })
+        Ok(Self { db, bytes: 0, bytes_max: 0, starts_read: (0, 0), starts_own: Vec::new() })
     }
 
     /// Stores the report that `make` signs under the next number, in one transaction with that
@@ -188,9 +257,36 @@ impl Spool {
         has_failure: bool,
         make: impl FnOnce(u64) -> SignedReport,
     ) -> Result<u64, SpoolError> {
+        self.store(observer, created, has_failure, None, make)
+    }
+
+    /// As [`Spool::push`], of a draft, which is gone with it.
+    ///
+    /// # Errors
+    /// When the database fails; then the draft stays and no number is used.
+    pub fn sign_draft(
+        &mut self,
+        draft: &Draft,
+        observer: &ObserverId,
+        make: impl FnOnce(u64) -> SignedReport,
+    ) -> Result<u64, SpoolError> {
+        self.store(observer, draft.created, draft.has_failure, Some(draft.id), make)
+    }
+
+    fn store(
+        &mut self,
+        observer: &ObserverId,
+        created: Timestamp,
+        has_failure: bool,
+        draft: Option<i64>,
+        make: impl FnOnce(u64) -> SignedReport,
+    ) -> Result<u64, SpoolError> {
         let key = observer.as_bytes().as_slice();
         let stored = || -> rusqlite::Result<(u64, u64)> {
             let tx = self.db.unchecked_transaction()?;
+            if let Some(id) = draft {
+                tx.prepare_cached("DELETE FROM drafts WHERE id = ?1")?.execute([id])?;
+            }
             let seq: i64 = tx
                 .prepare_cached("SELECT next_seq FROM observers WHERE observer = ?1")?
                 .query_row([key], |row| row.get(0))
@@ -219,6 +315,200 @@ impl Spool {
         self.bytes += bytes;
         self.make_room().map_err(SpoolError::Access)?;
         Ok(seq)
+    }
+
+    /// Keeps a report that cannot be signed yet.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn draft(
+        &mut self,
+        operator: &PublicKey,
+        context: Option<&str>,
+        body: &[u8],
+        has_failure: bool,
+        created: Timestamp,
+    ) -> Result<(), SpoolError> {
+        let stored = || -> rusqlite::Result<()> {
+            let key = operator.as_bytes().as_slice();
+            self.db
+                .prepare_cached(
+                    "INSERT INTO drafts (operator, context, body, has_failure, created)
+                     VALUES (?1, ?2, ?3, ?4, ?5)",
+                )?
+                .execute(params![key, context, body, has_failure, to_db(created.as_ms())])?;
+            let over = self
+                .db
+                .prepare_cached(
+                    "DELETE FROM drafts WHERE id IN (
+                        SELECT id FROM drafts ORDER BY has_failure, id
+                        LIMIT max(0, (SELECT count(*) FROM drafts) - ?1))",
+                )?
+                .execute([DRAFTS_MAX])?;
+            self.count("no_room", over as u64)
+        };
+        stored().map_err(SpoolError::Access)
+    }
+
+    /// The oldest drafts for an operator.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn drafts(&self, operator: &PublicKey, limit: usize) -> Result<Vec<Draft>, SpoolError> {
+        let read = || -> rusqlite::Result<Vec<Draft>> {
+            let mut statement = self.db.prepare_cached(
+                "SELECT id, context, body, has_failure, created FROM drafts
+                 WHERE operator = ?1 ORDER BY id LIMIT ?2",
+            )?;
+            let key = operator.as_bytes().as_slice();
+            let rows = statement.query_map(params![key, to_db(limit as u64)], |row| {
+                Ok(Draft {
+                    id: row.get(0)?,
+                    context: row.get(1)?,
+                    body: row.get(2)?,
+                    has_failure: row.get(3)?,
+                    created: Timestamp::from_ms(of_db(row.get(4)?)),
+                })
+            })?;
+            rows.collect()
+        };
+        read().map_err(SpoolError::Access)
+    }
+
+    /// Drops a draft that no report can be made of.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn drop_draft(&mut self, id: i64) -> Result<(), SpoolError> {
+        let dropped = self.db.execute("DELETE FROM drafts WHERE id = ?1", [id]);
+        dropped.and_then(|_| self.count("damaged", 1)).map_err(SpoolError::Access)
+    }
+
+    /// Keeps what waits for its report, so that a look from outside sees it and a crash loses none
+    /// of it; `None` when nothing waits.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn batching(&self, body: Option<&[u8]>) -> Result<(), SpoolError> {
+        let kept = || -> rusqlite::Result<()> {
+            match body {
+                Some(body) => {
+                    let sql = "INSERT OR REPLACE INTO batching VALUES (1, ?1)";
+                    self.db.prepare_cached(sql)?.execute([body])?
+                }
+                None => self.db.prepare_cached("DELETE FROM batching")?.execute([])?,
+            };
+            Ok(())
+        };
+        kept().map_err(SpoolError::Access)
+    }
+
+    /// What waits for its report.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn batched(&self) -> Result<Option<Vec<u8>>, SpoolError> {
+        let sql = "SELECT body FROM batching";
+        self.db.query_row(sql, [], |row| row.get(0)).optional().map_err(SpoolError::Access)
+    }
+
+    /// Keeps that a probe was started.
+    ///
+    /// # Errors
+    /// When the database fails: then the probe must not be made.
+    pub fn started(&mut self, start: Start) -> Result<(), SpoolError> {
+        let Start { at, target, cause } = start;
+        let mut kept = || -> rusqlite::Result<()> {
+            self.db
+                .prepare_cached("INSERT INTO starts (at, target, cause) VALUES (?1, ?2, ?3)")?
+                .execute(params![to_db(at.as_ms()), target.0, cause_code(cause)])?;
+            let id = self.db.last_insert_rowid();
+            if id == self.starts_read.0 + 1 {
+                self.starts_read.0 = id;
+            } else {
+                // Another process has written before: that is still to be read.
+                self.starts_own.push(id);
+            }
+            Ok(())
+        };
+        kept().map_err(SpoolError::Access)
+    }
+
+    /// Keeps what a probe cost, and that its target asked to be left alone.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn spent(&self, fill: Fill, quiet: Option<Quiet>) -> Result<(), SpoolError> {
+        let kept = || -> rusqlite::Result<()> {
+            self.db
+                .prepare_cached("INSERT OR REPLACE INTO fill VALUES (1, ?1, ?2)")?
+                .execute(params![to_db(fill.bytes), to_db(fill.at.as_ms())])?;
+            if let Some(Quiet { target, until }) = quiet {
+                self.db
+                    .prepare_cached("INSERT OR REPLACE INTO quiets VALUES (?1, ?2)")?
+                    .execute(params![target.0, to_db(until.as_ms())])?;
+            }
+            Ok(())
+        };
+        kept().map_err(SpoolError::Access)
+    }
+
+    /// What was probed lately, by this and by other processes.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn courtesy(&mut self, now: Timestamp, day_bytes_max: u64) -> Result<Courtesy, SpoolError> {
+        let mut courtesy = Courtesy::new(day_bytes_max);
+        let starts = self.starts_of_others()?;
+        let read = || -> rusqlite::Result<(Vec<Quiet>, Option<Fill>)> {
+            let mut statement = self.db.prepare("SELECT target, until FROM quiets")?;
+            let quiets = statement.query_map([], |row| {
+                let until = Timestamp::from_ms(of_db(row.get(1)?));
+                Ok(Quiet { target: TargetIndex(row.get(0)?), until })
+            })?;
+            let fill = self.db.query_row("SELECT bytes, at FROM fill", [], |row| {
+                let at = Timestamp::from_ms(of_db(row.get(1)?));
+                Ok(Fill { bytes: of_db(row.get(0)?), at })
+            });
+            Ok((quiets.collect::<Result<_, _>>()?, fill.optional()?))
+        };
+        let (quiets, fill) = read().map_err(SpoolError::Access)?;
+        courtesy.restore(now, starts, quiets, fill);
+        Ok(courtesy)
+    }
+
+    /// Starts that were kept since the last look, by others than this process.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn starts_of_others(&mut self) -> Result<Vec<Start>, SpoolError> {
+        let mut read = || -> rusqlite::Result<Vec<Start>> {
+            // Changes only when another connection has written.
+            let change: i64 = self.db.query_row("PRAGMA data_version", [], |row| row.get(0))?;
+            if change == self.starts_read.1 {
+                return Ok(Vec::new());
+            }
+            let mut statement = self.db.prepare_cached(
+                "SELECT id, at, target, cause FROM starts WHERE id > ?1 ORDER BY id",
+            )?;
+            let rows = statement.query_map([self.starts_read.0], |row| {
+                let at = Timestamp::from_ms(of_db(row.get(1)?));
+                let (target, cause) = (TargetIndex(row.get(2)?), cause_of(row.get(3)?));
+                Ok((row.get(0)?, Start { at, target, cause }))
+            })?;
+            let mut starts = Vec::new();
+            for row in rows {
+                let (id, start) = row?;
+                self.starts_read.0 = id;
+                if !self.starts_own.contains(&id) {
+                    starts.push(start);
+                }
+            }
+            self.starts_own.clear();
+            self.starts_read.1 = change;
+            Ok(starts)
+        };
+        read().map_err(SpoolError::Access)
     }
 
     /// Oldest successes go first, failures last.
@@ -273,7 +563,12 @@ impl Spool {
         let mut expire = || -> rusqlite::Result<u64> {
             let sql = "DELETE FROM reports WHERE created < ?1 RETURNING length(body)";
             let dropped = self.delete(sql, [before])?;
+            let drafts = self.db.execute("DELETE FROM drafts WHERE created < ?1", [before])?;
+            let dropped = dropped + drafts as u64;
             self.count("too_old", dropped)?;
+            let unbound = to_db(now.minus_ms(STARTS_KEPT_MS).as_ms());
+            self.db.execute("DELETE FROM starts WHERE at < ?1", [unbound])?;
+            self.db.execute("DELETE FROM quiets WHERE until < ?1", [to_db(now.as_ms())])?;
             Ok(dropped)
         };
         expire().map_err(SpoolError::Access)
@@ -289,11 +584,30 @@ impl Spool {
         after_seq: u64,
         limit: usize,
     ) -> Result<Vec<Unsent>, SpoolError> {
+        let sql = "SELECT seq, body, signature, created FROM reports
+                   WHERE observer = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
+        self.reports(sql, observer, after_seq, limit)
+    }
+
+    /// The newest of an observer's reports that a collector has taken, in order.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn sent(&self, observer: &ObserverId) -> Result<Vec<Unsent>, SpoolError> {
+        let sql = "SELECT seq, body, signature, created FROM sent
+                   WHERE observer = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
+        self.reports(sql, observer, 0, usize::MAX)
+    }
+
+    fn reports(
+        &self,
+        sql: &str,
+        observer: &ObserverId,
+        after_seq: u64,
+        limit: usize,
+    ) -> Result<Vec<Unsent>, SpoolError> {
         let read = || -> rusqlite::Result<Vec<Unsent>> {
-            let mut statement = self.db.prepare_cached(
-                "SELECT seq, body, signature, created FROM reports
-                 WHERE observer = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
-            )?;
+            let mut statement = self.db.prepare_cached(sql)?;
             let key = observer.as_bytes().as_slice();
             let rows = statement.query_map(
                 params![key, to_db(after_seq), to_db(limit as u64)],
@@ -349,6 +663,19 @@ impl Spool {
     ) -> Result<(), SpoolError> {
         let key = observer.as_bytes().as_slice();
         let mut acked = || -> rusqlite::Result<()> {
+            self.db
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO sent SELECT observer, seq, body, signature, created
+                     FROM reports WHERE observer = ?1 AND seq <= ?2 AND seq > ?2 - ?3",
+                )?
+                .execute(params![key, to_db(committed_seq), to_db(SENT_KEPT)])?;
+            self.db
+                .prepare_cached(
+                    "DELETE FROM sent WHERE observer = ?1 AND seq <= (
+                        SELECT seq FROM sent WHERE observer = ?1
+                        ORDER BY seq DESC LIMIT 1 OFFSET ?2)",
+                )?
+                .execute(params![key, to_db(SENT_KEPT)])?;
             let sql =
                 "DELETE FROM reports WHERE observer = ?1 AND seq <= ?2 RETURNING length(body)";
             self.delete(sql, params![key, to_db(committed_seq)])?;
@@ -404,7 +731,8 @@ impl Spool {
             .map_err(SpoolError::Access)
     }
 
-    /// Keeps the newest snapshot of an operator.
+    /// Keeps a snapshot of an operator, if none is kept whose sequence is as high: an old one
+    /// played back must not hide what came after it.
     ///
     /// # Errors
     /// When the database fails.
@@ -412,16 +740,20 @@ impl Spool {
         &self,
         operator: &PublicKey,
         snapshot: &SignedSnapshot,
+        sequence: u64,
         received: Timestamp,
     ) -> Result<(), SpoolError> {
         self.db
             .execute(
-                "INSERT OR REPLACE INTO snapshots VALUES (?1, ?2, ?3, ?4)",
+                "INSERT INTO snapshots VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (operator)
+                 DO UPDATE SET signature = ?2, document = ?3, received = ?4, sequence = ?5
+                 WHERE sequence < ?5",
                 params![
                     operator.as_bytes().as_slice(),
                     snapshot.signature.0.as_slice(),
                     &snapshot.document[..],
-                    to_db(received.as_ms())
+                    to_db(received.as_ms()),
+                    to_db(sequence)
                 ],
             )
             .map(|_| ())
@@ -550,6 +882,77 @@ mod tests {
             spool.saw_serial(&observer(1), KeyRole::Transport, seen).unwrap();
         }
         assert_eq!(serial(), 5);
+    }
+
+    #[test]
+    fn drafts_become_reports_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = Spool::open(dir.path(), 1 << 20).unwrap();
+        let operator = observer(9);
+        for n in 0..3u8 {
+            spool.draft(&operator, Some("here"), &[n], n == 1, NOW).unwrap();
+        }
+        assert!(spool.drafts(&observer(8), 9).unwrap().is_empty());
+        let drafts = spool.drafts(&operator, 2).unwrap();
+        assert_eq!(drafts.iter().map(|draft| draft.has_failure).collect::<Vec<_>>(), [false, true]);
+        for draft in &drafts {
+            spool.sign_draft(draft, &observer(1), |_| report(10)).unwrap();
+        }
+        assert_eq!(seqs(&spool, 1), [1, 2]);
+        assert_eq!(spool.drafts(&operator, 9).unwrap().len(), 1);
+        spool.expire(NOW.plus_ms(AGE_MAX_MS + 1)).unwrap();
+        assert!(spool.drafts(&operator, 9).unwrap().is_empty());
+    }
+
+    #[test]
+    fn the_last_reports_that_were_sent_can_be_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = Spool::open(dir.path(), 1 << 20).unwrap();
+        for at in 0..50 {
+            let seq = push(&mut spool, 1, at, false);
+            spool.acked(&observer(1), seq, &[]).unwrap();
+        }
+        let sent: Vec<_> = spool.sent(&observer(1)).unwrap().iter().map(|sent| sent.seq).collect();
+        assert_eq!(sent, (31..=50).collect::<Vec<_>>());
+        assert!(spool.sent(&observer(2)).unwrap().is_empty());
+    }
+
+    #[test]
+    fn two_processes_know_of_each_others_probes() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut daemon = Spool::open(dir.path(), 1 << 20).unwrap();
+        assert!(daemon.starts_of_others().unwrap().is_empty());
+        let start = |at_s: u64, target| Start {
+            at: NOW.plus_ms(at_s * 1000),
+            target: TargetIndex(target),
+            cause: Cause::Scheduled,
+        };
+        daemon.started(start(0, 1)).unwrap();
+        assert!(daemon.starts_of_others().unwrap().is_empty(), "its own are known to it");
+        let mut verb = Spool::open(dir.path(), 1 << 20).unwrap();
+        let courtesy = verb.courtesy(NOW.plus_ms(1_000), 1 << 20).unwrap();
+        assert!(courtesy.may(NOW.plus_ms(1_000), TargetIndex(1), Cause::Scheduled).is_err());
+        verb.started(start(1, 2)).unwrap();
+        daemon.started(start(2, 3)).unwrap();
+        let others = daemon.starts_of_others().unwrap();
+        assert_eq!(others, [start(1, 2)]);
+        assert!(daemon.starts_of_others().unwrap().is_empty());
+        daemon.expire(NOW.plus_ms(2 * STARTS_KEPT_MS)).unwrap();
+        assert!(verb.starts_of_others().unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_old_snapshot_does_not_replace_a_new_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(dir.path(), 1 << 20).unwrap();
+        let snapshot = |byte| SignedSnapshot {
+            signature: Fixed([byte; 64]),
+            document: Bytes::new(vec![byte]).unwrap(),
+        };
+        for (byte, sequence) in [(1, 10), (2, 9), (3, 10), (4, 11), (5, 3)] {
+            spool.keep_snapshot(&observer(1), &snapshot(byte), sequence, NOW).unwrap();
+        }
+        assert_eq!(spool.snapshot(&observer(1)).unwrap().unwrap().0, snapshot(4));
     }
 
     #[test]

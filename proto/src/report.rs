@@ -116,6 +116,41 @@ pub enum HealthCheck {
     Budget = 10,
 }
 
+impl HealthCheck {
+    /// Every check, by its bit.
+    pub const ALL: &[Self] = &[
+        Self::Unrelated,
+        Self::SystemResolver,
+        Self::IndependentPath,
+        Self::Ipv4,
+        Self::Ipv6,
+        Self::Route,
+        Self::Gateway,
+        Self::Captive,
+        Self::Clock,
+        Self::Udp,
+        Self::Budget,
+    ];
+
+    /// Stable name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unrelated => "unrelated",
+            Self::SystemResolver => "system_resolver",
+            Self::IndependentPath => "independent_path",
+            Self::Ipv4 => "ipv4",
+            Self::Ipv6 => "ipv6",
+            Self::Route => "route",
+            Self::Gateway => "gateway",
+            Self::Captive => "captive",
+            Self::Clock => "clock",
+            Self::Udp => "udp",
+            Self::Budget => "budget",
+        }
+    }
+}
+
 impl Health {
     /// Records a check.
     pub const fn record(&mut self, check: HealthCheck, ok: bool) {

@@ -7,36 +7,41 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::{Exit, say, say_json};
 use crate::{
+    CLOCK_OFFSET_MAX_MS,
     clock::Clock,
     config::Config,
     identity::Identity,
+    network::Network,
     spool::Spool,
     uplink::{Status, Uplink},
+    voice::Voice,
 };
-
-/// A clock that is further off than this is a problem, milliseconds.
-const OFFSET_MAX_MS: u64 = 30_000;
 
 /// Tries every address of every collector.
 ///
 /// # Errors
 /// When the output is closed, or the outbox cannot be opened.
-pub async fn doctor(config: &Config, identity: &Identity, json: bool) -> io::Result<Exit> {
+pub async fn doctor(config: &Config, identity: Identity, json: bool) -> io::Result<Exit> {
     let spool =
         Spool::open(&config.state_dir, config.outbox_bytes_max).map_err(io::Error::other)?;
     let spool = Arc::new(Mutex::new(spool));
+    let identity = Arc::new(identity);
+    let network = Network::now(config.context.as_deref());
     let (mut all_well, mut checks) = (!config.collectors.is_empty(), Vec::new());
     for line in &config.collectors {
         for address in &line.addresses {
             let uplink = Uplink {
                 line: line.clone(),
-                key: Arc::new(identity.observer_key(&line.operator, &config.context)),
-                spool: Arc::clone(&spool),
-                wake: Arc::new(Notify::new()),
+                voice: Arc::new(Voice::new(
+                    line.operator,
+                    Arc::clone(&identity),
+                    Arc::clone(&spool),
+                    network.context.clone(),
+                )),
                 clock: Clock::start(),
                 sources: config.source_address.clone(),
                 catalogue_version: config.catalogue.version(),
@@ -44,7 +49,7 @@ pub async fn doctor(config: &Config, identity: &Identity, json: bool) -> io::Res
             };
             let found = uplink.check(*address).await;
             let offset = found.as_ref().ok().and_then(|status| status.offset_ms);
-            let good = offset.is_some_and(|ms| ms.unsigned_abs() <= OFFSET_MAX_MS);
+            let good = offset.is_some_and(|ms| ms.unsigned_abs() <= CLOCK_OFFSET_MAX_MS);
             all_well &= good;
             let (key, error) = match &found {
                 Ok(status) => (status.transport.map(|key| key.to_string()), None),
@@ -53,11 +58,14 @@ pub async fn doctor(config: &Config, identity: &Identity, json: bool) -> io::Res
             if !json {
                 match (&error, offset) {
                     (Some(error), _) => say(format_args!("{address}: {error}"))?,
-                    (None, offset) => say(format_args!(
-                        "{address}: reached by QUIC, key {}, clock offset {} ms",
-                        key.as_deref().unwrap_or("?"),
-                        offset.unwrap_or(0)
-                    ))?,
+                    (None, offset) => {
+                        say(format_args!(
+                            "{address}: reached by QUIC, key {}, clock offset {} ms{}",
+                            key.as_deref().unwrap_or("?"),
+                            offset.unwrap_or(0),
+                            if good { "" } else { ": set this machine's clock" }
+                        ))?;
+                    }
                 }
             }
             checks.push(serde_json::json!({

@@ -1,7 +1,8 @@
 //! What the agent will not do to a target or to its user's line, whatever anybody says.
 //!
 //! Every probe passes [`Courtesy::admit`] before it starts; [`Courtesy::spent`] says afterwards
-//! what it cost. Nothing here chooses what to probe.
+//! what it cost. Nothing here chooses what to probe. The history outlives the process: the shell
+//! keeps every [`Start`], [`Quiet`] and [`Fill`], and gives them back to [`Courtesy::restore`].
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -69,6 +70,35 @@ pub enum Refusal {
     Budget,
 }
 
+/// A probe that was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Start {
+    /// When.
+    pub at: Timestamp,
+    /// Of what.
+    pub target: TargetIndex,
+    /// Why.
+    pub cause: Cause,
+}
+
+/// A target that asked to be left alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quiet {
+    /// Which.
+    pub target: TargetIndex,
+    /// Until when.
+    pub until: Timestamp,
+}
+
+/// How full the byte budget is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fill {
+    /// Bytes that have not leaked away yet.
+    pub bytes: u64,
+    /// When that was so.
+    pub at: Timestamp,
+}
+
 #[derive(Debug, Default)]
 struct PerTarget {
     /// Starts within the last hour, oldest first.
@@ -119,6 +149,12 @@ fn within(starts: &VecDeque<Timestamp>, now: Timestamp, span_ms: u64) -> usize {
     starts.iter().rev().take_while(|start| now.since_ms(**start) < span_ms).count()
 }
 
+/// In order of time: another process's start may be told late.
+fn insert(starts: &mut VecDeque<Timestamp>, at: Timestamp) {
+    let place = starts.partition_point(|other| *other <= at);
+    starts.insert(place, at);
+}
+
 fn prune(starts: &mut VecDeque<Timestamp>, now: Timestamp, span_ms: u64) {
     while starts.front().is_some_and(|start| now.since_ms(*start) >= span_ms) {
         starts.pop_front();
@@ -136,6 +172,42 @@ impl Courtesy {
             scheduled: None,
             bucket: Bucket { day_bytes_max, level: 0, at: Timestamp::EPOCH },
         }
+    }
+
+    /// Takes up a history. What lies ahead of `now`, because the wall clock was set back between
+    /// two starts, counts as of now: it may hold a probe back for one span, not for ever.
+    pub fn restore(
+        &mut self,
+        now: Timestamp,
+        starts: impl IntoIterator<Item = Start>,
+        quiets: impl IntoIterator<Item = Quiet>,
+        fill: Option<Fill>,
+    ) {
+        for start in starts {
+            self.started(Start { at: start.at.min(now), ..start });
+        }
+        let latest = now.plus_ms(u64::from(RETRY_AFTER_S_MAX) * 1000);
+        for Quiet { target, until } in quiets {
+            self.targets.entry(target).or_default().quiet_until = Some(until.min(latest));
+        }
+        if let Some(Fill { bytes, at }) = fill {
+            self.bucket.at = at.min(now);
+            self.bucket.level = u128::from(bytes) * u128::from(DAY_MS);
+        }
+    }
+
+    /// How full the byte budget is now.
+    #[must_use]
+    pub fn fill(&self, now: Timestamp) -> Fill {
+        let bytes = self.bucket.level_at(now).div_ceil(u128::from(DAY_MS));
+        Fill { bytes: u64::try_from(bytes).unwrap_or(u64::MAX), at: now }
+    }
+
+    /// Until when a target is left alone, if it asked for that.
+    #[must_use]
+    pub fn quiet(&self, target: TargetIndex) -> Option<Quiet> {
+        let until = self.targets.get(&target)?.quiet_until?;
+        Some(Quiet { target, until })
     }
 
     /// Whether a probe may start now.
@@ -191,21 +263,26 @@ impl Courtesy {
         cause: Cause,
     ) -> Result<(), Refusal> {
         self.may(now, target, cause)?;
+        self.started(Start { at: now, target, cause });
+        Ok(())
+    }
+
+    /// Counts a start that was admitted: here, in an earlier run, or by another process.
+    pub fn started(&mut self, Start { at, target, cause }: Start) {
         let of = self.targets.entry(target).or_default();
-        prune(&mut of.starts, now, HOUR_MS);
-        prune(&mut self.starts, now, MINUTE_MS);
-        prune(&mut self.asked, now, DAY_MS);
-        of.starts.push_back(now);
-        self.starts.push_back(now);
+        prune(&mut of.starts, at, HOUR_MS);
+        prune(&mut self.starts, at, MINUTE_MS);
+        prune(&mut self.asked, at, DAY_MS);
+        insert(&mut of.starts, at);
+        insert(&mut self.starts, at);
         match cause {
             Cause::Scheduled => {
-                of.scheduled = Some(now);
-                self.scheduled = Some(now);
+                of.scheduled = of.scheduled.max(Some(at));
+                self.scheduled = self.scheduled.max(Some(at));
             }
-            Cause::Asked { .. } => self.asked.push_back(now),
+            Cause::Asked { .. } => insert(&mut self.asked, at),
             Cause::Verification => {}
         }
-        Ok(())
     }
 
     /// A probe has ended and cost so many bytes, both ways.
@@ -318,6 +395,49 @@ mod tests {
             }
             prop_assert!(spent <= BUDGET + 2 * bytes, "{spent}");
         }
+    }
+
+    proptest! {
+        #[test]
+        fn a_restart_forgets_nothing(
+            events in proptest::collection::vec((0u64..9_000, 0u16..4, 0u8..3, 0u64..60_000), 1..300),
+            after in 0u64..4_000_000,
+        ) {
+            let mut courtesy = Courtesy::new(3_000_000);
+            let mut now = Timestamp::from_s(1_800_000_000);
+            let mut starts = Vec::new();
+            for (wait, target, kind, bytes) in events {
+                now = now.plus_ms(wait);
+                let (target, cause) = (TargetIndex(target), cause(kind));
+                if courtesy.admit(now, target, cause).is_ok() {
+                    starts.push(Start { at: now, target, cause });
+                    courtesy.spent(now, bytes);
+                }
+            }
+            courtesy.retry_after(now, TargetIndex(0), 1_000);
+            let quiets = (0..4).filter_map(|target| courtesy.quiet(TargetIndex(target)));
+            let mut again = Courtesy::new(3_000_000);
+            again.restore(now, starts, quiets, Some(courtesy.fill(now)));
+            now = now.plus_ms(after);
+            for (target, kind) in (0..4).flat_map(|target| (0..3).map(move |kind| (target, kind))) {
+                let (target, cause) = (TargetIndex(target), cause(kind));
+                prop_assert_eq!(courtesy.may(now, target, cause), again.may(now, target, cause));
+            }
+        }
+    }
+
+    #[test]
+    fn a_history_from_ahead_holds_back_for_one_span_only() {
+        let now = Timestamp::from_s(1_800_000_000);
+        let ahead = now.plus_ms(400 * DAY_MS);
+        let target = TargetIndex(1);
+        let start = Start { at: ahead, target, cause: Cause::Scheduled };
+        let mut courtesy = Courtesy::new(1 << 30);
+        let fill = Fill { bytes: 1 << 20, at: ahead };
+        courtesy.restore(now, [start], [Quiet { target, until: ahead }], Some(fill));
+        assert!(courtesy.may(now, target, Cause::Scheduled).is_err());
+        assert!(courtesy.may(now.plus_ms(DAY_MS), target, Cause::Scheduled).is_ok());
+        assert!(courtesy.fill(now.plus_ms(DAY_MS)).bytes == 0);
     }
 
     #[test]

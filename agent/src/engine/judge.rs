@@ -27,6 +27,19 @@ struct Probed {
     connected: bool,
 }
 
+/// What is known of the line besides what probes tell; `None` where it was not measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Line {
+    /// The byte budget thins the schedule.
+    pub thinned: bool,
+    /// There is a default route.
+    pub route: Option<bool>,
+    /// The wall clock agrees with the collectors'.
+    pub clock: Option<bool>,
+    /// UDP reaches a collector.
+    pub udp: Option<bool>,
+}
+
 /// The last probes, and what they tell of the line.
 #[derive(Debug, Default)]
 pub struct Judge {
@@ -77,7 +90,7 @@ impl Judge {
 
     /// The vector that a report carries.
     #[must_use]
-    pub fn health(&self, catalogue: &Catalogue, thinned: bool) -> Health {
+    pub fn health(&self, catalogue: &Catalogue, line: Line) -> Health {
         let mut health = Health { unrelated_ok: u8::MAX, ..Health::default() };
         let (all, fine) = self.unrelated(catalogue);
         if let Some(share) = (fine * 255).checked_div(all) {
@@ -100,7 +113,17 @@ impl Judge {
                 health.record(check, false);
             }
         }
-        health.record(HealthCheck::Budget, !thinned);
+        let measured = [
+            (HealthCheck::Route, line.route),
+            (HealthCheck::Clock, line.clock),
+            (HealthCheck::Udp, line.udp),
+            (HealthCheck::Budget, Some(!line.thinned)),
+        ];
+        for (check, ok) in measured {
+            if let Some(ok) = ok {
+                health.record(check, ok);
+            }
+        }
         health
     }
 }
@@ -124,7 +147,7 @@ mod tests {
         for target in catalogue.targets().keys().take(30) {
             judge.record(*target, Family::V4, Outcome::Ok, DnsPath::Unconfirmed);
         }
-        let health = judge.health(catalogue, false);
+        let health = judge.health(catalogue, Line::default());
         assert_eq!(health.unrelated_ok, 255);
         assert_eq!(health.failing, 0);
         assert_eq!(health.check(HealthCheck::Ipv4), Some(true));
@@ -138,7 +161,11 @@ mod tests {
         for target in catalogue.targets().keys() {
             judge.record(*target, Family::V4, Outcome::TcpTimeout, DnsPath::Unconfirmed);
         }
-        let health = judge.health(catalogue, true);
+        let line = Line { thinned: true, route: Some(true), clock: None, udp: Some(false) };
+        let health = judge.health(catalogue, line);
+        assert_eq!(health.check(HealthCheck::Route), Some(true));
+        assert_eq!(health.check(HealthCheck::Clock), None);
+        assert_eq!(health.check(HealthCheck::Udp), Some(false));
         assert_eq!(health.unrelated_ok, 0);
         assert_eq!(health.check(HealthCheck::Ipv4), Some(false));
         assert_eq!(health.check(HealthCheck::Unrelated), Some(false));

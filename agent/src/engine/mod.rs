@@ -7,3 +7,4 @@ pub mod courtesy;
 pub mod judge;
 pub mod outbox;
 pub mod planner;
+pub mod usual;

@@ -140,6 +140,25 @@ impl Outbox {
         self.oldest_since.map(|since| since.plus_ms(self.interval_ms))
     }
 
+    /// What waits, as the report that it would be now; `None` when nothing does, or more than one
+    /// report holds.
+    #[must_use]
+    pub fn waiting(&self) -> Option<Batch> {
+        let fit = !self.waiting.is_empty() && self.waiting.len() <= REPORT_OBSERVATIONS_MAX;
+        fit.then(|| Batch(self.waiting.clone()))
+    }
+
+    /// Takes up what waited when the last run ended; it is due at once.
+    pub fn restore(&mut self, report: &Report) {
+        self.waiting.extend(report.timed().map(|(at, observation)| {
+            let Observation { target, family, cause, outcome, latency, failure, .. } = *observation;
+            Seen { at, target, family, cause, outcome, latency, failure }
+        }));
+        if !self.waiting.is_empty() {
+            self.oldest_since = Some(Timestamp::EPOCH);
+        }
+    }
+
     /// Everything, now.
     #[must_use]
     pub fn flush(&mut self) -> Vec<Batch> {

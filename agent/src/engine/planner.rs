@@ -18,7 +18,10 @@ use tocsin_proto::{
     time::Timestamp,
 };
 
-use super::{courtesy::Courtesy, judge::providers};
+use super::{
+    courtesy::{Courtesy, Start},
+    judge::providers,
+};
 
 /// Siblings of the implicated provider in a burst: more confirm little sooner, and cost.
 pub const SIBLINGS: usize = 4;
@@ -83,6 +86,11 @@ pub struct Done {
     pub bytes: u64,
     /// What the target said of coming back.
     pub retry_after_s: Option<u32>,
+    /// The name has no address of this family.
+    pub no_address: bool,
+    /// The target speaks HTTP/1.1, so that a body comes whether we want it or not; `None` when it
+    /// did not come to that.
+    pub body_comes: Option<bool>,
 }
 
 /// What the planner hears.
@@ -94,6 +102,8 @@ pub enum Event {
     Done(Done),
     /// A collector asks for so many scheduled probes a minute.
     ProbesPerMinute(u16),
+    /// Another process of this agent has probed.
+    Other(Start),
 }
 
 /// What the planner wants done.
@@ -114,8 +124,6 @@ pub struct Setup {
     pub seed: [u8; 32],
     /// Scheduled probes a minute, whatever a collector asks.
     pub probes_per_minute_max: u16,
-    /// Bytes in a rolling day.
-    pub day_bytes_max: u64,
 }
 
 /// The schedule and its bursts.
@@ -130,14 +138,18 @@ pub struct Planner {
     interval_ms: u64,
     next_slot: Option<u64>,
     full_handshakes: BTreeMap<TargetIndex, Timestamp>,
+    /// When a name was found to have no address of a family.
+    no_address: BTreeMap<(TargetIndex, Family), Timestamp>,
+    /// Targets whose probes are dear.
+    dear: BTreeSet<TargetIndex>,
     bursts: VecDeque<Timestamp>,
     silent_until: Timestamp,
 }
 
 impl Planner {
-    /// A planner at rest: the first tick starts it.
+    /// A planner at rest, with what was probed before: the first tick starts it.
     #[must_use]
-    pub fn new(setup: Setup) -> Self {
+    pub fn new(setup: Setup, courtesy: Courtesy) -> Self {
         let mut by_provider: BTreeMap<&Id, BTreeSet<TargetIndex>> = BTreeMap::new();
         for target in setup.catalogue.targets().values() {
             for role in target.deciding_roles() {
@@ -155,18 +167,26 @@ impl Planner {
         let quotas = quotas.into_iter().map(|(_, targets)| targets).collect();
         let all = setup.catalogue.targets().keys().copied().collect();
         let mut planner = Self {
-            courtesy: Courtesy::new(setup.day_bytes_max),
+            courtesy,
             quotas,
             all,
             interval_ms: MINUTE_MS,
             next_slot: None,
             full_handshakes: BTreeMap::new(),
+            no_address: BTreeMap::new(),
+            dear: BTreeSet::new(),
             bursts: VecDeque::new(),
             silent_until: Timestamp::EPOCH,
             setup,
         };
         planner.pace(None, planner.setup.probes_per_minute_max.min(3));
         planner
+    }
+
+    /// What it keeps to, and what has been spent.
+    #[must_use]
+    pub const fn courtesy(&self) -> &Courtesy {
+        &self.courtesy
     }
 
     /// Whether the byte budget thins the schedule.
@@ -183,6 +203,7 @@ impl Planner {
             Event::Tick => {}
             Event::ProbesPerMinute(asked) => self.pace(Some(now), asked),
             Event::Done(done) => self.done(now, done, &mut actions),
+            Event::Other(start) => self.courtesy.started(start),
         }
         self.run_slot(now, &mut actions);
         actions
@@ -230,15 +251,28 @@ impl Planner {
         if !slot.is_multiple_of(self.courtesy.stretch(now)) {
             return;
         }
-        let families = &self.setup.families;
-        let turn = (slot / 4).wrapping_add(slot) as usize % families.len().max(1);
-        let family = families.get(turn).copied().unwrap_or(Family::V4);
         let candidates: Vec<_> = (0..CANDIDATES).filter_map(|n| self.candidate(slot, n)).collect();
         for target in candidates {
-            if self.request(now, target, family, Purpose::Turn, actions) {
+            let Some(family) = self.family(now, slot, target) else { continue };
+            // Three of four turns of a dear target go to the next one.
+            let salt = target.0.to_le_bytes();
+            let passed = self.dear.contains(&target)
+                && !prf(&self.setup.seed, b"dear", &salt, slot).is_multiple_of(4);
+            if !passed && self.request(now, target, family, Purpose::Turn, actions) {
                 return;
             }
         }
+    }
+
+    /// The family whose turn it is, of those in which the target is not known to have no address.
+    fn family(&self, now: Timestamp, slot: u64, target: TargetIndex) -> Option<Family> {
+        let has = |family: &Family| {
+            let since = self.no_address.get(&(target, *family));
+            since.is_none_or(|at| now.since_ms(*at) >= DAY_MS)
+        };
+        let families: Vec<Family> = self.setup.families.iter().copied().filter(has).collect();
+        let turn = (slot / 4).wrapping_add(slot) as usize;
+        families.get(turn.checked_rem(families.len())?).copied()
     }
 
     /// Three of four slots go round the providers; the rest, and further tries, are uniform.
@@ -278,6 +312,15 @@ impl Planner {
         self.courtesy.spent(now, done.bytes);
         if let Some(seconds) = done.retry_after_s {
             self.courtesy.retry_after(now, done.request.target, seconds);
+        }
+        let Request { target, family, .. } = done.request;
+        if done.no_address {
+            self.no_address.insert((target, family), now);
+        }
+        match done.body_comes {
+            Some(true) => drop(self.dear.insert(target)),
+            Some(false) => drop(self.dear.remove(&target)),
+            None => {}
         }
         if !done.failed {
             return;
@@ -395,13 +438,13 @@ mod tests {
     const START: Timestamp = Timestamp::from_s(1_800_000_000);
 
     fn planner(seed: u8, ppm: u16) -> Planner {
-        let mut planner = Planner::new(Setup {
+        let setup = Setup {
             catalogue: Arc::new(Catalogue::builtin().clone()),
             families: vec![Family::V4],
             seed: [seed; 32],
             probes_per_minute_max: 60,
-            day_bytes_max: 30_000_000,
-        });
+        };
+        let mut planner = Planner::new(setup, Courtesy::new(30_000_000));
         let _starts = planner.step(START, Event::ProbesPerMinute(ppm));
         planner
     }
@@ -413,6 +456,8 @@ mod tests {
             implication: implication(outcome, None, DnsPath::Unconfirmed),
             bytes: 5_000,
             retry_after_s: None,
+            no_address: outcome == Outcome::DnsNodata,
+            body_comes: None,
         })
     }
 
@@ -470,6 +515,37 @@ mod tests {
         assert!(planner.step(START, done(control, Outcome::TcpTimeout)).is_empty());
         let silent = planner.step(START.plus_ms(100), done(request, Outcome::TcpTimeout));
         assert!(silent.iter().all(|Action::Probe(r)| r.purpose == Purpose::Turn));
+    }
+
+    #[test]
+    fn a_name_without_an_address_of_a_family_is_left_alone_in_it_for_a_day() {
+        let mut planner = planner(1, 60);
+        planner.setup.families = vec![Family::V4, Family::V6];
+        let (mut now, mut seen) = (START, BTreeMap::<_, Vec<Timestamp>>::new());
+        while now < START.plus_ms(DAY_MS + 2 * 3_600_000) {
+            now = planner.next_deadline(now).max(now.plus_ms(1));
+            for Action::Probe(request) in planner.step(now, Event::Tick) {
+                let v6 = request.family == Family::V6;
+                seen.entry((request.target, v6)).or_default().push(now);
+                let outcome = if v6 { Outcome::DnsNodata } else { Outcome::Ok };
+                let _more = planner.step(now, done(request, outcome));
+            }
+        }
+        for ((_, v6), probes) in seen {
+            let often = probes.windows(2).any(|pair| pair[1].since_ms(pair[0]) < DAY_MS);
+            assert!(!v6 || !often);
+        }
+    }
+
+    #[test]
+    fn dear_targets_get_fewer_turns() {
+        let mut planner = planner(1, 60);
+        let dear = |target: TargetIndex| target.0.is_multiple_of(2);
+        planner.dear = planner.all.iter().copied().filter(|target| dear(*target)).collect();
+        let seen = run(&mut planner, 600);
+        let of = seen.iter().filter(|(_, request)| dear(request.target)).count();
+        // A quarter of the turns against all of them: about one in five.
+        assert!((seen.len() / 8..seen.len() / 3).contains(&of), "{of} of {}", seen.len());
     }
 
     proptest! {

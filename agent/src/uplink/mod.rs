@@ -6,7 +6,7 @@ pub mod session;
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -16,18 +16,16 @@ use tocsin_proto::{
     limits::{FRAME_TO_AGENT_MAX, HANDSHAKE_TIMEOUT_MS},
     line::CollectorLine,
     message::Schedule,
-    sign::{PublicKey, SecretKey},
+    sign::PublicKey,
     wire::{Deframer, Frame, FrameTooLong},
 };
-use tokio::{
-    sync::{Notify, watch},
-    time::timeout,
-};
+use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
     spool::{Spool, SpoolError},
+    voice::Voice,
 };
 use quic::{Link, QuicError};
 use session::{Output, Session, SessionError, Setup};
@@ -92,6 +90,9 @@ pub enum UplinkError {
     /// The collector was too slow.
     #[error("the collector did not {0} in time")]
     Deadline(&'static str),
+    /// The machine is in another network: this session is not to be seen there.
+    #[error("this machine is in another network now")]
+    Moved,
 }
 
 /// One operator's uplink.
@@ -99,12 +100,8 @@ pub enum UplinkError {
 pub struct Uplink {
     /// The collector.
     pub line: CollectorLine,
-    /// The observer key for this operator.
-    pub key: Arc<SecretKey>,
-    /// The outbox.
-    pub spool: SharedSpool,
-    /// Rings when a report is put into the spool.
-    pub wake: Arc<Notify>,
+    /// Who we are to it, and what there is to send.
+    pub voice: Arc<Voice>,
     /// The time.
     pub clock: Clock,
     /// Addresses to connect from.
@@ -135,6 +132,7 @@ impl Uplink {
                 () = shutdown.cancelled() => return Ok(()),
                 ended = self.attempt(&config, address, &shutdown) => ended,
             };
+            self.voice.lost();
             let was_ready = self.status.borrow().connected.is_some();
             self.status.send_modify(|status| status.connected = None);
             let error = match ended {
@@ -152,6 +150,9 @@ impl Uplink {
                 error = &error as &dyn std::error::Error,
                 "no session with the collector"
             );
+            if matches!(error, UplinkError::Moved) {
+                backoff = BACKOFF_MIN;
+            }
             let asked = match error {
                 UplinkError::Session(SessionError::GoAway { retry_after_s, .. }) => {
                     Duration::from_secs(retry_after_s.into())
@@ -175,14 +176,8 @@ impl Uplink {
         address: SocketAddr,
         shutdown: &CancellationToken,
     ) -> Result<(), UplinkError> {
-        let link = quic::connect(config, address, &self.sources).await?;
-        let ended = self.session(link, address, shutdown).await;
-        self.status.send_modify(|status| {
-            if ended.is_ok() {
-                status.connected = None;
-            }
-        });
-        ended
+        let mut live = self.connect(config, address).await?;
+        self.session(&mut live, shutdown).await
     }
 
     /// Connects, shakes hands up to Ready, and leaves: what `doctor` does.
@@ -190,91 +185,85 @@ impl Uplink {
     /// # Errors
     /// With what stands in the way.
     pub async fn check(&self, address: SocketAddr) -> Result<Status, UplinkError> {
-        let config = quic::client_config()?;
-        let mut link = quic::connect(&config, address, &self.sources).await?;
-        let (mut session, hello) = self.start(&link)?;
-        write(&mut link, &hello).await?;
-        let mut deframer = Deframer::new(FRAME_TO_AGENT_MAX);
-        self.shake_hands(&mut link, &mut session, &mut deframer, address).await?;
-        link.connection.close(quinn::VarInt::from_u32(0), b"");
-        let idle = timeout(Duration::from_secs(1), link.endpoint.wait_idle()).await;
-        drop(idle);
+        let mut live = self.connect(&quic::client_config()?, address).await?;
+        self.shake_hands(&mut live).await?;
+        live.close().await;
         Ok(*self.status.borrow())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Spool> {
-        // Every call on the spool is one transaction: a panic between two leaves it whole.
-        self.spool.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn start(&self, link: &Link) -> Result<(Session, Frame), UplinkError> {
-        let serial_seen = self.lock().serial(&self.line.operator, KeyRole::Transport)?;
+    async fn connect(
+        &self,
+        config: &quinn::ClientConfig,
+        address: SocketAddr,
+    ) -> Result<Live, UplinkError> {
+        let mut moves = self.voice.moves();
+        moves.mark_unchanged();
+        let link = quic::connect(config, address, &self.sources).await?;
         self.status.send_modify(|status| status.transport = Some(link.transport));
-        Ok(Session::new(Setup {
+        let seen = |role| self.voice.spool().serial(&self.line.operator, role);
+        let (session, hello) = Session::new(Setup {
             operator: self.line.operator,
             transport: link.transport,
             exporter: link.exporter,
-            serial_seen,
+            serial_seen: seen(KeyRole::Transport)?,
+            feed_serial_seen: seen(KeyRole::Feed)?,
             probe_core: crate::PROBE_CORE,
             catalogue_version: self.catalogue_version,
-        }))
+        });
+        let deframer = Deframer::new(FRAME_TO_AGENT_MAX);
+        let mut live = Live { link, session, deframer, moves, address };
+        live.write(&hello).await?;
+        Ok(live)
     }
 
-    async fn shake_hands(
-        &self,
-        link: &mut Link,
-        session: &mut Session,
-        deframer: &mut Deframer,
-        address: SocketAddr,
-    ) -> Result<(), UplinkError> {
+    async fn shake_hands(&self, live: &mut Live) -> Result<(), UplinkError> {
         let mut buffer = vec![0; READ_BYTES];
-        while !session.is_ready() {
+        while !live.session.is_ready() {
             let wait = Duration::from_millis(HANDSHAKE_TIMEOUT_MS);
-            let read = timeout(wait, link.recv.read(&mut buffer)).await;
+            let read = timeout(wait, live.link.recv.read(&mut buffer)).await;
             let read = read.map_err(|_| UplinkError::Deadline("shake hands"))?;
-            self.take(link, session, deframer, &buffer, read, address).await?;
+            self.take(live, &buffer, read).await?;
         }
         Ok(())
     }
 
     async fn session(
         &self,
-        mut link: Link,
-        address: SocketAddr,
+        live: &mut Live,
         shutdown: &CancellationToken,
     ) -> Result<(), UplinkError> {
-        let (mut session, hello) = self.start(&link)?;
-        write(&mut link, &hello).await?;
-        let mut deframer = Deframer::new(FRAME_TO_AGENT_MAX);
-        self.shake_hands(&mut link, &mut session, &mut deframer, address).await?;
+        self.shake_hands(live).await?;
         let mut buffer = vec![0; READ_BYTES];
         let mut heard = crate::clock::monotonic();
         loop {
-            let before = session.in_flight();
-            self.send_waiting(&mut link, &mut session).await?;
+            let before = live.session.in_flight();
+            self.send_waiting(live).await?;
             if before == 0 {
                 heard = crate::clock::monotonic();
             }
             let far = self.clock.now().plus_ms(3_600_000);
-            let deferred = self.clock.instant(session.next_deadline().unwrap_or(far));
-            let deadline = match session.in_flight() {
+            let deferred = self.clock.instant(live.session.next_deadline().unwrap_or(far));
+            let deadline = match live.session.in_flight() {
                 0 => deferred,
                 _ => deferred.min(heard + ACK_TIMEOUT),
             };
             tokio::select! {
                 () = shutdown.cancelled() => {
-                    link.connection.close(quinn::VarInt::from_u32(0), b"");
-                    let idle = timeout(Duration::from_secs(1), link.endpoint.wait_idle()).await;
-                    drop(idle);
+                    live.close().await;
                     return Ok(());
                 }
-                () = self.wake.notified() => {}
-                read = link.recv.read(&mut buffer) => {
-                    self.take(&mut link, &mut session, &mut deframer, &buffer, read, address).await?;
+                _ = live.moves.changed() => {
+                    live.link.connection.close(quinn::VarInt::from_u32(0), b"");
+                    return Err(UplinkError::Moved);
+                }
+                () = self.voice.wake().notified() => {}
+                read = live.link.recv.read(&mut buffer) => {
+                    self.take(live, &buffer, read).await?;
                     heard = crate::clock::monotonic();
                 }
                 () = tokio::time::sleep_until(deadline.into()) => {
-                    if session.in_flight() > 0 && crate::clock::monotonic() >= heard + ACK_TIMEOUT {
+                    let waited = crate::clock::monotonic() >= heard + ACK_TIMEOUT;
+                    if live.session.in_flight() > 0 && waited {
                         return Err(UplinkError::Deadline("ack"));
                     }
                 }
@@ -282,57 +271,53 @@ impl Uplink {
         }
     }
 
-    async fn send_waiting(
-        &self,
-        link: &mut Link,
-        session: &mut Session,
-    ) -> Result<(), UplinkError> {
-        let observer = self.key.public();
-        while let Some(seq) = session.due_again(self.clock.now()).filter(|_| session.room() > 0) {
-            let found = self.lock().one(&observer, seq)?;
+    async fn send_waiting(&self, live: &mut Live) -> Result<(), UplinkError> {
+        let Some(observer) = live.session.observer() else { return Ok(()) };
+        let now = self.clock.now();
+        while let Some(seq) = live.session.due_again(now).filter(|_| live.session.room() > 0) {
+            let found = self.voice.spool().one(&observer, seq)?;
             match found {
-                Some(unsent) => write(link, &session.send(seq, &unsent.report)).await?,
-                None => session.gone(seq),
+                Some(unsent) => {
+                    let frame = live.session.send(seq, &unsent.report);
+                    live.write(&frame).await?;
+                }
+                None => live.session.gone(seq),
             }
         }
-        let unsent = self.lock().unsent(&observer, session.highest_sent(), session.room())?;
+        let (after, room) = (live.session.highest_sent(), live.session.room());
+        let unsent = self.voice.spool().unsent(&observer, after, room)?;
         for unsent in unsent {
-            write(link, &session.send(unsent.seq, &unsent.report)).await?;
+            let frame = live.session.send(unsent.seq, &unsent.report);
+            live.write(&frame).await?;
         }
         Ok(())
     }
 
     async fn take(
         &self,
-        link: &mut Link,
-        session: &mut Session,
-        deframer: &mut Deframer,
+        live: &mut Live,
         buffer: &[u8],
         read: Result<Option<usize>, quinn::ReadError>,
-        address: SocketAddr,
     ) -> Result<(), UplinkError> {
         let length = read.map_err(UplinkError::Read)?.ok_or(UplinkError::Ended)?;
-        deframer.push(buffer.get(..length).unwrap_or_default());
-        while let Some(frame) = deframer.next_frame()? {
-            for output in session.receive(self.clock.now(), &frame, &self.key)? {
-                self.act(link, session, output, address).await?;
+        live.deframer.push(buffer.get(..length).unwrap_or_default());
+        while let Some(frame) = live.deframer.next_frame()? {
+            for output in live.session.receive(self.clock.now(), &frame)? {
+                self.act(live, output).await?;
             }
         }
         Ok(())
     }
 
-    async fn act(
-        &self,
-        link: &mut Link,
-        session: &mut Session,
-        output: Output,
-        address: SocketAddr,
-    ) -> Result<(), UplinkError> {
-        let observer = self.key.public();
+    async fn act(&self, live: &mut Live, output: Output) -> Result<(), UplinkError> {
         match output {
-            Output::Send(frame) => write(link, &frame).await?,
             Output::Greeted { offset_ms, country, asn, serial } => {
-                self.lock().saw_serial(&self.line.operator, KeyRole::Transport, serial)?;
+                if live.moves.has_changed().unwrap_or(true) {
+                    return Err(UplinkError::Moved);
+                }
+                let operator = &self.line.operator;
+                self.voice.spool().saw_serial(operator, KeyRole::Transport, serial)?;
+                live.session.identify(self.voice.greeted(offset_ms, asn)?);
                 self.status.send_modify(|status| {
                     status.offset_ms = Some(offset_ms);
                     status.country = Some(country);
@@ -340,7 +325,11 @@ impl Uplink {
                 });
             }
             Output::Work { bits } => {
-                let Some(transcript) = session.transcript().copied() else { return Ok(()) };
+                let Some((transcript, observer)) =
+                    live.session.transcript().copied().zip(live.session.observer())
+                else {
+                    return Ok(());
+                };
                 let mut from = 0;
                 let work = loop {
                     if let Some(work) = transcript.search_work(&observer, bits, from, WORK_PIECE) {
@@ -349,37 +338,66 @@ impl Uplink {
                     from += WORK_PIECE;
                     tokio::task::yield_now().await;
                 };
-                if let Some(frame) = session.worked(&self.key, work) {
-                    write(link, &frame).await?;
+                if let Some(frame) = live.session.worked(work) {
+                    live.write(&frame).await?;
                 }
             }
             Output::Ready { committed_seq, schedule } => {
-                self.lock().acked(&observer, committed_seq, &[])?;
+                self.acked(&live.session, committed_seq, &[])?;
                 self.status.send_modify(|status| {
-                    status.connected = Some(address);
+                    status.connected = Some(live.address);
                     status.schedule = Some(schedule);
                 });
             }
             Output::Acked { committed_seq, rejected } => {
-                self.lock().acked(&observer, committed_seq, &rejected)?;
+                self.acked(&live.session, committed_seq, &rejected)?;
             }
             Output::Schedule(schedule) => {
                 self.status.send_modify(|status| status.schedule = Some(schedule));
             }
-            Output::Snapshot(snapshot) => {
-                let now = self.clock.now();
-                self.lock().keep_snapshot(&self.line.operator, &snapshot, now)?;
+            Output::Snapshot { signed, sequence, serial } => {
+                let (now, operator) = (self.clock.now(), &self.line.operator);
+                let spool = self.voice.spool();
+                spool.saw_serial(operator, KeyRole::Feed, serial)?;
+                spool.keep_snapshot(operator, &signed, sequence, now)?;
             }
         }
         Ok(())
     }
+
+    fn acked(
+        &self,
+        session: &Session,
+        committed_seq: u64,
+        rejected: &[u64],
+    ) -> Result<(), UplinkError> {
+        let Some(observer) = session.observer() else { return Ok(()) };
+        Ok(self.voice.spool().acked(&observer, committed_seq, rejected)?)
+    }
 }
 
-async fn write(link: &mut Link, frame: &Frame) -> Result<(), UplinkError> {
-    timeout(WRITE_TIMEOUT, link.send.write_all(&frame.to_bytes()))
-        .await
-        .map_err(|_| UplinkError::Deadline("read"))?
-        .map_err(UplinkError::Write)
+/// A session under way.
+struct Live {
+    link: Link,
+    session: Session,
+    deframer: Deframer,
+    /// Moves of this machine since the connection was begun.
+    moves: watch::Receiver<u64>,
+    address: SocketAddr,
+}
+
+impl Live {
+    async fn write(&mut self, frame: &Frame) -> Result<(), UplinkError> {
+        timeout(WRITE_TIMEOUT, self.link.send.write_all(&frame.to_bytes()))
+            .await
+            .map_err(|_| UplinkError::Deadline("read"))?
+            .map_err(UplinkError::Write)
+    }
+
+    async fn close(&mut self) {
+        self.link.connection.close(quinn::VarInt::from_u32(0), b"");
+        drop(timeout(Duration::from_secs(1), self.link.endpoint.wait_idle()).await);
+    }
 }
 
 #[cfg(test)]
@@ -392,6 +410,7 @@ mod tests {
         limits::{ALPN, EXPORTER_LABEL, FRAME_TO_COLLECTOR_MAX},
         message::{Ack, Greeting, Message, Prove, Ready, Transcript},
         report::{Health, Report, ResolverClass, SignedReport},
+        sign::SecretKey,
         time::Timestamp,
     };
 
@@ -479,11 +498,11 @@ mod tests {
     }
 
     fn uplink(dir: &std::path::Path, operator: PublicKey, address: SocketAddr) -> Uplink {
+        let identity = Arc::new(crate::identity::Identity::open(dir).unwrap());
+        let spool = Arc::new(Mutex::new(Spool::open(dir, 1 << 20).unwrap()));
         Uplink {
             line: CollectorLine { operator, addresses: vec![address] },
-            key: Arc::new(SecretKey::from_seed(&[7; 32])),
-            spool: Arc::new(Mutex::new(Spool::open(dir, 1 << 20).unwrap())),
-            wake: Arc::new(Notify::new()),
+            voice: Arc::new(Voice::new(operator, identity, spool, Some("home".to_owned()))),
             clock: Clock::start(),
             sources: vec!["127.0.0.1".parse().unwrap()],
             catalogue_version: 1,
@@ -496,8 +515,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (endpoint, operator) = (server(), SecretKey::from_seed(&[1; 32]));
         let uplink = uplink(dir.path(), operator.public(), endpoint.local_addr().unwrap());
-        let (spool, wake, key) =
-            (Arc::clone(&uplink.spool), Arc::clone(&uplink.wake), Arc::clone(&uplink.key));
+        let voice = Arc::clone(&uplink.voice);
+        let identity = crate::identity::Identity::open(dir.path()).unwrap();
+        let key = identity.observer_key(&operator.public(), "home");
         let shutdown = CancellationToken::new();
         let report = |seq| Report {
             seq,
@@ -507,11 +527,11 @@ mod tests {
             resolver: ResolverClass::Local,
             observations: List::default(),
         };
-        let waiting = || spool.lock().unwrap().unsent(&key.public(), 0, 9).unwrap().len();
+        let waiting = || voice.spool().unsent(&key.public(), 0, 9).unwrap().len();
         let drive = async {
             let sign = |seq| report(seq).sign(&key);
-            spool.lock().unwrap().push(&key.public(), Timestamp::from_s(1), true, sign).unwrap();
-            wake.notify_one();
+            voice.spool().push(&key.public(), Timestamp::from_s(1), true, sign).unwrap();
+            voice.wake().notify_one();
             while waiting() > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }

@@ -3,7 +3,10 @@
 //! Nothing but Hello is sent before the Greeting has shown that the operator delegated the TLS key
 //! in use: who we are is for the operator's collector only.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use tocsin_proto::{
     bounded::List,
@@ -34,6 +37,8 @@ pub struct Setup {
     pub exporter: [u8; 32],
     /// The highest serial seen of the operator's transport delegations.
     pub serial_seen: u64,
+    /// The highest serial seen of its feed delegations.
+    pub feed_serial_seen: u64,
     /// Build of the probing code.
     pub probe_core: u16,
     /// Version of the catalogue in use.
@@ -43,8 +48,6 @@ pub struct Setup {
 /// What the shell does for the session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// Send this.
-    Send(Frame),
     /// The collector is the operator's; this is what it says.
     Greeted {
         /// Its clock minus ours, milliseconds.
@@ -56,9 +59,10 @@ pub enum Output {
         /// Serial of its delegation, to be kept.
         serial: u64,
     },
-    /// Search this much work, then call [`Session::worked`].
+    /// Search this much work for the key of [`Session::identify`], then call
+    /// [`Session::worked`].
     Work {
-        /// Leading zero bits.
+        /// Leading zero bits; often 0.
         bits: u8,
     },
     /// Reports may go; everything up to this number is done with.
@@ -78,7 +82,14 @@ pub enum Output {
     /// The schedule has changed.
     Schedule(Schedule),
     /// A snapshot has come, signed by the feed key that the operator delegated.
-    Snapshot(SignedSnapshot),
+    Snapshot {
+        /// As it came.
+        signed: SignedSnapshot,
+        /// Its sequence.
+        sequence: u64,
+        /// Serial of the feed's delegation, to be kept.
+        serial: u64,
+    },
 }
 
 /// Why a session is over.
@@ -140,6 +151,7 @@ pub struct Session {
     in_flight: BTreeSet<u64>,
     later: BTreeMap<u64, Timestamp>,
     delegations: Vec<SignedDelegation>,
+    key: Option<Arc<SecretKey>>,
 }
 
 fn body<M: Message>(frame: &Frame) -> Result<M, SessionError> {
@@ -169,6 +181,7 @@ impl Session {
             in_flight: BTreeSet::new(),
             later: BTreeMap::new(),
             delegations: Vec::new(),
+            key: None,
         };
         (session, hello)
     }
@@ -232,10 +245,23 @@ impl Session {
         self.transcript.as_ref()
     }
 
+    /// Who we are in this session: chosen after the Greeting, which may tell in which network we
+    /// are.
+    pub fn identify(&mut self, key: Arc<SecretKey>) {
+        self.key = Some(key);
+    }
+
+    /// Who we are; `None` before [`Session::identify`].
+    #[must_use]
+    pub fn observer(&self) -> Option<PublicKey> {
+        self.key.as_ref().map(|key| key.public())
+    }
+
     /// The work was found: the Prove to send.
     #[must_use]
-    pub fn worked(&mut self, key: &SecretKey, work: u64) -> Option<Frame> {
+    pub fn worked(&mut self, work: u64) -> Option<Frame> {
         let transcript = self.transcript.filter(|_| self.state == State::Working)?;
+        let key = self.key.as_ref()?;
         self.state = State::Proved;
         self.proofs += 1;
         Some(transcript.prove(key, work).to_frame())
@@ -245,12 +271,7 @@ impl Session {
     ///
     /// # Errors
     /// When the session is over: by a breach of the protocol or the pin, or by its GoAway.
-    pub fn receive(
-        &mut self,
-        now: Timestamp,
-        frame: &Frame,
-        key: &SecretKey,
-    ) -> Result<Vec<Output>, SessionError> {
+    pub fn receive(&mut self, now: Timestamp, frame: &Frame) -> Result<Vec<Output>, SessionError> {
         let is = |tag: Tag| frame.tag == tag as u8;
         if is(Tag::GoAway) {
             let GoAway { reason, retry_after_s } = body(frame)?;
@@ -259,7 +280,7 @@ impl Session {
         let order = SessionError::Order(frame.tag);
         if is(Tag::Greeting) {
             return if self.state == State::Greeting {
-                self.greeted(now, frame, key)
+                self.greeted(now, frame)
             } else {
                 Err(order)
             };
@@ -269,7 +290,7 @@ impl Session {
                 return Err(order);
             }
             let Challenge { pow_bits } = body(frame)?;
-            return self.work(pow_bits, key);
+            return self.work(pow_bits);
         }
         if is(Tag::Ready) {
             if self.state != State::Proved {
@@ -295,21 +316,28 @@ impl Session {
                 return Err(order);
             }
             let snapshot: SignedSnapshot = body(frame)?;
-            snapshot
-                .open(&self.delegations, &self.setup.operator, now)
+            let Setup { operator, feed_serial_seen, .. } = &self.setup;
+            let feed =
+                delegated(&self.delegations, KeyRole::Feed, operator, *feed_serial_seen, now)
+                    .map_err(SessionError::Delegation)?;
+            let document = snapshot
+                .open(&self.delegations, operator, now)
                 .map_err(|_| SessionError::Snapshot)?;
-            return Ok(vec![Output::Snapshot(snapshot)]);
+            // A field that a later version adds is no reason to throw the whole away.
+            #[derive(serde::Deserialize)]
+            struct Head {
+                sequence: u64,
+            }
+            let Head { sequence } =
+                serde_json::from_slice(document).map_err(|_| SessionError::Snapshot)?;
+            let serial = feed.serial;
+            return Ok(vec![Output::Snapshot { signed: snapshot, sequence, serial }]);
         }
         // Unknown tags, and those of a later version, are skipped.
         Ok(Vec::new())
     }
 
-    fn greeted(
-        &mut self,
-        now: Timestamp,
-        frame: &Frame,
-        key: &SecretKey,
-    ) -> Result<Vec<Output>, SessionError> {
+    fn greeted(&mut self, now: Timestamp, frame: &Frame) -> Result<Vec<Output>, SessionError> {
         let greeting: Greeting = body(frame)?;
         if greeting.version != PROTOCOL_VERSION {
             return Err(SessionError::Version(greeting.version));
@@ -330,19 +358,16 @@ impl Session {
             asn: greeting.asn,
             serial: delegation.serial,
         }];
-        outputs.extend(self.work(greeting.pow_bits, key)?);
+        outputs.extend(self.work(greeting.pow_bits)?);
         Ok(outputs)
     }
 
-    fn work(&mut self, bits: u8, key: &SecretKey) -> Result<Vec<Output>, SessionError> {
+    fn work(&mut self, bits: u8) -> Result<Vec<Output>, SessionError> {
         if bits > POW_BITS_MAX {
             return Err(SessionError::Work(bits));
         }
         self.state = State::Working;
-        if bits > 0 {
-            return Ok(vec![Output::Work { bits }]);
-        }
-        Ok(self.worked(key, 0).map(Output::Send).into_iter().collect())
+        Ok(vec![Output::Work { bits }])
     }
 
     fn acked(&mut self, now: Timestamp, ack: Ack) -> Result<Vec<Output>, SessionError> {
@@ -391,6 +416,7 @@ mod tests {
             transport: key(2).public(),
             exporter: [9; 32],
             serial_seen,
+            feed_serial_seen: 0,
             probe_core: 1,
             catalogue_version: 1,
         })
@@ -417,20 +443,22 @@ mod tests {
 
     fn ready() -> Session {
         let (mut session, _) = session(0);
-        session.receive(NOW, &greeting(1, 2, 0), &key(7)).unwrap();
+        session.receive(NOW, &greeting(1, 2, 0)).unwrap();
+        session.identify(Arc::new(key(7)));
+        assert!(session.worked(0).is_some());
         let ready = Ready { committed_seq: 5, schedule: Schedule::default() };
-        session.receive(NOW, &ready.to_frame(), &key(7)).unwrap();
+        session.receive(NOW, &ready.to_frame()).unwrap();
         session
     }
 
     #[test]
     fn proves_only_to_the_pinned_operator() {
         let check = |serial, operator, transport| {
-            session(serial).0.receive(NOW, &greeting(operator, transport, 0), &key(7))
+            session(serial).0.receive(NOW, &greeting(operator, transport, 0))
         };
         let good = check(3, 1, 2).unwrap();
         assert!(matches!(good[0], Output::Greeted { offset_ms: 1_500, serial: 3, .. }));
-        assert!(matches!(&good[1], Output::Send(frame) if frame.tag == Tag::Prove as u8));
+        assert_eq!(good[1], Output::Work { bits: 0 });
         for bad in [check(4, 1, 2), check(0, 8, 2), check(0, 1, 8)] {
             assert!(matches!(bad, Err(SessionError::Delegation(_))));
         }
@@ -440,21 +468,21 @@ mod tests {
     fn the_proof_verifies_and_work_is_done_on_demand() {
         let (mut session, hello) = session(0);
         let greeting = greeting(1, 2, 6);
-        let outputs = session.receive(NOW, &greeting, &key(7)).unwrap();
+        let outputs = session.receive(NOW, &greeting).unwrap();
         assert_eq!(outputs[1], Output::Work { bits: 6 });
+        session.identify(Arc::new(key(7)));
         let transcript = *session.transcript().unwrap();
         assert_eq!(transcript, Transcript::new([9; 32], &hello, &greeting, Fixed([4; 16])));
-        let prove = session.worked(&key(7), 5).unwrap();
+        let prove = session.worked(5).unwrap();
         let prove = Prove::from_body(&prove.body).unwrap();
         assert_eq!(transcript.verify(&prove), Ok(()));
         let challenge = |bits| Challenge { pow_bits: bits }.to_frame();
-        let outputs = session.receive(NOW, &challenge(8), &key(7)).unwrap();
+        let outputs = session.receive(NOW, &challenge(8)).unwrap();
         assert_eq!(outputs, [Output::Work { bits: 8 }]);
-        assert!(session.worked(&key(7), 5).is_some());
-        let again = session.receive(NOW, &challenge(8), &key(7));
+        assert!(session.worked(5).is_some());
+        let again = session.receive(NOW, &challenge(8));
         assert_eq!(again, Err(SessionError::Order(Tag::Challenge as u8)));
-        let greedy =
-            super::tests::session(0).0.receive(NOW, &super::tests::greeting(1, 2, 29), &key(7));
+        let greedy = super::tests::session(0).0.receive(NOW, &super::tests::greeting(1, 2, 29));
         assert_eq!(greedy, Err(SessionError::Work(29)));
     }
 
@@ -471,24 +499,24 @@ mod tests {
             rejected: List::new(vec![Refused { seq: 67, reason: Rejection::TooOld }]).unwrap(),
             later: List::new(vec![Deferred { seq: 68, retry_after_s: 2 }]).unwrap(),
         };
-        let outputs = session.receive(NOW, &ack.to_frame(), &key(7)).unwrap();
+        let outputs = session.receive(NOW, &ack.to_frame()).unwrap();
         assert_eq!(outputs, [Output::Acked { committed_seq: 66, rejected: vec![67] }]);
         assert_eq!(session.in_flight(), 1);
         assert_eq!(session.due_again(NOW.plus_ms(1_999)), None);
         assert_eq!(session.due_again(NOW.plus_ms(2_000)), Some(68));
         let ack = Ack { committed_seq: 70, ..Ack::default() };
-        assert!(session.receive(NOW, &ack.to_frame(), &key(7)).is_err());
+        assert!(session.receive(NOW, &ack.to_frame()).is_err());
     }
 
     #[test]
     fn unknown_tags_are_skipped_and_order_is_kept() {
         let unknown = Frame { tag: 0x7e, body: vec![1, 2, 3] };
-        assert_eq!(ready().receive(NOW, &unknown, &key(7)), Ok(Vec::new()));
+        assert_eq!(ready().receive(NOW, &unknown), Ok(Vec::new()));
         let ack = Ack::default().to_frame();
-        let early = session(0).0.receive(NOW, &ack, &key(7));
+        let early = session(0).0.receive(NOW, &ack);
         assert_eq!(early, Err(SessionError::Order(Tag::Ack as u8)));
         let away = GoAway { reason: GoAwayReason::Overloaded, retry_after_s: 9 }.to_frame();
-        let error = ready().receive(NOW, &away, &key(7)).unwrap_err();
+        let error = ready().receive(NOW, &away).unwrap_err();
         assert!(matches!(error, SessionError::GoAway { retry_after_s: 9, .. }));
     }
 }
