@@ -69,10 +69,14 @@ fn address(text: &str) -> Result<SocketAddr, LineError> {
     let bare = bare_v6
         .and_then(|t| t.parse::<Ipv6Addr>().ok().map(IpAddr::V6))
         .or_else(|| text.parse::<std::net::Ipv4Addr>().ok().map(IpAddr::V4));
-    match bare {
-        Some(ip) => Ok(SocketAddr::new(ip, PORT_DEFAULT)),
-        None => text.parse().map_err(|_| LineError::Address(text.chars().take(80).collect())),
-    }
+    let refused = || LineError::Address(text.chars().take(80).collect());
+    let address = match bare {
+        Some(ip) => SocketAddr::new(ip, PORT_DEFAULT),
+        None => text.parse().map_err(|_| refused())?,
+    };
+    // A scope means something on one machine only, and nobody listens on port 0.
+    let scoped = matches!(address, SocketAddr::V6(v6) if v6.scope_id() != 0);
+    if scoped || address.port() == 0 { Err(refused()) } else { Ok(address) }
 }
 
 impl fmt::Display for CollectorLine {
@@ -124,6 +128,9 @@ mod tests {
         check("https://x", |e| *e == LineError::Scheme);
         check("tocsin://abc@1.2.3.4", |e| matches!(e, LineError::Key(_)));
         check(&format!("tocsin://{key}@example.org:1"), |e| matches!(e, LineError::Address(_)));
+        for bad in ["1.2.3.4:0", "[fe80::1%2]:4433", "[::1]:0", "[fe80::1%2]"] {
+            check(&format!("tocsin://{key}@{bad}"), |e| matches!(e, LineError::Address(_)));
+        }
         check(&format!("tocsin://{key}@"), |e| matches!(e, LineError::Address(_)));
         let many = ["1.2.3.4"; 9].join(",");
         check(&format!("tocsin://{key}@{many}"), |e| *e == LineError::TooMany);
