@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use tocsin_proto::{
     catalogue::{Catalogue, CatalogueError},
-    id::Country,
+    id::{Country, ObserverId},
     limits::{POW_BITS_MAX, PROBES_PER_MINUTE_MAX, REPORT_INTERVAL_S_MAX},
     message::Schedule,
 };
@@ -74,6 +74,8 @@ pub struct RawAdmission {
 pub struct RawDetector {
     /// Probe-core versions you vouch for.
     pub established_versions: Vec<u16>,
+    /// Observer keys with a whole vote at once: machines that you run yourself.
+    pub anchors: Vec<ObserverId>,
     /// Observers.
     pub crowd_observers: u32,
     /// Networks.
@@ -145,6 +147,7 @@ impl Default for RawDetector {
         let settings = Settings::default();
         Self {
             established_versions: settings.established_versions,
+            anchors: settings.anchors,
             crowd_observers: settings.crowd_observers,
             crowd_networks: settings.crowd_networks,
             crowd_zones: settings.crowd_zones,
@@ -300,6 +303,7 @@ impl TryFrom<RawConfig> for Config {
                 tenure_hours_min: raw.admission.tenure_hours_min,
                 tenure_hours_full: raw.admission.tenure_hours_full,
                 established_versions: raw.detector.established_versions,
+                anchors: raw.detector.anchors,
                 crowd_observers: raw.detector.crowd_observers,
                 crowd_networks: raw.detector.crowd_networks,
                 crowd_zones: raw.detector.crowd_zones,
@@ -334,6 +338,8 @@ mod tests {
         let mut raw = RawConfig::default();
         raw.schedule.probes_per_minute = 61;
         let error = Config::try_from(raw).unwrap_err().to_string();
+        let anchor = "[detector]\nanchors = ['x']";
+        assert!(toml::from_str::<RawConfig>(anchor).unwrap_err().to_string().contains("anchors"));
         assert!(error.contains("probes_per_minute = 61") && error.contains("60"), "{error}");
     }
 }

@@ -38,6 +38,7 @@ use crate::{
     engine::locate::{Locator, Mmdb, MmdbError, Source, table},
     ingest::{
         endpoint::{self, EndpointError, EndpointSecrets},
+        living::Living,
         prefix::{PrefixLimit, Slots},
         session::Context,
     },
@@ -194,6 +195,7 @@ impl Collector {
             catalogue: Arc::new(config.catalogue.clone()),
             locator: locator(&config)?,
             slots,
+            living: Living::default(),
             delegations,
             schedule: config.schedule,
             pow_bits: config.pow_bits,

@@ -61,7 +61,9 @@ impl Publisher {
     pub fn publish(&self, detector: &Detector, sequence: u64) -> Published {
         let mut incidents: Vec<Incident> =
             detector.incidents().into_iter().map(|shown| incident(detector, shown)).collect();
-        incidents.sort_by_key(|incident| !incident.phase.is_open());
+        incidents.sort_by_key(|incident| {
+            (!incident.phase.is_open(), incident.phase == Phase::Retracted)
+        });
         incidents.truncate(INCIDENTS_MAX);
         let crowd = crowd(detector);
         let (now, plan, catalogue) = (detector.now(), detector.plan(), detector.catalogue());

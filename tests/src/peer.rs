@@ -469,6 +469,7 @@ impl Programs {
         if let Some(config) = &serving.config {
             command.arg("--config").arg(config);
         }
+        command.env("TOCSIN_LOG", serving.log);
         let errors = File::options().append(true).create(true).open(&log)?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
         let mut program = Program::start(command)?;
@@ -504,6 +505,8 @@ pub struct Serving {
     pub listen: SocketAddr,
     /// Its configuration, when it has one.
     pub config: Option<PathBuf>,
+    /// How much it logs: `info`, `trace`.
+    pub log: &'static str,
 }
 
 /// A program that runs; killed when it is dropped.

@@ -162,7 +162,7 @@ async fn killed_under_load_it_keeps_what_it_acked_once() {
     let data_dir = dir.path().join("data");
     programs.init(&data_dir).unwrap();
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let mut serving = Serving { data_dir: data_dir.clone(), listen, config: None };
+    let mut serving = Serving { data_dir: data_dir.clone(), listen, config: None, log: "info" };
     let mut collector = programs.serve(&serving).await.unwrap();
     serving.listen = collector.line.addresses[0];
     let (lines, line) = watch::channel(collector.line.clone());
@@ -216,7 +216,7 @@ async fn who_is_too_fast_waits_and_loses_nothing() {
     let data_dir = dir.path().join("data");
     programs.init(&data_dir).unwrap();
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let serving = Serving { data_dir: data_dir.clone(), listen, config: None };
+    let serving = Serving { data_dir: data_dir.clone(), listen, config: None, log: "info" };
     let collector = programs.serve(&serving).await.unwrap();
 
     let (mut session, _) = Peer::session(&collector.line, source(0), &key(0)).await.unwrap();

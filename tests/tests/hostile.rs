@@ -52,7 +52,7 @@ async fn collector() -> (CollectorProgram, TempDir) {
 
 async fn serve(programs: &Programs, dir: &Path, port: u16) -> CollectorProgram {
     let listen = SocketAddr::from(([127, 0, 0, 1], port));
-    let serving = Serving { data_dir: dir.to_owned(), listen, config: None };
+    let serving = Serving { data_dir: dir.to_owned(), listen, config: None, log: "info" };
     programs.serve(&serving).await.unwrap()
 }
 
@@ -251,12 +251,14 @@ async fn each_wrong_report_is_refused_for_its_reason() {
     assert_eq!(offer(&mut session, &first).await, Ok(()));
     let (mut second, ready) = Peer::session(&collector.line, source(2), &mine).await.unwrap();
     assert_eq!(ready.committed_seq, 1);
+    assert_eq!(goodbye(&mut session).await, GoAwayReason::Replaced, "one session a key");
     assert_eq!(offer(&mut second, &first).await, Ok(()));
     assert_eq!(collector.metric("tocsin_reports_duplicate_total").await.unwrap(), 2);
     let (mut foreign, _) = Peer::session(&collector.line, source(3), &theirs).await.unwrap();
     assert_eq!(offer(&mut foreign, &first).await, Err(Rejection::Signature));
     assert_eq!(rejected(Rejection::Signature).await, 3);
 
+    let mut session = second;
     let mut refused = async |seq: u64, late_s: i64, target: TargetIndex, why: Rejection| {
         let signed = report(seq, late_s, target).sign(&mine);
         assert_eq!(offer(&mut session, &signed).await, Err(why));
@@ -388,7 +390,8 @@ async fn an_agent_that_was_there_first_delivers_when_its_collector_comes() {
     let config = dir.path().join("collector.toml");
     let catalogue = dir.path().join("catalogue.toml");
     std::fs::write(&config, format!("catalogue_file = '{}'\n", catalogue.display())).unwrap();
-    let serving = Serving { data_dir: data.clone(), listen: free, config: Some(config) };
+    let serving =
+        Serving { data_dir: data.clone(), listen: free, config: Some(config), log: "info" };
     let collector = programs.serve(&serving).await.unwrap();
     let arrived =
         async || (collector.metric("tocsin_reports_accepted_total").await.ok()? > 0).then_some(());

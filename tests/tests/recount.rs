@@ -335,7 +335,7 @@ async fn the_cells_are_those_of_a_recount() {
     }
     std::fs::write(&config, text).unwrap();
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let serving = Serving { data_dir: data_dir.clone(), listen, config: Some(config) };
+    let serving = Serving { data_dir: data_dir.clone(), listen, config: Some(config), log: "info" };
     let mut collector = programs.serve(&serving).await.unwrap();
 
     for peer in 0..PEERS.len() {

@@ -32,6 +32,26 @@ pub struct DelegateArgs {
     operator_key: PathBuf,
 }
 
+const SAMPLE_HEAD: &str = "\
+# Every setting of this collector, with what is in force. Flags and TOCSIN_COLLECTOR_* variables
+# go before it. What each means: tocsin-collector serve --help, and the README.
+
+";
+const SAMPLE_TAIL: &str = "
+# Not set:
+#
+# catalogue_file = \"/path\"      a catalogue in place of the built-in one; put it above the tables
+#
+# In [location]:
+# country_mmdb = \"/path\"        a country table in MMDB form, asked before the bundled one
+# asn_mmdb = \"/path\"            the same for networks
+#
+# [[location.overrides]]         a range that you know better; the longest prefix wins
+# cidr = \"203.0.113.0/24\"
+# country = \"FR\"
+# asn = 64500
+";
+
 /// Makes keys, and a configuration file with every default beside them.
 ///
 /// # Errors
@@ -42,6 +62,7 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
     let operator = Keys::init(&dir, Clock.wall())?;
     let sample = dir.join("collector.toml");
     let text = toml::to_string_pretty(&raw).context("the configuration cannot be written")?;
+    let text = format!("{SAMPLE_HEAD}{text}{SAMPLE_TAIL}");
     // One that is there already is the operator's own.
     if !sample.exists() {
         std::fs::write(&sample, text)
@@ -91,4 +112,26 @@ pub fn delegate(args: &DelegateArgs) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "The delegations are good for 400 days. Restart the collector to use them.")?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, RawConfig};
+
+    #[test]
+    fn the_sample_is_a_configuration_with_every_line_taken() {
+        let text = toml::to_string_pretty(&RawConfig::default()).unwrap();
+        let read = |text: &str| Config::try_from(toml::from_str::<RawConfig>(text).unwrap());
+        assert!(read(&format!("{SAMPLE_HEAD}{text}{SAMPLE_TAIL}")).is_ok());
+        let override_ = SAMPLE_TAIL.split("# [[").nth(1).unwrap();
+        let uncommented: String = override_
+            .lines()
+            .map(|line| line.trim_start_matches("# "))
+            .map(|line| line.split("  ").next().unwrap().to_owned() + "\n")
+            .collect();
+        let text = text.replace("overrides = []", "");
+        let config = read(&format!("{text}[[{uncommented}")).unwrap();
+        assert_eq!(config.overrides.len(), 1);
+    }
 }

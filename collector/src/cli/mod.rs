@@ -10,7 +10,7 @@ pub mod serve;
 
 /// Takes signed outage reports from agents, and publishes what is down.
 ///
-/// Exit codes: 0 done, 1 failed (the message says what to do), 2 wrong usage.
+/// Exit codes: 0 done, 2 failed (the message says what to do), 3 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "tocsin-collector", version)]
 pub struct Args {

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use tocsin_proto::{
     catalogue::{Catalogue, Zones},
-    id::TargetIndex,
+    id::{ObserverId, TargetIndex},
     implicate::{Layer, Layers},
     incident::{Confidence, Phase, Reason},
     observation::Cause,
@@ -49,6 +49,8 @@ pub struct Record {
     pub received_at: Timestamp,
     /// Number of the observer in this log.
     pub observer: u32,
+    /// Its key.
+    pub key: ObserverId,
     /// Where the observer stood.
     pub standing: Standing,
     /// What it said.
@@ -70,6 +72,8 @@ pub struct Changed {
 const ESTABLISHED_MS: u64 = 86_400_000;
 /// Ended incidents stay in the state, and so on the page, for this long.
 const KEEP_ENDED_MS: u64 = 7 * 86_400_000;
+/// Suspicions that came to nothing, for this long.
+const KEEP_RETRACTED_MS: u64 = 86_400_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 struct Counted {
@@ -252,10 +256,10 @@ impl Detector {
         self.state.position = record.position;
         let now = self.state.now;
         let frozen = self.frozen();
-        let Record { observer: id, standing, report, .. } = record;
+        let Record { observer: id, key, standing, report, .. } = record;
         let observer = self.state.observers.entry(*id).or_insert_with(|| {
             self.state.unweighed = true;
-            Observer::new(now, *standing)
+            Observer::new(now, *standing, self.settings.anchors.contains(key))
         });
         if (observer.standing.slot, observer.standing.asn) != (standing.slot, standing.asn) {
             self.state.unweighed = true;
@@ -410,6 +414,9 @@ impl Detector {
             if now.since_ms(observer.last_seen) > FORGET_MS {
                 return 0;
             }
+            if observer.anchor {
+                return ONE;
+            }
             self.settings.tenure(now.since_ms(observer.first_seen))
         };
         let voters: Vec<Voter> = self
@@ -462,7 +469,13 @@ impl Detector {
             self.state.observers.remove(&id);
             self.refresh(id);
         }
-        self.state.ended.retain(|(_, incident, _)| now.since_ms(incident.since()) < KEEP_ENDED_MS);
+        self.state.ended.retain(|(_, incident, _)| {
+            let keep_ms = match incident.phase() {
+                Phase::Retracted => KEEP_RETRACTED_MS,
+                _ => KEEP_ENDED_MS,
+            };
+            now.since_ms(incident.since()) < keep_ms
+        });
     }
 
     /// The shares for one entity.
@@ -667,8 +680,8 @@ impl Detector {
                 suspect.first_failure = None;
                 if phase == Phase::Resolved {
                     suspect.last = Some(ended.clone());
-                    self.state.ended.push((Subject::Entity(entity), ended, symptoms));
                 }
+                self.state.ended.push((Subject::Entity(entity), ended, symptoms));
             }
             return;
         }

@@ -217,11 +217,15 @@ impl Incident {
         next
     }
 
-    /// One round of a site's incident.
+    /// One round of a site's incident. Where the evidence runs out it ends too, later: nobody is
+    /// there any more who could say that it goes on.
     pub fn step_site(&mut self, now: Timestamp, rate: Ppm, evidence: bool) -> Option<Phase> {
-        self.peak = self.peak.max(rate);
-        let up = evidence && rate < SITE_UP;
-        held(&mut self.quiet_since, now, up, SITE_RESOLVE_MS).then(|| {
+        if evidence {
+            self.peak = self.peak.max(rate);
+        }
+        let up = held(&mut self.quiet_since, now, evidence && rate < SITE_UP, SITE_RESOLVE_MS);
+        let unseen = held(&mut self.below_since, now, !evidence, RESOLVE_MS);
+        (up || unseen).then(|| {
             self.enter(now, Phase::Resolved);
             Phase::Resolved
         })
@@ -309,6 +313,22 @@ mod tests {
     #[test]
     fn a_suspicion_that_comes_to_nothing_is_retracted() {
         assert_eq!(play(&[(6, false)]), [(5, Phase::Retracted)]);
+    }
+
+    #[test]
+    fn a_site_that_nobody_sees_any_more_does_not_stay_down_for_ever() {
+        let now = Timestamp::from_s(1_000_000);
+        let open =
+            || Incident::open("x".into(), now, now, Phase::Confirmed, Reach::Site, grounds());
+        let minute = |m: u64| now.plus_ms(m * 60_000);
+        let mut incident = open();
+        let mut step = |m, evidence| incident.step_site(minute(m), 900_000, evidence);
+        assert_eq!((step(0, true), step(1, false), step(30, false)), (None, None, None));
+        assert_eq!((step(30, true), step(31, false), step(60, false)), (None, None, None));
+        assert_eq!(step(61, false), Some(Phase::Resolved));
+        let mut incident = open();
+        let mut step = |m, rate| incident.step_site(minute(m), rate, true);
+        assert_eq!((step(0, 0), step(10, 0)), (None, Some(Phase::Resolved)));
     }
 
     #[test]

@@ -84,6 +84,8 @@ pub struct Observer {
     pub last_seen: Timestamp,
     /// Where it stands.
     pub standing: Standing,
+    /// Whether the operator vouches for it.
+    pub anchor: bool,
     ring: VecDeque<Probe>,
     cusums: Vec<Cusum>,
     chron: Vec<(EntityIndex, Ppm)>,
@@ -95,11 +97,12 @@ pub struct Observer {
 impl Observer {
     /// A new one.
     #[must_use]
-    pub fn new(now: Timestamp, standing: Standing) -> Self {
+    pub fn new(now: Timestamp, standing: Standing, anchor: bool) -> Self {
         Self {
             first_seen: now,
             last_seen: now,
             standing,
+            anchor,
             ring: VecDeque::new(),
             cusums: Vec::new(),
             chron: Vec::new(),
@@ -316,7 +319,7 @@ mod tests {
     #[test]
     fn the_worked_example() {
         let plan = plan();
-        let mut observer = Observer::new(Timestamp::EPOCH, standing());
+        let mut observer = Observer::new(Timestamp::EPOCH, standing(), false);
         let mut at = 0;
         let mut check = |target, ok, level| {
             at += 1;
@@ -340,7 +343,7 @@ mod tests {
     #[test]
     fn an_observer_is_its_own_control() {
         let plan = plan();
-        let mut observer = Observer::new(Timestamp::EPOCH, standing());
+        let mut observer = Observer::new(Timestamp::EPOCH, standing(), false);
         let now = |s: u64| Timestamp::from_s(1_000_000 + s);
         see(&mut observer, &plan, 1, 0, false);
         see(&mut observer, &plan, 2, 1, false);
@@ -356,7 +359,7 @@ mod tests {
     #[test]
     fn one_that_fails_everywhere_silences_itself() {
         let plan = plan();
-        let mut observer = Observer::new(Timestamp::EPOCH, standing());
+        let mut observer = Observer::new(Timestamp::EPOCH, standing(), false);
         for at in 0..6 {
             see(&mut observer, &plan, at, 8 + (at % 4) as u16, true);
         }
@@ -374,7 +377,7 @@ mod tests {
             alone in any::<bool>(),
         ) {
             let plan = plan();
-            let mut observer = Observer::new(Timestamp::EPOCH, standing());
+            let mut observer = Observer::new(Timestamp::EPOCH, standing(), false);
             for (at, (target, ok)) in (0..).zip(probes) {
                 // Alone: of the first provider only target 0 ever fails.
                 let ok = ok || (alone && (1..8).contains(&target));

@@ -2,6 +2,7 @@
 //! `VERSION` rises when one of them changes, and stands with every incident.
 
 use serde::{Deserialize, Serialize};
+use tocsin_proto::id::ObserverId;
 
 use super::fixed::{ONE, Ppm};
 
@@ -127,6 +128,9 @@ pub struct Settings {
     pub crowd_networks: u32,
     /// Zones needed.
     pub crowd_zones: u32,
+    /// Observers with a whole vote from their first report: machines that the operator runs. They
+    /// are bound by the caps of their prefix, network and zone like everybody.
+    pub anchors: Vec<ObserverId>,
 }
 
 impl Default for Settings {
@@ -138,6 +142,7 @@ impl Default for Settings {
             crowd_observers: 60,
             crowd_networks: 25,
             crowd_zones: 3,
+            anchors: Vec::new(),
         }
     }
 }
@@ -164,6 +169,12 @@ impl Settings {
                 "the operator vouches for probe-core versions {:?}",
                 self.established_versions
             ));
+        }
+        if !self.anchors.is_empty() {
+            words.push(match self.anchors.len() {
+                1 => "1 observer of the operator has a full vote at once (anchor)".to_owned(),
+                n => format!("{n} observers of the operator have a full vote at once (anchors)"),
+            });
         }
         let crowd = (self.crowd_observers, self.crowd_networks, self.crowd_zones);
         if crowd != (usual.crowd_observers, usual.crowd_networks, usual.crowd_zones) {

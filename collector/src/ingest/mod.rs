@@ -4,5 +4,6 @@
 //! prefix, streams, windows, frames, reports in flight, and the time until it has proved itself.
 
 pub mod endpoint;
+pub mod living;
 pub mod prefix;
 pub mod session;

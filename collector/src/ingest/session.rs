@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::prefix::Slots;
+use super::{living::Living, prefix::Slots};
 use crate::{
     clock::Clock,
     engine::{
@@ -58,6 +58,8 @@ pub struct Context {
     pub locator: Locator,
     /// Prefixes without addresses.
     pub slots: Slots,
+    /// Which observers have a session.
+    pub living: Living,
     /// What the operator has said.
     pub delegations: List<SignedDelegation, { tocsin_proto::limits::DELEGATIONS_MAX }>,
     /// What agents are asked to do.
@@ -171,7 +173,15 @@ pub async fn serve<R, W>(
     let end = match tokio::time::timeout(limit, handshake).await {
         Err(_) => End::Ours(GoAwayReason::Idle),
         Ok(Err(end)) => end,
-        Ok(Ok(peer)) => run(context, &mut link, &peer, address, shutdown).await,
+        Ok(Ok(peer)) => {
+            // One session an observer: the older one is the one that is dead, or a copied key.
+            let here = context.living.begin(peer.key);
+            tokio::select! {
+                biased;
+                () = here.replaced() => End::Ours(GoAwayReason::Replaced),
+                end = run(context, &mut link, &peer, address, shutdown) => end,
+            }
+        }
     };
     let reason = match end {
         End::Peer => None,

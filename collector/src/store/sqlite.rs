@@ -293,6 +293,15 @@ impl LogReader {
         mut each: impl FnMut(Record, &SignedReport),
     ) -> Result<(), StoreError> {
         let failed = |doing| sqlite(&self.path, doing);
+        let keys: BTreeMap<u32, PublicKey> = self
+            .connection
+            .prepare("SELECT id, key FROM observers")
+            .and_then(|mut statement| {
+                let of = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+                let rows = statement.query_map([], of)?;
+                rows.map(|row| row.map(|(id, key)| (id, PublicKey::from_bytes(key)))).collect()
+            })
+            .map_err(failed("reading observers"))?;
         for day in segments(&self.path, &self.connection)? {
             let mut statement = self
                 .connection
@@ -302,7 +311,7 @@ impl LogReader {
                 statement.query([signed(behind)]).map_err(failed("reading a segment"))?;
             while let Some(row) = rows.next().map_err(failed("reading a record"))? {
                 let (record, signed) =
-                    record(row).map_err(failed("reading a record"))?.ok_or_else(|| {
+                    record(row, &keys).map_err(failed("reading a record"))?.ok_or_else(|| {
                         let position = row.get::<_, i64>(0).unwrap_or(0).cast_unsigned();
                         StoreError::Damaged { path: self.path.clone(), position }
                     })?;
@@ -313,7 +322,10 @@ impl LogReader {
     }
 }
 
-fn record(row: &rusqlite::Row<'_>) -> Result<Option<(Record, SignedReport)>, rusqlite::Error> {
+fn record(
+    row: &rusqlite::Row<'_>,
+    keys: &BTreeMap<u32, PublicKey>,
+) -> Result<Option<(Record, SignedReport)>, rusqlite::Error> {
     let number = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
     let country: String = row.get(3)?;
     let signature: [u8; 64] = row.get(6)?;
@@ -321,9 +333,10 @@ fn record(row: &rusqlite::Row<'_>) -> Result<Option<(Record, SignedReport)>, rus
         let country: Country = country.parse().ok()?;
         let body = Bytes::new(row.get(7).ok()?).ok()?;
         let report: Report = wire::decode(&body).ok()?;
-        Some((country, SignedReport { signature: Fixed(signature), body }, report))
+        let key = *keys.get(&row.get(2).ok()?)?;
+        Some((country, SignedReport { signature: Fixed(signature), body }, report, key))
     })();
-    let Some((country, signed, report)) = opened else { return Ok(None) };
+    let Some((country, signed, report, key)) = opened else { return Ok(None) };
     let standing = Standing {
         country,
         zone: Zones::builtin().of(country),
@@ -336,6 +349,7 @@ fn record(row: &rusqlite::Row<'_>) -> Result<Option<(Record, SignedReport)>, rus
         position: number(0)?,
         received_at: Timestamp::from_ms(number(1)?),
         observer: row.get(2)?,
+        key,
         standing,
         report,
     };

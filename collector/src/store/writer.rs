@@ -207,6 +207,7 @@ impl State {
                 position: self.position,
                 received_at: self.now,
                 observer,
+                key: append.observer,
                 standing: append.standing,
                 report: append.report,
             };

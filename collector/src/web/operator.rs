@@ -29,7 +29,7 @@ pub fn operator_router(metrics: Metrics, ready_now: Readiness) -> Router {
 }
 
 fn show_metrics(metrics: &Metrics) -> Response {
-    const TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+    const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, TYPE), (header::CACHE_CONTROL, "no-store")], metrics()).into_response()
 }
 

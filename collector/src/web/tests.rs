@@ -385,7 +385,12 @@ async fn the_operator_sees_metrics_and_readiness() {
     let router = operator_router(Arc::new(metrics), Arc::new(|| Err("the log is behind".into())));
     let (status, headers, body) = get(&router, "/metrics").await;
     assert_eq!((status, body.as_slice()), (StatusCode::OK, b"# EOF\n".as_slice()));
-    assert!(headers["content-type"].to_str().unwrap().starts_with("text/plain; version=0.0.4"));
+    assert!(
+        headers["content-type"]
+            .to_str()
+            .unwrap()
+            .starts_with("application/openmetrics-text; version=1.0.0")
+    );
     let (status, _, body) = get(&router, "/readyz").await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(body, b"not ready: the log is behind\n");

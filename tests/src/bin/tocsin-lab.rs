@@ -16,7 +16,7 @@ use tocsin_tests::{
 /// something, and shows what the collector makes of it.
 ///
 /// Everything stays on 127/8. Exit codes: 0 exactly the expected was confirmed within 90 s of the
-/// fault, 1 it was not, 2 wrong usage, 3 the lab itself failed.
+/// fault, 1 it was not, 2 the lab itself failed, 3 wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "tocsin-lab", version)]
 struct Args {
@@ -39,7 +39,13 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            drop(error.print());
+            return ExitCode::from(if error.use_stderr() { 3 } else { 0 });
+        }
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome = runtime.map_err(anyhow::Error::from).and_then(|r| r.block_on(run(&args)));
     match outcome {
@@ -48,7 +54,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // Nothing is left to be done when even this cannot be written.
             drop(writeln!(std::io::stderr(), "tocsin-lab: {error:#}"));
-            ExitCode::from(3)
+            ExitCode::from(2)
         }
     }
 }
