@@ -15,18 +15,15 @@ pub mod uplink;
 pub mod voice;
 
 use std::{
+    fs, io,
     net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use tocsin_proto::{
-    observation::{Failure, LogMs, Observation},
-    outcome::Outcome,
-    report::ResolverClass,
-    sign::PublicKey,
-    time::Timestamp,
-    wire,
+    outcome::Outcome, report::ResolverClass, sign::PublicKey, time::Timestamp, wire,
 };
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -35,11 +32,11 @@ use clock::Clock;
 use config::Config;
 use engine::{
     address::Allowed,
-    courtesy::{Start, wire_bytes},
-    judge::{Judge, Line},
-    outbox::{Batch, Outbox, Seen, Stamp, resolver_class},
-    planner::{self, Action, Done, Event, Planner, Request},
-    usual::Usual,
+    core::{Core, Effect, Finding},
+    courtesy::{Others, Start, wire_bytes},
+    judge::Line,
+    outbox::{Batch, Stamp, resolver_class},
+    planner::{self, Request},
 };
 use identity::{Identity, IdentityError};
 use network::Network;
@@ -53,6 +50,8 @@ use voice::{Remarks, Voice};
 pub const PROBE_CORE: u16 = 1;
 /// Operators that are reported to; the configuration refuses more.
 pub const OPERATORS_MAX: usize = 2;
+/// Seconds between reports until a collector says otherwise.
+const REPORT_INTERVAL_S: u16 = 60;
 /// How often the outbox is looked through for what is a week old.
 const EXPIRE_EVERY_MS: u64 = 3_600_000;
 /// A wall clock that is further from a collector's than this is wrong, milliseconds.
@@ -61,6 +60,18 @@ pub const CLOCK_OFFSET_MAX_MS: u64 = 30_000;
 /// Why an agent stopped, or did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// Another agent runs there.
+    #[error("another agent runs with the state directory {0}; stop it, or set another state_dir")]
+    Running(PathBuf),
+    /// The lock file cannot be made.
+    #[error("cannot lock the state directory {path}")]
+    Lock {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// No identity.
     #[error(transparent)]
     Identity(#[from] IdentityError),
@@ -162,14 +173,16 @@ pub async fn run_and_tell(
 ) -> Result<(), RunError> {
     let shutdown = shutdown.child_token();
     let identity = Arc::new(Identity::open(&config.state_dir)?);
+    let _alone = lock(&config.state_dir)?;
     let spool = Spool::open(&config.state_dir, config.outbox_bytes_max)?;
     let spool: SharedSpool = Arc::new(Mutex::new(spool));
     let prober = Arc::new(prober(&config).map_err(RunError::Probe)?);
     let clock = Clock::start();
-    let courtesy = spool
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .courtesy(clock.now(), config.day_bytes_max)?;
+    let courtesy = spool.lock().unwrap_or_else(PoisonError::into_inner).courtesy(
+        clock.now(),
+        config.day_bytes_max,
+        true,
+    )?;
     let mut tasks: JoinSet<(&'static str, Result<(), RunError>)> = JoinSet::new();
     let (moves, network) = watch::channel(Network::now(config.context.as_deref()));
     let (named, stop) = (config.context.clone(), shutdown.clone());
@@ -183,7 +196,7 @@ pub async fn run_and_tell(
             line.operator,
             Arc::clone(&identity),
             Arc::clone(&spool),
-            network.borrow().context.clone(),
+            config.context.clone(),
         ));
         let (sender, status) = watch::channel(Status::default());
         let uplink = Uplink {
@@ -199,6 +212,7 @@ pub async fn run_and_tell(
         let shutdown = shutdown.clone();
         tasks.spawn(async move { ("uplink", uplink.run(shutdown).await.map_err(RunError::from)) });
     }
+    recover(&spool, &operators, clock.now())?;
     let resolver = resolver_class(&config.resolvers);
     let setup = planner::Setup {
         catalogue: Arc::clone(&config.catalogue),
@@ -207,13 +221,10 @@ pub async fn run_and_tell(
         probes_per_minute_max: config.probes_per_minute_max,
     };
     let work = Work {
-        planner: Planner::new(setup, courtesy),
-        outbox: outbox(&spool)?,
+        core: Core::new(setup, courtesy, REPORT_INTERVAL_S),
         config,
         clock,
         prober,
-        judge: Judge::default(),
-        usual: Usual::default(),
         spool,
         operators,
         resolver,
@@ -239,25 +250,35 @@ pub async fn run_and_tell(
     ended
 }
 
-/// The outbox, with what the last run had not yet put into a report.
-fn outbox(spool: &SharedSpool) -> Result<Outbox, SpoolError> {
-    let mut outbox = Outbox::new(60);
-    let batched = spool.lock().unwrap_or_else(PoisonError::into_inner).batched()?;
-    if let Some(report) = batched.and_then(|body| wire::decode(&body).ok()) {
-        outbox.restore(&report);
+/// Holds the state directory for one agent, until it is dropped or the process ends.
+fn lock(state_dir: &Path) -> Result<fs::File, RunError> {
+    let path = state_dir.join("lock");
+    let failed = |source| RunError::Lock { path: state_dir.to_owned(), source };
+    let file = fs::File::create(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(RunError::Running(state_dir.to_owned())),
+        Err(fs::TryLockError::Error(source)) => Err(failed(source)),
     }
-    Ok(outbox)
 }
 
-/// The probing loop: planner, probes, judge, outbox.
+/// What the last run had not yet put into a report becomes a draft of the network it was seen in.
+fn recover(spool: &SharedSpool, operators: &[Operator], now: Timestamp) -> Result<(), SpoolError> {
+    let mut spool = spool.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some((place, body)) = spool.batched()? else { return Ok(()) };
+    spool.batching(None)?;
+    for operator in operators {
+        spool.draft(&operator.operator, &place, &body, false, now)?;
+    }
+    Ok(())
+}
+
+/// The probing loop: what the core wants done, and what came of it.
 struct Work {
     config: Config,
     clock: Clock,
     prober: Arc<Prober>,
-    planner: Planner,
-    outbox: Outbox,
-    judge: Judge,
-    usual: Usual,
+    core: Core,
     spool: SharedSpool,
     operators: Vec<Operator>,
     resolver: ResolverClass,
@@ -281,25 +302,26 @@ impl Work {
         let mut expire_at = self.clock.now();
         loop {
             let now = self.clock.now();
-            if now >= expire_at {
+            // Only by a clock that a collector has confirmed: a wrong one would throw away much.
+            let offset = self.operators.iter().find_map(|operator| operator.voice.offset_ms());
+            if let Some(offset) = offset.filter(|_| now >= expire_at) {
                 expire_at = now.plus_ms(EXPIRE_EVERY_MS);
-                self.spool().expire(now)?;
+                let ms = now.as_ms().saturating_add_signed(offset);
+                self.spool().expire(Timestamp::from_ms(ms))?;
             }
             if self.network.has_changed().unwrap_or(false) {
                 self.follow_network(now)?;
             }
             self.follow_schedules(now, &mut probes)?;
-            let others = self.spool().starts_of_others()?;
-            for start in others {
-                let actions = self.planner.step(now, Event::Other(start));
-                self.start(actions, &mut probes)?;
+            let others = self.spool().others()?;
+            if others != Others::default() {
+                let effects = self.core.others(now, &others);
+                self.spool().spent(self.core.courtesy().fill(now), None)?;
+                self.carry_out(now, effects, &mut probes)?;
             }
-            let actions = self.planner.step(now, Event::Tick);
-            self.start(actions, &mut probes)?;
-            let batches = self.outbox.due(now);
-            self.store(now, &batches)?;
-            let planned = self.planner.next_deadline(now).min(now.plus_ms(1_000));
-            let next = self.outbox.next_deadline().map_or(planned, |at| at.min(planned));
+            let effects = self.core.tick(now);
+            self.carry_out(now, effects, &mut probes)?;
+            let next = self.core.next_deadline(now).min(now.plus_ms(1_000));
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = tokio::time::sleep_until(self.clock.instant(next).into()) => {}
@@ -315,7 +337,7 @@ impl Work {
         // What is under way is ours to abandon; what was seen is kept.
         probes.shutdown().await;
         let now = self.clock.now();
-        let batches = self.outbox.flush();
+        let batches = self.core.flush();
         self.store(now, &batches)
     }
 
@@ -332,9 +354,9 @@ impl Work {
         if !moved {
             return Ok(());
         }
-        let batches = self.outbox.flush();
+        let batches = self.core.flush();
         self.store(now, &batches)?;
-        self.judge = Judge::default();
+        self.core.moved();
         self.moves += 1;
         for operator in &self.operators {
             operator.voice.moved(context.clone());
@@ -361,23 +383,38 @@ impl Work {
         }
         let of = |op: &mut Operator| op.status.borrow_and_update().schedule;
         let schedules: Vec<_> = self.operators.iter_mut().filter_map(of).collect();
-        if let Some(least) = schedules.iter().map(|s| s.probes_per_minute).min() {
-            let actions = self.planner.step(now, Event::ProbesPerMinute(least));
-            self.start(actions, probes)?;
+        let least = schedules.iter().map(|schedule| schedule.probes_per_minute).min();
+        let shortest = schedules.iter().map(|schedule| schedule.report_interval_s).min();
+        let Some((least, shortest)) = least.zip(shortest) else { return Ok(()) };
+        let effects = self.core.schedule(now, least, shortest);
+        self.carry_out(now, effects, probes)
+    }
+
+    fn carry_out(
+        &self,
+        now: Timestamp,
+        effects: Vec<Effect>,
+        probes: &mut JoinSet<Option<Probed>>,
+    ) -> Result<(), RunError> {
+        let mut requests = Vec::new();
+        let mut batches = Vec::new();
+        for effect in effects {
+            match effect {
+                Effect::Say(batch) => batches.push(batch),
+                Effect::Probe(request) => requests.push(request),
+            }
         }
-        if let Some(shortest) = schedules.iter().map(|s| s.report_interval_s).min() {
-            self.outbox.interval(shortest);
-        }
-        Ok(())
+        self.store(now, &batches)?;
+        self.start(requests, probes)
     }
 
     /// Each start is on disk before it is made: a restart does not make a target pay twice.
     fn start(
         &self,
-        actions: Vec<Action>,
+        requests: Vec<Request>,
         probes: &mut JoinSet<Option<Probed>>,
     ) -> Result<(), RunError> {
-        for Action::Probe(request) in actions {
+        for request in requests {
             let Some(target) = self.config.catalogue.target(request.target).cloned() else {
                 continue;
             };
@@ -403,44 +440,19 @@ impl Work {
         if *moves != self.moves {
             return Ok(());
         }
-        let mut outcome = result.outcome;
-        let ms = u64::try_from(result.total.as_millis()).unwrap_or(u64::MAX);
-        if outcome == Outcome::Ok && self.usual.is_slow(request.target, request.family, ms) {
-            outcome = Outcome::Slow;
-        }
+        let (outcome, effects) = self.core.found(now, *at, *request, &finding(result));
         (self.tell)(Told::Probed { at: *at, request: *request, outcome, took: result.total });
-        let seen = seen(*at, *request, outcome, result);
-        let observation = observation(&seen);
-        self.judge.record(request.target, request.family, result.outcome, result.dns);
-        let batches = self.outbox.push(now, seen);
-        self.store(now, &batches)?;
-        self.keep_waiting()?;
-        let actions = self.planner.step(
-            now,
-            Event::Done(Done {
-                request: *request,
-                failed: !result.outcome.is_answer(),
-                implication: observation.implication(),
-                bytes: wire_bytes(
-                    result.bytes_in + result.bytes_out,
-                    result.http_version == Some("http/1.1"),
-                ),
-                retry_after_s: result.retry_after_s,
-                no_address: result.outcome == Outcome::DnsNodata,
-                body_comes: result.http_version.map(|version| version == "http/1.1"),
-            }),
-        );
-        let courtesy = self.planner.courtesy();
+        self.carry_out(now, effects, probes)?;
+        self.keep_waiting(now)?;
+        let courtesy = self.core.courtesy();
         let quiet = result.retry_after_s.and_then(|_| courtesy.quiet(request.target));
-        self.spool().spent(courtesy.fill(now), quiet)?;
-        self.start(actions, probes)
+        Ok(self.spool().spent(courtesy.fill(now), quiet)?)
     }
 
     /// What waits for its report is kept too: `tocsin show` shows it, and a crash does not lose it.
-    fn keep_waiting(&self) -> Result<(), RunError> {
-        let body = self.outbox.waiting().map(|batch| {
-            let line = Line { thinned: false, ..Line::default() };
-            let health = self.judge.health(&self.config.catalogue, line);
+    fn keep_waiting(&self, now: Timestamp) -> Result<(), RunError> {
+        let body = self.core.waiting().map(|batch| {
+            let health = self.core.health(now, self.line());
             let (probe_core, resolver) = (PROBE_CORE, self.resolver);
             wire::encode(&batch.report(Stamp {
                 seq: 0,
@@ -450,7 +462,10 @@ impl Work {
                 resolver,
             }))
         });
-        Ok(self.spool().batching(body.as_deref())?)
+        // Any operator's voice knows where we are; without one nothing is kept.
+        let place = self.operators.first().map(|operator| operator.voice.here());
+        let waiting = place.as_deref().zip(body.as_deref());
+        Ok(self.spool().batching(waiting)?)
     }
 
     /// Says each batch to each operator.
@@ -460,7 +475,7 @@ impl Work {
         }
         // Forgotten before it is signed: after a crash in between, nothing is said twice.
         self.spool().batching(None)?;
-        let health = self.judge.health(&self.config.catalogue, self.line(now));
+        let health = self.core.health(now, self.line());
         let remarks = Remarks { health, resolver: self.resolver };
         for operator in &self.operators {
             for batch in batches {
@@ -471,43 +486,32 @@ impl Work {
     }
 
     /// What is known of the own line besides the probes.
-    fn line(&self, now: Timestamp) -> Line {
+    fn line(&self) -> Line {
         let statuses: Vec<Status> = self.operators.iter().map(|op| *op.status.borrow()).collect();
         // Our wall clock is off when every collector says so.
         let offsets = statuses.iter().filter_map(|status| status.offset_ms);
         let nearest = offsets.map(i64::unsigned_abs).min();
         Line {
-            thinned: self.planner.thinned(now),
             route: self.network.borrow().route,
             clock: nearest.map(|ms| ms <= CLOCK_OFFSET_MAX_MS),
             udp: statuses.iter().any(|status| status.connected.is_some()).then_some(true),
+            ..Line::default()
         }
     }
 }
 
-fn log_ms(duration: Duration) -> LogMs {
-    LogMs::from_ms(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
-}
-
-fn seen(at: Timestamp, request: Request, outcome: Outcome, result: &ProbeResult) -> Seen {
-    let failure = (outcome != Outcome::Ok).then(|| Failure {
+fn finding(result: &ProbeResult) -> Finding {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let body_comes = result.http_version.map(|version| version == "http/1.1");
+    Finding {
+        outcome: result.outcome,
         rule: result.rule,
         dns: result.dns,
         status: result.status,
-        phases: result.phases.map(|phase| phase.map_or(LogMs(0), log_ms)),
-    });
-    Seen {
-        at,
-        target: request.target,
-        family: request.family,
-        cause: request.purpose.cause(),
-        outcome,
-        latency: log_ms(result.total),
-        failure,
+        phases_ms: result.phases.map(|phase| phase.map_or(0, ms)),
+        total_ms: ms(result.total),
+        bytes: wire_bytes(result.bytes_in + result.bytes_out, body_comes == Some(true)),
+        retry_after_s: result.retry_after_s,
+        body_comes,
     }
-}
-
-fn observation(seen: &Seen) -> Observation {
-    let Seen { target, family, cause, outcome, latency, failure, .. } = *seen;
-    Observation { target, after_ds: 0, family, cause, outcome, latency, failure }
 }

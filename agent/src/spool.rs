@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use tocsin_proto::{
     bounded::{Bytes, Fixed},
     delegation::KeyRole,
@@ -25,7 +25,7 @@ use tocsin_proto::{
     time::Timestamp,
 };
 
-use crate::engine::courtesy::{Courtesy, Fill, Quiet, Start};
+use crate::engine::courtesy::{Courtesy, Fill, Others, Quiet, Start};
 
 /// Name of the database in the state directory.
 pub const OUTBOX_FILE: &str = "outbox.db";
@@ -87,8 +87,8 @@ pub struct Unsent {
 pub struct Draft {
     /// Its number here.
     pub id: i64,
-    /// The network it was made in; `None` when that was not known.
-    pub context: Option<String>,
+    /// The network it was made in, as [`crate::voice`] names it.
+    pub context: String,
     /// The report with number 0, in the agent's own time.
     pub body: Vec<u8>,
     /// Whether it holds a failure.
@@ -142,7 +142,7 @@ const SCHEMA: &str = "
     ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS lost (why TEXT PRIMARY KEY, reports INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS drafts (
-        id INTEGER PRIMARY KEY, operator BLOB NOT NULL, context TEXT, body BLOB NOT NULL,
+        id INTEGER PRIMARY KEY, operator BLOB NOT NULL, context TEXT NOT NULL, body BLOB NOT NULL,
         has_failure INTEGER NOT NULL, created INTEGER NOT NULL
     );
     CREATE TABLE IF NOT EXISTS sent (
@@ -155,7 +155,10 @@ const SCHEMA: &str = "
     );
     CREATE TABLE IF NOT EXISTS quiets (target INTEGER PRIMARY KEY, until INTEGER NOT NULL);
     CREATE TABLE IF NOT EXISTS fill (one INTEGER PRIMARY KEY, bytes INTEGER NOT NULL, at INTEGER NOT NULL);
-    CREATE TABLE IF NOT EXISTS batching (one INTEGER PRIMARY KEY, body BLOB NOT NULL);
+    CREATE TABLE IF NOT EXISTS spends (id INTEGER PRIMARY KEY AUTOINCREMENT, bytes INTEGER NOT NULL);
+    CREATE TABLE IF NOT EXISTS batching (
+        one INTEGER PRIMARY KEY, context TEXT NOT NULL, body BLOB NOT NULL
+    );
 ";
 
 const fn cause_code(cause: Cause) -> i64 {
@@ -233,6 +236,29 @@ impl Spool {
         open().map_err(|source| SpoolError::Damaged { path: path.clone(), source })
     }
 
+    /// A spool in memory that knows the delegation serials of this one, and nothing else.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn scratch(&self) -> Result<Self, SpoolError> {
+        let copied = || -> rusqlite::Result<Connection> {
+            let db = Connection::open_in_memory()?;
+            db.execute_batch(SCHEMA)?;
+            let mut serials = self.db.prepare("SELECT operator, role, serial FROM serials")?;
+            let mut rows = serials.query([])?;
+            while let Some(row) = rows.next()? {
+                let (operator, role, serial): (Vec<u8>, i64, i64) =
+                    (row.get(0)?, row.get(1)?, row.get(2)?);
+                let sql = "INSERT INTO serials VALUES (?1, ?2, ?3)";
+                db.execute(sql, params![operator, role, serial])?;
+            }
+            Ok(db)
+        };
+        let db = copied().map_err(SpoolError::Access)?;
+        let bytes_max = self.bytes_max;
+        Ok(Self { db, bytes: 0, bytes_max, starts_read: (0, 0), starts_own: Vec::new() })
+    }
+
     /// Opens it to read only, for a look from beside a running agent.
     ///
     /// # Errors
@@ -283,7 +309,8 @@ impl Spool {
     ) -> Result<u64, SpoolError> {
         let key = observer.as_bytes().as_slice();
         let stored = || -> rusqlite::Result<(u64, u64)> {
-            let tx = self.db.unchecked_transaction()?;
+            // Immediate: one that begins by reading may find that it cannot write any more.
+            let tx = Transaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;
             if let Some(id) = draft {
                 tx.prepare_cached("DELETE FROM drafts WHERE id = ?1")?.execute([id])?;
             }
@@ -324,7 +351,7 @@ impl Spool {
     pub fn draft(
         &mut self,
         operator: &PublicKey,
-        context: Option<&str>,
+        context: &str,
         body: &[u8],
         has_failure: bool,
         created: Timestamp,
@@ -375,13 +402,14 @@ impl Spool {
         read().map_err(SpoolError::Access)
     }
 
-    /// Drops a draft that no report can be made of.
+    /// Drops a draft that no report can be made of, since it is damaged or of a network that
+    /// nothing tells any more.
     ///
     /// # Errors
     /// When the database fails.
     pub fn drop_draft(&mut self, id: i64) -> Result<(), SpoolError> {
         let dropped = self.db.execute("DELETE FROM drafts WHERE id = ?1", [id]);
-        dropped.and_then(|_| self.count("damaged", 1)).map_err(SpoolError::Access)
+        dropped.and_then(|_| self.count("unplaced", 1)).map_err(SpoolError::Access)
     }
 
     /// Keeps what waits for its report, so that a look from outside sees it and a crash loses none
@@ -389,12 +417,12 @@ impl Spool {
     ///
     /// # Errors
     /// When the database fails.
-    pub fn batching(&self, body: Option<&[u8]>) -> Result<(), SpoolError> {
+    pub fn batching(&self, waiting: Option<(&str, &[u8])>) -> Result<(), SpoolError> {
         let kept = || -> rusqlite::Result<()> {
-            match body {
-                Some(body) => {
-                    let sql = "INSERT OR REPLACE INTO batching VALUES (1, ?1)";
-                    self.db.prepare_cached(sql)?.execute([body])?
+            match waiting {
+                Some((context, body)) => {
+                    let sql = "INSERT OR REPLACE INTO batching VALUES (1, ?1, ?2)";
+                    self.db.prepare_cached(sql)?.execute(params![context, body])?
                 }
                 None => self.db.prepare_cached("DELETE FROM batching")?.execute([])?,
             };
@@ -403,13 +431,14 @@ impl Spool {
         kept().map_err(SpoolError::Access)
     }
 
-    /// What waits for its report.
+    /// What waits for its report, and the network it was seen in.
     ///
     /// # Errors
     /// When the database fails.
-    pub fn batched(&self) -> Result<Option<Vec<u8>>, SpoolError> {
-        let sql = "SELECT body FROM batching";
-        self.db.query_row(sql, [], |row| row.get(0)).optional().map_err(SpoolError::Access)
+    pub fn batched(&self) -> Result<Option<(String, Vec<u8>)>, SpoolError> {
+        let sql = "SELECT context, body FROM batching";
+        let row = self.db.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)));
+        row.optional().map_err(SpoolError::Access)
     }
 
     /// Keeps that a probe was started.
@@ -434,7 +463,8 @@ impl Spool {
         kept().map_err(SpoolError::Access)
     }
 
-    /// Keeps what a probe cost, and that its target asked to be left alone.
+    /// Keeps how full the budget is, and that a target asked to be left alone: the running agent's
+    /// word.
     ///
     /// # Errors
     /// When the database fails.
@@ -453,42 +483,69 @@ impl Spool {
         kept().map_err(SpoolError::Access)
     }
 
-    /// What was probed lately, by this and by other processes.
+    /// Keeps what a probe beside the running agent cost, and that its target asked to be left alone.
     ///
     /// # Errors
     /// When the database fails.
-    pub fn courtesy(&mut self, now: Timestamp, day_bytes_max: u64) -> Result<Courtesy, SpoolError> {
-        let mut courtesy = Courtesy::new(day_bytes_max);
-        let starts = self.starts_of_others()?;
-        let read = || -> rusqlite::Result<(Vec<Quiet>, Option<Fill>)> {
-            let mut statement = self.db.prepare("SELECT target, until FROM quiets")?;
-            let quiets = statement.query_map([], |row| {
-                let until = Timestamp::from_ms(of_db(row.get(1)?));
-                Ok(Quiet { target: TargetIndex(row.get(0)?), until })
-            })?;
-            let fill = self.db.query_row("SELECT bytes, at FROM fill", [], |row| {
-                let at = Timestamp::from_ms(of_db(row.get(1)?));
-                Ok(Fill { bytes: of_db(row.get(0)?), at })
-            });
-            Ok((quiets.collect::<Result<_, _>>()?, fill.optional()?))
+    pub fn spent_beside(&self, bytes: u64, quiet: Option<Quiet>) -> Result<(), SpoolError> {
+        let kept = || -> rusqlite::Result<()> {
+            let tx = Transaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;
+            tx.execute("INSERT INTO spends (bytes) VALUES (?1)", [to_db(bytes)])?;
+            if let Some(Quiet { target, until }) = quiet {
+                let sql = "INSERT OR REPLACE INTO quiets VALUES (?1, ?2)";
+                tx.execute(sql, params![target.0, to_db(until.as_ms())])?;
+            }
+            tx.commit()
         };
-        let (quiets, fill) = read().map_err(SpoolError::Access)?;
-        courtesy.restore(now, starts, quiets, fill);
+        kept().map_err(SpoolError::Access)
+    }
+
+    /// What was probed lately, by this and by other processes. The running agent takes over what
+    /// was spent beside it; a passing process only looks.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn courtesy(
+        &mut self,
+        now: Timestamp,
+        day_bytes_max: u64,
+        take_over: bool,
+    ) -> Result<Courtesy, SpoolError> {
+        let mut courtesy = Courtesy::new(day_bytes_max);
+        let Others { starts, quiets, bytes } = self.read_others(take_over)?;
+        let fill = self.db.query_row("SELECT bytes, at FROM fill", [], |row| {
+            let at = Timestamp::from_ms(of_db(row.get(1)?));
+            Ok(Fill { bytes: of_db(row.get(0)?), at })
+        });
+        let beside = "SELECT coalesce(sum(bytes), 0) FROM spends";
+        let beside = self.db.query_row(beside, [], |row| row.get(0)).map_err(SpoolError::Access)?;
+        courtesy.restore(now, starts, quiets, fill.optional().map_err(SpoolError::Access)?);
+        courtesy.spent(now, bytes + of_db(beside));
+        if take_over {
+            self.spent(courtesy.fill(now), None)?;
+        }
         Ok(courtesy)
     }
 
-    /// Starts that were kept since the last look, by others than this process.
+    /// What others than this process have done since the last look. The bytes are handed over: the
+    /// caller adds them to its own, and keeps the sum with [`Spool::spent`].
     ///
     /// # Errors
     /// When the database fails.
-    pub fn starts_of_others(&mut self) -> Result<Vec<Start>, SpoolError> {
-        let mut read = || -> rusqlite::Result<Vec<Start>> {
+    pub fn others(&mut self) -> Result<Others, SpoolError> {
+        self.read_others(true)
+    }
+
+    fn read_others(&mut self, take: bool) -> Result<Others, SpoolError> {
+        let mut read = || -> rusqlite::Result<Others> {
             // Changes only when another connection has written.
             let change: i64 = self.db.query_row("PRAGMA data_version", [], |row| row.get(0))?;
+            let mut others = Others::default();
             if change == self.starts_read.1 {
-                return Ok(Vec::new());
+                return Ok(others);
             }
-            let mut statement = self.db.prepare_cached(
+            let tx = Transaction::new_unchecked(&self.db, TransactionBehavior::Immediate)?;
+            let mut statement = tx.prepare_cached(
                 "SELECT id, at, target, cause FROM starts WHERE id > ?1 ORDER BY id",
             )?;
             let rows = statement.query_map([self.starts_read.0], |row| {
@@ -496,17 +553,31 @@ impl Spool {
                 let (target, cause) = (TargetIndex(row.get(2)?), cause_of(row.get(3)?));
                 Ok((row.get(0)?, Start { at, target, cause }))
             })?;
-            let mut starts = Vec::new();
             for row in rows {
                 let (id, start) = row?;
                 self.starts_read.0 = id;
                 if !self.starts_own.contains(&id) {
-                    starts.push(start);
+                    others.starts.push(start);
                 }
             }
+            drop(statement);
+            if take {
+                let mut statement = tx.prepare_cached("DELETE FROM spends RETURNING bytes")?;
+                for bytes in statement.query_map([], |row| row.get(0))? {
+                    others.bytes += of_db(bytes?);
+                }
+            }
+            let mut statement = tx.prepare_cached("SELECT target, until FROM quiets")?;
+            let quiets = statement.query_map([], |row| {
+                let until = Timestamp::from_ms(of_db(row.get(1)?));
+                Ok(Quiet { target: TargetIndex(row.get(0)?), until })
+            })?;
+            others.quiets = quiets.collect::<Result<_, _>>()?;
+            drop(statement);
+            tx.commit()?;
             self.starts_own.clear();
             self.starts_read.1 = change;
-            Ok(starts)
+            Ok(others)
         };
         read().map_err(SpoolError::Access)
     }
@@ -529,6 +600,16 @@ impl Spool {
             self.count("no_room", 1)?;
         }
         Ok(())
+    }
+
+    /// After a failure nothing of a transaction stands, nor is it left open.
+    fn rolled_back<T>(&self, done: rusqlite::Result<T>) -> Result<T, SpoolError> {
+        done.map_err(|error| {
+            if !self.db.is_autocommit() && self.db.execute_batch("ROLLBACK").is_err() {
+                tracing::debug!("the transaction was rolled back already");
+            }
+            SpoolError::Access(error)
+        })
     }
 
     fn count(&self, why: &str, reports: u64) -> rusqlite::Result<()> {
@@ -561,6 +642,7 @@ impl Spool {
     pub fn expire(&mut self, now: Timestamp) -> Result<u64, SpoolError> {
         let before = to_db(now.minus_ms(AGE_MAX_MS).as_ms());
         let mut expire = || -> rusqlite::Result<u64> {
+            self.db.execute_batch("BEGIN IMMEDIATE")?;
             let sql = "DELETE FROM reports WHERE created < ?1 RETURNING length(body)";
             let dropped = self.delete(sql, [before])?;
             let drafts = self.db.execute("DELETE FROM drafts WHERE created < ?1", [before])?;
@@ -569,9 +651,11 @@ impl Spool {
             let unbound = to_db(now.minus_ms(STARTS_KEPT_MS).as_ms());
             self.db.execute("DELETE FROM starts WHERE at < ?1", [unbound])?;
             self.db.execute("DELETE FROM quiets WHERE until < ?1", [to_db(now.as_ms())])?;
+            self.db.execute_batch("COMMIT")?;
             Ok(dropped)
         };
-        expire().map_err(SpoolError::Access)
+        let done = expire();
+        self.rolled_back(done)
     }
 
     /// Reports of an observer behind a number, in order.
@@ -663,6 +747,7 @@ impl Spool {
     ) -> Result<(), SpoolError> {
         let key = observer.as_bytes().as_slice();
         let mut acked = || -> rusqlite::Result<()> {
+            self.db.execute_batch("BEGIN IMMEDIATE")?;
             self.db
                 .prepare_cached(
                     "INSERT OR REPLACE INTO sent SELECT observer, seq, body, signature, created
@@ -690,9 +775,10 @@ impl Spool {
                      DO UPDATE SET next_seq = ?2 + 1 WHERE next_seq <= ?2",
                 )?
                 .execute(params![key, to_db(committed_seq.min(u64::from(u32::MAX) << 16))])?;
-            Ok(())
+            self.db.execute_batch("COMMIT")
         };
-        acked().map_err(SpoolError::Access)
+        let done = acked();
+        self.rolled_back(done)
     }
 
     /// The highest delegation serial seen of an operator; 0 when none was.
@@ -890,7 +976,7 @@ mod tests {
         let mut spool = Spool::open(dir.path(), 1 << 20).unwrap();
         let operator = observer(9);
         for n in 0..3u8 {
-            spool.draft(&operator, Some("here"), &[n], n == 1, NOW).unwrap();
+            spool.draft(&operator, "here", &[n], n == 1, NOW).unwrap();
         }
         assert!(spool.drafts(&observer(8), 9).unwrap().is_empty());
         let drafts = spool.drafts(&operator, 2).unwrap();
@@ -921,24 +1007,30 @@ mod tests {
     fn two_processes_know_of_each_others_probes() {
         let dir = tempfile::tempdir().unwrap();
         let mut daemon = Spool::open(dir.path(), 1 << 20).unwrap();
-        assert!(daemon.starts_of_others().unwrap().is_empty());
+        assert!(daemon.others().unwrap().starts.is_empty());
         let start = |at_s: u64, target| Start {
             at: NOW.plus_ms(at_s * 1000),
             target: TargetIndex(target),
             cause: Cause::Scheduled,
         };
         daemon.started(start(0, 1)).unwrap();
-        assert!(daemon.starts_of_others().unwrap().is_empty(), "its own are known to it");
+        assert!(daemon.others().unwrap().starts.is_empty(), "its own are known to it");
         let mut verb = Spool::open(dir.path(), 1 << 20).unwrap();
-        let courtesy = verb.courtesy(NOW.plus_ms(1_000), 1 << 20).unwrap();
+        let courtesy = verb.courtesy(NOW.plus_ms(1_000), 1 << 20, false).unwrap();
         assert!(courtesy.may(NOW.plus_ms(1_000), TargetIndex(1), Cause::Scheduled).is_err());
         verb.started(start(1, 2)).unwrap();
         daemon.started(start(2, 3)).unwrap();
-        let others = daemon.starts_of_others().unwrap();
+        let others = daemon.others().unwrap().starts;
         assert_eq!(others, [start(1, 2)]);
-        assert!(daemon.starts_of_others().unwrap().is_empty());
+        assert!(daemon.others().unwrap().starts.is_empty());
+        let quiet = Quiet { target: TargetIndex(2), until: NOW.plus_ms(90_000) };
+        verb.spent_beside(700, Some(quiet)).unwrap();
+        verb.spent_beside(300, None).unwrap();
+        let others = daemon.others().unwrap();
+        assert_eq!((others.bytes, others.quiets), (1_000, vec![quiet]));
+        assert_eq!(daemon.others().unwrap(), Others::default(), "handed over once");
         daemon.expire(NOW.plus_ms(2 * STARTS_KEPT_MS)).unwrap();
-        assert!(verb.starts_of_others().unwrap().is_empty());
+        assert!(verb.others().unwrap().starts.is_empty());
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Who this agent is to one operator, and what it has to say to it.
 //!
 //! The observer key depends on the network that something was seen in, and a report's times are
-//! the collector's. Until the first Greeting of a run has told that time, and, where no gateway
-//! names the network, which network this is, reports are kept as drafts; the Greeting turns them
-//! into signed reports. Numbers are given in the same transaction, so they never repeat.
+//! the collector's. Until the first session of a run is ready reports are kept as drafts: before
+//! it nobody has told the time, nor which number is the next, nor, where no gateway names it,
+//! which network this is. A draft says where it was made: in a network that has a name, or on a
+//! *visit*, which is a run of the program between two moves. Only the session that is made on the
+//! same visit can name that network; when the visit is over without one, its drafts are dropped.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,6 +21,7 @@ use crate::{
     PROBE_CORE,
     engine::outbox::{Batch, Stamp},
     identity::Identity,
+    network::Network,
     spool::{Spool, SpoolError},
     uplink::SharedSpool,
 };
@@ -39,9 +42,12 @@ pub struct Remarks {
 struct Known {
     /// The network; `None` when only a collector can tell.
     context: Option<String>,
-    key: Option<Arc<SecretKey>>,
+    /// The network that the last session on this visit named.
+    asn: Option<u32>,
     /// The collector's clock minus ours, milliseconds.
     offset_ms: Option<i64>,
+    /// With which key reports are signed; `None` until a session is ready.
+    key: Option<Arc<SecretKey>>,
 }
 
 /// This agent, as one operator hears it.
@@ -50,6 +56,9 @@ pub struct Voice {
     operator: PublicKey,
     identity: Arc<Identity>,
     spool: SharedSpool,
+    named: Option<String>,
+    /// Tells this run of the program from others.
+    run: u64,
     known: Mutex<Known>,
     wake: Notify,
     moves: watch::Sender<u64>,
@@ -59,25 +68,30 @@ fn context_of(asn: u32) -> String {
     format!("asn {asn}")
 }
 
+/// First character of a draft's place that is a visit, and no network's name.
+const VISIT: char = '?';
+
 impl Voice {
-    /// To an operator, from the network of this context.
+    /// To an operator. `named` is the network's name by the user's word; else it is looked for.
     #[must_use]
     pub fn new(
         operator: PublicKey,
         identity: Arc<Identity>,
         spool: SharedSpool,
-        context: Option<String>,
+        named: Option<String>,
     ) -> Self {
-        let voice = Self {
+        let context = Network::now(named.as_deref()).context;
+        Self {
             operator,
             identity,
             spool,
-            known: Mutex::default(),
+            named,
+            // Only that two runs are told apart depends on it.
+            run: getrandom::u64().unwrap_or(0),
+            known: Mutex::new(Known { context, ..Known::default() }),
             wake: Notify::new(),
             moves: watch::channel(0).0,
-        };
-        voice.moved(context);
-        voice
+        }
     }
 
     /// The outbox. Every call on it is one transaction: a panic between two leaves it whole.
@@ -90,12 +104,12 @@ impl Voice {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The machine is in another network. What was said before is signed and kept already; what
+    /// The machine is in another network. What was said before is signed or drafted already; what
     /// is said from now on is another observer's.
     pub fn moved(&self, context: Option<String>) {
-        let key = context.as_deref().map(|context| self.key_in(context));
         let mut known = self.known();
-        known.key = key;
+        known.key = None;
+        known.asn = None;
         known.context = context;
         drop(known);
         self.moves.send_modify(|moves| *moves += 1);
@@ -107,6 +121,20 @@ impl Voice {
         if known.context.is_none() {
             known.key = None;
         }
+    }
+
+    /// Where something is seen now, as drafts tell it.
+    fn place(&self, known: &Known) -> String {
+        known.context.clone().unwrap_or_else(|| {
+            let (run, moves) = (self.run, *self.moves.borrow());
+            format!("{VISIT}{run:x} {moves} {}", known.asn.map_or(String::new(), |n| n.to_string()))
+        })
+    }
+
+    /// As [`Voice::place`], for what waits for its report.
+    #[must_use]
+    pub fn here(&self) -> String {
+        self.place(&self.known())
     }
 
     /// The network, where something else than a collector names it.
@@ -131,38 +159,71 @@ impl Voice {
         Arc::new(self.identity.observer_key(&self.operator, context))
     }
 
-    /// The collector has said what time it is and, where nothing else tells, in which network we
-    /// are. Drafts become reports; the key to prove is given.
+    /// The collector has said in which network it sees us. The key to prove is given.
+    #[must_use]
+    pub fn greeted(&self, asn: u32) -> Arc<SecretKey> {
+        let mut known = self.known();
+        if known.context.is_none() {
+            // The gateway may have answered since the last look: speaking through it makes it.
+            known.context = Network::now(self.named.as_deref()).context;
+        }
+        let context = known.context.clone().unwrap_or_else(|| context_of(asn));
+        self.key_in(&context)
+    }
+
+    /// The session is ready: the time is known, and the spool knows which numbers are taken.
+    /// Drafts become reports; from here on reports are signed as they are made.
     ///
     /// # Errors
     /// When the outbox fails.
-    pub fn greeted(&self, offset_ms: i64, asn: u32) -> Result<Arc<SecretKey>, SpoolError> {
+    pub fn ready(&self, key: &Arc<SecretKey>, offset_ms: i64, asn: u32) -> Result<(), SpoolError> {
         let mut known = self.known();
-        known.offset_ms = Some(offset_ms);
-        let context = known.context.clone().unwrap_or_else(|| context_of(asn));
-        let here = match &known.key {
-            Some(key) if known.context.is_some() => Arc::clone(key),
-            _ => self.key_in(&context),
+        // A visit's drafts are of this network if nothing says that they are of another.
+        let visits = match known.context {
+            Some(_) => Vec::new(),
+            None => {
+                let first = self.place(&Known { asn: None, ..Known::default() });
+                vec![first, self.place(&Known { asn: Some(asn), ..Known::default() })]
+            }
         };
-        known.key = Some(Arc::clone(&here));
+        let visit_now = format!("{VISIT}{:x} {} ", self.run, *self.moves.borrow());
+        let context = known.context.clone().unwrap_or_else(|| context_of(asn));
         loop {
             let drafts = self.spool().drafts(&self.operator, DRAFTS_AT_ONCE)?;
             if drafts.is_empty() {
-                return Ok(here);
+                break;
             }
             for draft in drafts {
-                let Ok(report) = wire::decode::<Report>(&draft.body) else {
-                    self.spool().drop_draft(draft.id)?;
-                    continue;
+                let there = &draft.context;
+                let key = match there.starts_with(VISIT) {
+                    false if *there == context => Some(Arc::clone(key)),
+                    false => Some(self.key_in(there)),
+                    // Drafted before the gateway was seen, on this visit.
+                    true if known.context.is_some() && there.starts_with(&visit_now) => {
+                        Some(Arc::clone(key))
+                    }
+                    true => visits.contains(there).then(|| Arc::clone(key)),
                 };
-                let key = match &draft.context {
-                    Some(there) if *there != context => self.key_in(there),
-                    _ => Arc::clone(&here),
-                };
-                let sign = |seq| shifted(report, seq, offset_ms).sign(&key);
-                self.spool().sign_draft(&draft, &key.public(), sign)?;
+                let report = wire::decode::<Report>(&draft.body).ok();
+                match key.zip(report) {
+                    Some((key, report)) => {
+                        let sign = |seq| shifted(report, seq, offset_ms).sign(&key);
+                        self.spool().sign_draft(&draft, &key.public(), sign)?;
+                    }
+                    None => self.spool().drop_draft(draft.id)?,
+                }
             }
         }
+        known.asn = Some(asn);
+        known.offset_ms = Some(offset_ms);
+        known.key = Some(Arc::clone(key));
+        Ok(())
+    }
+
+    /// The collector's clock minus ours, milliseconds; `None` before the first session.
+    #[must_use]
+    pub fn offset_ms(&self) -> Option<i64> {
+        self.known().offset_ms
     }
 
     /// Keeps what was seen, signed if it can be.
@@ -181,8 +242,8 @@ impl Voice {
             self.spool().push(&key.public(), now, failure, sign)?;
         } else {
             let body = wire::encode(&stamp(0, 0));
-            let context = known.context.as_deref();
-            self.spool().draft(&self.operator, context, &body, failure, now)?;
+            let place = self.place(&known);
+            self.spool().draft(&self.operator, &place, &body, failure, now)?;
         }
         self.wake.notify_one();
         Ok(())
@@ -231,13 +292,14 @@ mod tests {
         _dir: tempfile::TempDir,
     }
 
+    /// An agent in a network of this name, or in one that only a collector can name.
     fn agent(context: Option<&str>) -> Agent {
         let dir = tempfile::tempdir().unwrap();
         let identity = Arc::new(Identity::open(dir.path()).unwrap());
         let spool = Arc::new(Mutex::new(Spool::open(dir.path(), 1 << 20).unwrap()));
         let operator = SecretKey::from_seed(&[1; 32]).public();
-        let context = context.map(str::to_owned);
-        let voice = Voice::new(operator, Arc::clone(&identity), spool, context);
+        let voice = Voice::new(operator, Arc::clone(&identity), spool, None);
+        voice.moved(context.map(str::to_owned));
         Agent { voice, identity, operator, _dir: dir }
     }
 
@@ -245,6 +307,13 @@ mod tests {
         fn say(&self, at_s: u64) {
             let remarks = Remarks { health: Health::default(), resolver: ResolverClass::Unknown };
             self.voice.say(NOW, &batch(at_s), remarks).unwrap();
+        }
+
+        /// A session as the uplink makes one, in a network that is not to be seen from here.
+        fn session(&self, offset_ms: i64, asn: u32) {
+            let context = self.voice.context().unwrap_or_else(|| context_of(asn));
+            let key = self.voice.key_in(&context);
+            self.voice.ready(&key, offset_ms, asn).unwrap();
         }
 
         /// Number and base of every report signed in that network, each verified.
@@ -255,35 +324,44 @@ mod tests {
             let open = |unsent: &crate::spool::Unsent| unsent.report.open(&verifier).unwrap();
             unsent.iter().map(open).map(|r| (r.seq, r.base().since_ms(NOW) / 1000)).collect()
         }
+
+        fn drafts(&self) -> usize {
+            self.voice.spool().drafts(&self.operator, 99).unwrap().len()
+        }
     }
 
     #[test]
-    fn nothing_is_signed_before_the_collector_has_told_the_time() {
+    fn nothing_is_signed_before_a_session_is_ready() {
         let agent = agent(Some("home"));
         agent.say(1);
         agent.say(2);
         assert!(agent.reports("home").is_empty());
-        agent.voice.greeted(600_000, 64_500).unwrap();
+        agent.session(600_000, 64_500);
         agent.say(3);
         assert_eq!(agent.reports("home"), [(1, 601), (2, 602), (3, 603)]);
+        // A network with a name is still itself when the session breaks.
+        agent.voice.lost();
+        agent.say(4);
+        assert_eq!(agent.reports("home").len(), 4);
     }
 
     #[test]
     fn without_a_gateway_the_collector_names_the_network() {
         let agent = agent(None);
         agent.say(1);
-        let key = agent.voice.greeted(0, 64_500).unwrap();
-        assert_eq!(
-            key.public(),
-            agent.identity.observer_key(&agent.operator, "asn 64500").public()
-        );
+        agent.session(0, 64_500);
         assert_eq!(agent.reports("asn 64500"), [(1, 1)]);
-        // The session breaks: by the next one we may be elsewhere.
+        // The session breaks. If the next one is seen from the same network, we have not moved.
         agent.voice.lost();
         agent.say(2);
-        assert_eq!(agent.reports("asn 64500"), [(1, 1)]);
-        agent.voice.greeted(0, 64_501).unwrap();
-        assert_eq!(agent.reports("asn 64501"), [(1, 2)]);
+        assert_eq!(agent.drafts(), 1);
+        agent.session(0, 64_500);
+        assert_eq!(agent.reports("asn 64500"), [(1, 1), (2, 2)]);
+        // If it is not, nobody can tell where that was.
+        agent.voice.lost();
+        agent.say(3);
+        agent.session(0, 64_501);
+        assert_eq!((agent.reports("asn 64501"), agent.drafts()), (Vec::new(), 0));
     }
 
     #[test]
@@ -295,12 +373,13 @@ mod tests {
         agent.voice.moved(Some("office".to_owned()));
         assert!(moves.has_changed().unwrap());
         agent.say(2);
-        agent.voice.greeted(0, 64_500).unwrap();
+        agent.session(0, 64_500);
         assert_eq!((agent.reports("home"), agent.reports("office")), (vec![(1, 1)], vec![(1, 2)]));
+        // On a train nobody names the network; at home again it is not to be told any more.
         agent.voice.moved(None);
         agent.say(3);
-        assert!(agent.reports("asn 64500").is_empty(), "a draft until a collector names it");
-        agent.voice.greeted(0, 64_500).unwrap();
-        assert_eq!(agent.reports("asn 64500"), [(1, 3)]);
+        agent.voice.moved(Some("home".to_owned()));
+        agent.session(0, 64_500);
+        assert_eq!((agent.reports("home"), agent.drafts()), (vec![(1, 1)], 0));
     }
 }

@@ -155,7 +155,7 @@ impl Collector {
         let log = SqliteLog::open(&dir.join(LOG)).map_err(RunError::Store)?;
         let reader = LogReader::open(&dir.join(LOG)).map_err(RunError::Store)?;
         let state_file: PathBuf = dir.join(STATE);
-        let detector = pipeline::resume(&config.catalogue, &config.settings, &state_file, &reader)
+        let follower = pipeline::resume(&config.catalogue, &config.settings, &state_file, &reader)
             .map_err(RunError::Store)?;
         drop(reader);
         let publisher = Publisher {
@@ -165,7 +165,7 @@ impl Collector {
             attribution: ATTRIBUTION.to_owned(),
         };
         let (pipeline, published) =
-            Pipeline::new(detector, publisher, Arc::clone(&metrics), state_file, now);
+            Pipeline::new(follower, publisher, Arc::clone(&metrics), state_file, now);
         let (events, followed) = mpsc::channel(pipeline::QUEUE);
         let writer = Writer::start(log, config.retention_ms, clock, Arc::clone(&metrics), events)
             .map_err(RunError::Store)?;

@@ -13,7 +13,8 @@ use tokio::sync::{mpsc, watch};
 
 use crate::{
     engine::{
-        detector::{Changed, Detector, State},
+        cells::Cells,
+        detector::{Changed, Detector, Record, State},
         params::{self, Settings},
     },
     feed::Published,
@@ -29,12 +30,42 @@ const SAVE_MS: u64 = 60_000;
 /// Events between the writer and the detector. When it is full the writer waits.
 pub const QUEUE: usize = 16_384;
 /// First bytes of a state file.
-const MAGIC: &[u8; 8] = b"tocsin01";
+const MAGIC: &[u8; 8] = b"tocsin02";
 
-/// A detector that follows the log.
+/// Everything that is a function of the log.
+#[derive(Debug)]
+pub struct Follower {
+    /// What decides.
+    pub detector: Detector,
+    /// What is counted for display.
+    pub cells: Cells,
+}
+
+/// What of it is kept.
+#[derive(Debug, Default, serde::Serialize, serde::Deserialize)]
+struct Kept {
+    detector: State,
+    cells: Cells,
+}
+
+impl Follower {
+    fn record(&mut self, record: &Record) -> Vec<Changed> {
+        let changed = self.detector.record(record);
+        self.cells.record(self.detector.now(), self.detector.plan(), record);
+        changed
+    }
+
+    fn advance(&mut self, now: Timestamp) -> Vec<Changed> {
+        let changed = self.detector.advance(now);
+        self.cells.advance(self.detector.now());
+        changed
+    }
+}
+
+/// A follower of the log that publishes.
 #[derive(Debug)]
 pub struct Pipeline {
-    detector: Detector,
+    follower: Follower,
     publisher: Publisher,
     published: watch::Sender<Arc<Published>>,
     metrics: Arc<Metrics>,
@@ -45,31 +76,49 @@ pub struct Pipeline {
     saved_at: Timestamp,
 }
 
-/// What a state file belongs to: another catalogue, other settings or parameters need another.
-fn fingerprint(catalogue: &Catalogue, settings: &Settings) -> [u8; 32] {
+/// What a state file belongs to: another catalogue or other parameters need another. Settings may
+/// change: they count from the restart on.
+fn fingerprint(catalogue: &Catalogue) -> [u8; 32] {
     let catalogue = format!("{catalogue:?}");
-    sha256(&[
-        &params::VERSION.to_le_bytes(),
-        catalogue.as_bytes(),
-        format!("{settings:?}").as_bytes(),
-    ])
+    sha256(&[&params::VERSION.to_le_bytes(), catalogue.as_bytes()])
 }
 
-/// Reads a state file: magic, fingerprint, checksum, state. `None` when there is none, or it is of
-/// another catalogue or damaged: then the log is read from its beginning.
-fn read_state(path: &Path, fingerprint: &[u8; 32]) -> Option<State> {
-    let bytes = fs::read(path).ok()?;
-    let rest = bytes.strip_prefix(MAGIC)?;
-    let rest = rest.strip_prefix(fingerprint)?;
-    let (checksum, body) = rest.split_at_checked(32)?;
-    if sha256(&[body]) != checksum {
-        tracing::warn!("the detector's state is damaged; the log is read from its beginning");
-        return None;
-    }
-    wire::decode_own_file(body).ok()
+/// What a state file holds, and whether it fits.
+enum Found {
+    /// All of it goes on.
+    Fits(Kept),
+    /// Of another catalogue or other parameters: only how long observers have been there is good.
+    Other(Kept),
+    /// None, or damaged.
+    Nothing,
 }
 
-fn write_state(path: &Path, fingerprint: &[u8; 32], state: &State) -> std::io::Result<()> {
+/// Reads a state file: magic, fingerprint, checksum, state.
+fn read_state(path: &Path, fingerprint: &[u8; 32]) -> Found {
+    let Ok(bytes) = fs::read(path) else { return Found::Nothing };
+    let kept = || {
+        let rest = bytes.strip_prefix(MAGIC)?;
+        let (of, rest) = rest.split_at_checked(32)?;
+        let (checksum, body) = rest.split_at_checked(32)?;
+        if sha256(&[body]) != checksum {
+            return None;
+        }
+        let kept: Kept = wire::decode_own_file(body).ok()?;
+        Some(if of == fingerprint { Found::Fits(kept) } else { Found::Other(kept) })
+    };
+    kept().unwrap_or_else(|| {
+        tracing::warn!(
+            "the detector's state is damaged or of another version; the log is read anew"
+        );
+        Found::Nothing
+    })
+}
+
+fn write_state(
+    path: &Path,
+    fingerprint: &[u8; 32],
+    state: &impl serde::Serialize,
+) -> std::io::Result<()> {
     let body = wire::encode(state);
     let temporary = path.with_extension("tmp");
     let mut file = fs::File::create(&temporary)?;
@@ -89,33 +138,40 @@ pub fn resume(
     settings: &Settings,
     state_file: &Path,
     log: &LogReader,
-) -> Result<Detector, StoreError> {
-    let kept = read_state(state_file, &fingerprint(catalogue, settings));
-    let kept = kept.filter(|state| log.last_position().is_ok_and(|last| state.position <= last));
-    let state = kept.unwrap_or_default();
-    let behind = state.position;
-    let mut detector = Detector::resume(catalogue.clone(), settings.clone(), state);
-    log.replay(behind, |record, _| drop(detector.record(&record)))?;
-    Ok(detector)
+) -> Result<Follower, StoreError> {
+    let last = log.last_position()?;
+    let (detector, cells) = match read_state(state_file, &fingerprint(catalogue)) {
+        Found::Fits(kept) if kept.detector.position <= last => (kept.detector, kept.cells),
+        Found::Fits(kept) | Found::Other(kept) => {
+            (State::with_tenure_of(&kept.detector), Cells::default())
+        }
+        Found::Nothing => Default::default(),
+    };
+    let behind = detector.position;
+    let mut detector = Detector::resume(catalogue.clone(), settings.clone(), detector);
+    detector.vouch(&log.keys()?);
+    let mut follower = Follower { detector, cells };
+    log.replay(behind, |record, _| drop(follower.record(&record)))?;
+    Ok(follower)
 }
 
 impl Pipeline {
     /// Begins with a detector that is at the end of the log.
     #[must_use]
     pub fn new(
-        detector: Detector,
+        follower: Follower,
         publisher: Publisher,
         metrics: Arc<Metrics>,
         state_file: PathBuf,
         now: Timestamp,
     ) -> (Self, watch::Receiver<Arc<Published>>) {
-        let fingerprint = fingerprint(detector.catalogue(), detector.settings());
+        let fingerprint = fingerprint(follower.detector.catalogue());
         // Rises over restarts too, as long as the clock does.
         let sequence = now.as_ms();
-        let first = publisher.publish(&detector, sequence);
+        let first = publisher.publish(&follower.detector, &follower.cells, sequence);
         let (published, reader) = watch::channel(Arc::new(first));
         let pipeline = Self {
-            detector,
+            follower,
             publisher,
             published,
             metrics,
@@ -132,13 +188,13 @@ impl Pipeline {
     pub fn run(mut self, mut events: mpsc::Receiver<LogEvent>) {
         while let Some(event) = events.blocking_recv() {
             let changed = match event {
-                LogEvent::Record(record) => self.detector.record(&record),
-                LogEvent::Tick(now) => self.detector.advance(now),
+                LogEvent::Record(record) => self.follower.record(&record),
+                LogEvent::Tick(now) => self.follower.advance(now),
             };
             for change in &changed {
                 announce(change);
             }
-            let now = self.detector.now();
+            let now = self.follower.detector.now();
             let due = now.since_ms(self.published_at) >= PUBLISH_MS;
             if !changed.is_empty() || (due && events.is_empty()) {
                 self.publish(now);
@@ -147,23 +203,25 @@ impl Pipeline {
                 self.save(now);
             }
         }
-        self.save(self.detector.now());
+        self.save(self.follower.detector.now());
     }
 
     fn publish(&mut self, now: Timestamp) {
         self.published_at = now;
         self.sequence = (self.sequence + 1).max(now.as_ms());
-        let published = self.publisher.publish(&self.detector, self.sequence);
+        let published =
+            self.publisher.publish(&self.follower.detector, &self.follower.cells, self.sequence);
         let standing = |phase| matches!(phase, Phase::Confirmed | Phase::Recovering);
         let open = published.snapshot.incidents.iter().filter(|i| standing(i.phase)).count();
-        self.metrics.detector_at(self.detector.state().position, open);
+        self.metrics.detector_at(self.follower.detector.state().position, open);
         self.published.send_replace(Arc::new(published));
     }
 
     fn save(&mut self, now: Timestamp) {
         self.saved_at = now;
-        let state = self.detector.state();
-        if let Err(error) = write_state(&self.state_file, &self.fingerprint, state) {
+        let Follower { detector, cells } = &self.follower;
+        let kept = (detector.state(), cells);
+        if let Err(error) = write_state(&self.state_file, &self.fingerprint, &kept) {
             tracing::error!(error = %with_sources(&error), "the detector's state was not kept");
         }
     }

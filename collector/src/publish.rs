@@ -21,7 +21,7 @@ use tocsin_proto::{
 
 use crate::{
     engine::{
-        cells::{Key, LONG_MINUTES, SHORT_MINUTES},
+        cells::{Cells, Key, LONG_MINUTES, SHORT_MINUTES},
         detector::{Detector, Shown, Subject, Symptoms},
         fixed::{ONE, permille},
         incident::Reach,
@@ -58,7 +58,7 @@ impl Publisher {
     /// # Panics
     /// Never: a document is cut to its bound before it is signed.
     #[must_use]
-    pub fn publish(&self, detector: &Detector, sequence: u64) -> Published {
+    pub fn publish(&self, detector: &Detector, cells: &Cells, sequence: u64) -> Published {
         let mut incidents: Vec<Incident> =
             detector.incidents().into_iter().map(|shown| incident(detector, shown)).collect();
         incidents.sort_by_key(|incident| {
@@ -69,7 +69,7 @@ impl Publisher {
         let (now, plan, catalogue) = (detector.now(), detector.plan(), detector.catalogue());
         let read = |minutes| {
             let standing = |key| standing(detector, key);
-            detector.cells().read(now, minutes, catalogue, plan, standing)
+            cells.read(now, minutes, catalogue, plan, standing)
         };
         let (cells_5m, cells_1h) = (read(SHORT_MINUTES), read(LONG_MINUTES));
         let providers = |cell: &&tocsin_proto::snapshot::Cell| {
@@ -130,9 +130,10 @@ fn crowd(detector: &Detector) -> Crowd {
         zones_needed: settings.crowd_zones,
         ..Crowd::default()
     };
-    for (observer, weight, bits) in detector.online() {
+    for observer in detector.online() {
+        let vote = observer.vote;
         crowd.observers += 1;
-        crowd.eligible += u32::from(weight > 0 && bits.eligible.0 != 0);
+        crowd.eligible += u32::from(vote.weight > 0 && vote.eligible.0 != 0);
         prefixes.insert(observer.standing.slot);
         networks.insert(observer.standing.asn);
         zones.extend(observer.standing.zone);
@@ -263,9 +264,10 @@ type SeenBy = (Vec<Affected<AffectedRegion>>, Vec<Affected<AffectedNetwork>>);
 fn seen_by(detector: &Detector, entity: EntityIndex) -> SeenBy {
     let mut countries: BTreeMap<Country, (u32, u32)> = BTreeMap::new();
     let mut networks: BTreeMap<u32, (u32, u32)> = BTreeMap::new();
-    for (observer, weight, bits) in detector.online() {
-        if weight > 0 && bits.eligible.has(entity) {
-            let failing = u32::from(bits.flags.has(entity));
+    for observer in detector.online() {
+        let vote = observer.vote;
+        if vote.weight > 0 && vote.eligible.has(entity) {
+            let failing = u32::from(vote.flags.has(entity));
             let count = |(observed, seen): &mut (u32, u32)| {
                 *observed += 1;
                 *seen += failing;

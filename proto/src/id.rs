@@ -10,7 +10,9 @@ use crate::limits::ID_BYTES_MAX;
 pub type ObserverId = crate::sign::PublicKey;
 
 /// Number of a target in the catalogue. Stable: a number is never given to another target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default,
+)]
 #[serde(transparent)]
 pub struct TargetIndex(pub u16);
 

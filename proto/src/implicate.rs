@@ -76,6 +76,12 @@ impl Layers {
         self.0 == 0
     }
 
+    /// All but this one.
+    #[must_use]
+    pub const fn without(self, layer: Layer) -> Self {
+        Self(self.0 & !(1 << layer as u8))
+    }
+
     /// The layers in either set.
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
@@ -110,6 +116,35 @@ pub struct Implication {
     pub clears: Layers,
     /// In words, for the page.
     pub text: &'static str,
+}
+
+/// What an outcome says of the target, apart from whom it implicates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Says {
+    /// It answered.
+    Answers,
+    /// It failed, or something in front of it did.
+    Fails,
+    /// Nothing: the fault is on the observer's side, or nothing is proved. It is in no count of a
+    /// target or provider, neither as failing nor as fine.
+    Nothing,
+}
+
+impl Implication {
+    /// What it says of the target.
+    #[must_use]
+    pub const fn says(&self) -> Says {
+        let suspects = self.full.and(self.half);
+        if suspects.without(Layer::Resolver).is_empty() {
+            if suspects.is_empty() && !self.clears.is_empty() {
+                Says::Answers
+            } else {
+                Says::Nothing
+            }
+        } else {
+            Says::Fails
+        }
+    }
 }
 
 use Layer::{Aux, Dns, Edge, Hosting, Issuer, Resolver, Site, Tld};
@@ -213,8 +248,7 @@ pub const fn implication(
     match outcome {
         Outcome::Ok => &OK,
         Outcome::Slow | Outcome::Challenged | Outcome::Http4xx => &ANSWER,
-        // A name without an address of one family is how most names are, not a failure of DNS.
-        Outcome::Intercepted | Outcome::DnsNodata => &NOTHING,
+        Outcome::Intercepted => &NOTHING,
         Outcome::TlsCertExpired | Outcome::TlsCertName | Outcome::TlsCertUntrusted => &CERTIFICATE,
         Outcome::Http5xx => match fault {
             Some(Fault::Edge) => &EDGE,
@@ -252,7 +286,7 @@ mod tests {
         check(Outcome::DnsServfail, None, DnsPath::Both, "imply.dns");
         check(Outcome::DnsTimeout, None, DnsPath::SystemOnly, "imply.resolver");
         check(Outcome::DnsTimeout, None, plain, "imply.nothing");
-        check(Outcome::DnsNodata, None, DnsPath::Both, "imply.nothing");
+        check(Outcome::DnsNodata, None, DnsPath::Both, "imply.dns");
         check(Outcome::TcpTimeout, None, plain, "imply.connect");
         check(Outcome::TlsAlert, None, plain, "imply.connect");
         check(Outcome::TlsCertName, None, plain, "imply.certificate");
@@ -263,6 +297,19 @@ mod tests {
         check(Outcome::HttpTimeout, None, plain, "imply.unknown_error");
         check(Outcome::Challenged, None, plain, "imply.answer");
         check(Outcome::Intercepted, None, plain, "imply.nothing");
+    }
+
+    #[test]
+    fn the_observers_own_trouble_says_nothing_of_a_target() {
+        let says = |outcome, dns| implication(outcome, None, dns).says();
+        assert_eq!(says(Outcome::Ok, DnsPath::Unconfirmed), Says::Answers);
+        assert_eq!(says(Outcome::Challenged, DnsPath::Unconfirmed), Says::Answers);
+        assert_eq!(says(Outcome::DnsTimeout, DnsPath::Both), Says::Fails);
+        assert_eq!(says(Outcome::DnsTimeout, DnsPath::Unconfirmed), Says::Nothing);
+        assert_eq!(says(Outcome::DnsTimeout, DnsPath::SystemOnly), Says::Nothing);
+        assert_eq!(says(Outcome::Intercepted, DnsPath::Unconfirmed), Says::Nothing);
+        assert_eq!(says(Outcome::TlsCertName, DnsPath::Unconfirmed), Says::Fails);
+        assert_eq!(says(Outcome::Http5xx, DnsPath::Unconfirmed), Says::Fails);
     }
 
     #[test]

@@ -200,10 +200,13 @@ async fn killed_under_load_it_keeps_what_it_acked_once() {
     let kept = pipeline::resume(catalogue, &settings, &data_dir.join(STATE), &log).unwrap();
     let mut again = Detector::new(catalogue.clone(), settings);
     log.replay(0, |record, _| drop(again.record(&record))).unwrap();
-    drop(again.advance(kept.now()));
-    assert_eq!(kept.state().position, all);
-    assert!(kept.tallies_are_consistent());
-    assert!(kept.state() == again.state(), "the state kept is not that of the log read anew");
+    drop(again.advance(kept.detector.now()));
+    assert_eq!(kept.detector.state().position, all);
+    assert!(kept.detector.tallies_are_consistent());
+    assert!(
+        kept.detector.state() == again.state(),
+        "the state kept is not that of the log read anew"
+    );
 }
 
 /// Reports beyond a session's burst: at four a second, five seconds' worth.

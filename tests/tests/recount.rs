@@ -171,8 +171,15 @@ fn subjects(observation: &Observation) -> Vec<(Subject, bool)> {
     let catalogue = Catalogue::builtin();
     let Some(target) = catalogue.target(observation.target) else { return Vec::new() };
     let said = observation.implication();
-    let failed = !(said.full.is_empty() && said.half.is_empty());
-    let mut found = vec![(Subject::Target(target.id.clone()), failed)];
+    let others = Layer::ALL.iter().filter(|layer| **layer != Layer::Resolver);
+    let failed = others.clone().any(|layer| said.full.has(*layer) || said.half.has(*layer));
+    let own = said.full.has(Layer::Resolver) || said.half.has(Layer::Resolver);
+    let fine = !failed && !own && others.clone().any(|layer| said.clears.has(*layer));
+    let mut found = Vec::new();
+    // The observer's own trouble is no news of the site.
+    if failed || fine {
+        found.push((Subject::Target(target.id.clone()), failed));
+    }
     let has_edge = target.roles.iter().any(|role| role.role == Layer::Edge);
     let means = |layers: Layers, layer: Layer| {
         layers.has(layer) || (layer == Layer::Hosting && !has_edge && layers.has(Layer::Edge))

@@ -15,7 +15,6 @@ use crate::{
     clock::Clock,
     config::Config,
     identity::Identity,
-    network::Network,
     spool::Spool,
     uplink::{Status, Uplink},
     voice::Voice,
@@ -28,19 +27,19 @@ use crate::{
 pub async fn doctor(config: &Config, identity: Identity, json: bool) -> io::Result<Exit> {
     let spool =
         Spool::open(&config.state_dir, config.outbox_bytes_max).map_err(io::Error::other)?;
-    let spool = Arc::new(Mutex::new(spool));
     let identity = Arc::new(identity);
-    let network = Network::now(config.context.as_deref());
     let (mut all_well, mut checks) = (!config.collectors.is_empty(), Vec::new());
     for line in &config.collectors {
         for address in &line.addresses {
             let uplink = Uplink {
                 line: line.clone(),
+                // An observer of its own and an empty outbox: the running agent keeps its session
+                // and its reports.
                 voice: Arc::new(Voice::new(
                     line.operator,
                     Arc::clone(&identity),
-                    Arc::clone(&spool),
-                    network.context.clone(),
+                    Arc::new(Mutex::new(spool.scratch().map_err(io::Error::other)?)),
+                    Some("doctor".to_owned()),
                 )),
                 clock: Clock::start(),
                 sources: config.source_address.clone(),

@@ -43,7 +43,7 @@ pub async fn probe(
     let mut spool = Spool::open(&config.state_dir, config.outbox_bytes_max)?;
     let clock = Clock::start();
     let now = clock.now();
-    let mut courtesy = spool.courtesy(now, config.day_bytes_max)?;
+    let mut courtesy = spool.courtesy(now, config.day_bytes_max, false)?;
     if let Err(refusal) = courtesy.admit(now, target.index, Cause::Verification) {
         return refuse(format!("not probed, out of courtesy: {refusal}"), Exit::Unknown);
     }
@@ -52,12 +52,11 @@ pub async fn probe(
     let result = prober.probe(target, family, true).await;
     let now = clock.now();
     let http1 = result.http_version == Some("http/1.1");
-    courtesy.spent(now, wire_bytes(result.bytes_in + result.bytes_out, http1));
     if let Some(seconds) = result.retry_after_s {
         courtesy.retry_after(now, target.index, seconds);
     }
     let quiet = result.retry_after_s.and_then(|_| courtesy.quiet(target.index));
-    spool.spent(courtesy.fill(now), quiet)?;
+    spool.spent_beside(wire_bytes(result.bytes_in + result.bytes_out, http1), quiet)?;
     show(target, family, &result, json)?;
     Ok(if result.outcome.is_answer() { Exit::Ok } else { Exit::Problem })
 }

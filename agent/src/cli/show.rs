@@ -87,7 +87,7 @@ pub fn show(config: &Config, sent: bool, json: bool) -> anyhow::Result<Exit> {
             print(config, Stage::Draft, &draft.body, json)?;
         }
     }
-    if let Some(body) = spool.batched()? {
+    if let Some((_, body)) = spool.batched()? {
         waiting += 1;
         print(config, Stage::Batching, &body, json)?;
     }

@@ -99,6 +99,17 @@ pub struct Fill {
     pub at: Timestamp,
 }
 
+/// What another process of this agent did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Others {
+    /// Probes that it started.
+    pub starts: Vec<Start>,
+    /// Bytes that they cost.
+    pub bytes: u64,
+    /// Targets that asked to be left alone.
+    pub quiets: Vec<Quiet>,
+}
+
 #[derive(Debug, Default)]
 struct PerTarget {
     /// Starts within the last hour, oldest first.
@@ -186,14 +197,20 @@ impl Courtesy {
         for start in starts {
             self.started(Start { at: start.at.min(now), ..start });
         }
-        let latest = now.plus_ms(u64::from(RETRY_AFTER_S_MAX) * 1000);
-        for Quiet { target, until } in quiets {
-            self.targets.entry(target).or_default().quiet_until = Some(until.min(latest));
+        for quiet in quiets {
+            self.leave_alone(now, quiet);
         }
         if let Some(Fill { bytes, at }) = fill {
             self.bucket.at = at.min(now);
             self.bucket.level = u128::from(bytes) * u128::from(DAY_MS);
         }
+    }
+
+    /// A target is to be left alone; at most for the longest time that is honoured.
+    pub fn leave_alone(&mut self, now: Timestamp, Quiet { target, until }: Quiet) {
+        let until = until.min(now.plus_ms(u64::from(RETRY_AFTER_S_MAX) * 1000));
+        let of = self.targets.entry(target).or_default();
+        of.quiet_until = of.quiet_until.max(Some(until));
     }
 
     /// How full the byte budget is now.
@@ -293,9 +310,8 @@ impl Courtesy {
 
     /// The target said when to come back (429, `Retry-After`).
     pub fn retry_after(&mut self, now: Timestamp, target: TargetIndex, seconds: u32) {
-        let until = now.plus_ms(u64::from(seconds.min(RETRY_AFTER_S_MAX)) * 1000);
-        let of = self.targets.entry(target).or_default();
-        of.quiet_until = Some(of.quiet_until.map_or(until, |before| before.max(until)));
+        let until = now.plus_ms(u64::from(seconds) * 1000);
+        self.leave_alone(now, Quiet { target, until });
     }
 
     /// Of how many scheduled slots one is used: 1 with room in the budget, more as it fills.

@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod classify;
+pub mod core;
 pub mod courtesy;
 pub mod judge;
 pub mod outbox;

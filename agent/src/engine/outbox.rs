@@ -148,17 +148,6 @@ impl Outbox {
         fit.then(|| Batch(self.waiting.clone()))
     }
 
-    /// Takes up what waited when the last run ended; it is due at once.
-    pub fn restore(&mut self, report: &Report) {
-        self.waiting.extend(report.timed().map(|(at, observation)| {
-            let Observation { target, family, cause, outcome, latency, failure, .. } = *observation;
-            Seen { at, target, family, cause, outcome, latency, failure }
-        }));
-        if !self.waiting.is_empty() {
-            self.oldest_since = Some(Timestamp::EPOCH);
-        }
-    }
-
     /// Everything, now.
     #[must_use]
     pub fn flush(&mut self) -> Vec<Batch> {

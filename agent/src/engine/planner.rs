@@ -19,7 +19,7 @@ use tocsin_proto::{
 };
 
 use super::{
-    courtesy::{Courtesy, Start},
+    courtesy::{Courtesy, Quiet, Start},
     judge::providers,
 };
 
@@ -86,8 +86,8 @@ pub struct Done {
     pub bytes: u64,
     /// What the target said of coming back.
     pub retry_after_s: Option<u32>,
-    /// The name has no address of this family.
-    pub no_address: bool,
+    /// Whether the name has an address of this family; `None` when that is not known.
+    pub has_address: Option<bool>,
     /// The target speaks HTTP/1.1, so that a body comes whether we want it or not; `None` when it
     /// did not come to that.
     pub body_comes: Option<bool>,
@@ -104,6 +104,10 @@ pub enum Event {
     ProbesPerMinute(u16),
     /// Another process of this agent has probed.
     Other(Start),
+    /// It cost this many bytes.
+    OtherSpent(u64),
+    /// A target asked it to be left alone.
+    OtherQuiet(Quiet),
 }
 
 /// What the planner wants done.
@@ -138,8 +142,8 @@ pub struct Planner {
     interval_ms: u64,
     next_slot: Option<u64>,
     full_handshakes: BTreeMap<TargetIndex, Timestamp>,
-    /// When a name was found to have no address of a family.
-    no_address: BTreeMap<(TargetIndex, Family), Timestamp>,
+    /// Whether a name was found to have an address of a family, and when.
+    addresses: BTreeMap<(TargetIndex, Family), (bool, Timestamp)>,
     /// Targets whose probes are dear.
     dear: BTreeSet<TargetIndex>,
     bursts: VecDeque<Timestamp>,
@@ -173,7 +177,7 @@ impl Planner {
             interval_ms: MINUTE_MS,
             next_slot: None,
             full_handshakes: BTreeMap::new(),
-            no_address: BTreeMap::new(),
+            addresses: BTreeMap::new(),
             dear: BTreeSet::new(),
             bursts: VecDeque::new(),
             silent_until: Timestamp::EPOCH,
@@ -187,6 +191,14 @@ impl Planner {
     #[must_use]
     pub const fn courtesy(&self) -> &Courtesy {
         &self.courtesy
+    }
+
+    /// Whether the name had an address of the family within a day: then its having none is a
+    /// failure, and not how the name is.
+    #[must_use]
+    pub fn had_address(&self, now: Timestamp, target: TargetIndex, family: Family) -> bool {
+        let known = self.addresses.get(&(target, family));
+        known.is_some_and(|(has, at)| *has && now.since_ms(*at) < DAY_MS)
     }
 
     /// Whether the byte budget thins the schedule.
@@ -203,7 +215,11 @@ impl Planner {
             Event::Tick => {}
             Event::ProbesPerMinute(asked) => self.pace(Some(now), asked),
             Event::Done(done) => self.done(now, done, &mut actions),
-            Event::Other(start) => self.courtesy.started(start),
+            Event::Other(start) => {
+                self.courtesy.started(Start { at: start.at.min(now), ..start });
+            }
+            Event::OtherSpent(bytes) => self.courtesy.spent(now, bytes),
+            Event::OtherQuiet(quiet) => self.courtesy.leave_alone(now, quiet),
         }
         self.run_slot(now, &mut actions);
         actions
@@ -266,9 +282,9 @@ impl Planner {
 
     /// The family whose turn it is, of those in which the target is not known to have no address.
     fn family(&self, now: Timestamp, slot: u64, target: TargetIndex) -> Option<Family> {
-        let has = |family: &Family| {
-            let since = self.no_address.get(&(target, *family));
-            since.is_none_or(|at| now.since_ms(*at) >= DAY_MS)
+        let has = |family: &Family| match self.addresses.get(&(target, *family)) {
+            Some((false, at)) => now.since_ms(*at) >= DAY_MS,
+            _ => true,
         };
         let families: Vec<Family> = self.setup.families.iter().copied().filter(has).collect();
         let turn = (slot / 4).wrapping_add(slot) as usize;
@@ -314,8 +330,8 @@ impl Planner {
             self.courtesy.retry_after(now, done.request.target, seconds);
         }
         let Request { target, family, .. } = done.request;
-        if done.no_address {
-            self.no_address.insert((target, family), now);
+        if let Some(has) = done.has_address {
+            self.addresses.insert((target, family), (has, now));
         }
         match done.body_comes {
             Some(true) => drop(self.dear.insert(target)),
@@ -456,7 +472,7 @@ mod tests {
             implication: implication(outcome, None, DnsPath::Unconfirmed),
             bytes: 5_000,
             retry_after_s: None,
-            no_address: outcome == Outcome::DnsNodata,
+            has_address: Some(outcome != Outcome::DnsNodata),
             body_comes: None,
         })
     }

@@ -315,9 +315,11 @@ impl Walk<'_> {
                 };
                 servers = self.servers(zone, deep).await;
                 if servers.is_empty() {
-                    return match self.queries_left {
-                        0 => Verdict::NoAnswer,
-                        _ => Verdict::Failed(Outcome::DnsUnreachable),
+                    // Our own bounds prove nothing of the name.
+                    let spent = self.queries_left == 0 || self.deadline.left().is_zero();
+                    return match spent {
+                        true => Verdict::NoAnswer,
+                        false => Verdict::Failed(Outcome::DnsUnreachable),
                     };
                 }
             }
@@ -371,12 +373,14 @@ impl Walk<'_> {
                 return Err(Verdict::NoAnswer);
             }
             if left.is_zero() {
-                break;
+                return Err(Verdict::NoAnswer);
             }
             self.queries_left -= 1;
             let server = SocketAddr::new(*server, self.resolver.independent.port);
             let asked = timeout(left, self.resolver.exchange(server, &query, self.traffic, false));
             match asked.await {
+                // Silence within less than the patience is our haste.
+                Err(_) if left < PATIENCE => return Err(Verdict::NoAnswer),
                 Err(_) => silent += 1,
                 Ok(Err(_)) if at_root => {}
                 Ok(Err(_)) => failure = Some(Outcome::DnsUnreachable),

@@ -40,6 +40,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const ACK_TIMEOUT: Duration = Duration::from_secs(30);
 /// Hashes between two yields of the work search: about a millisecond.
 const WORK_PIECE: u64 = 4096;
+/// A session is made anew after this long: only a Greeting tells the collector's clock.
+const SESSION_MAX: Duration = Duration::from_secs(6 * 3600);
 /// Bytes read at once.
 const READ_BYTES: usize = 16 * 1024;
 
@@ -90,6 +92,9 @@ pub enum UplinkError {
     /// The collector was too slow.
     #[error("the collector did not {0} in time")]
     Deadline(&'static str),
+    /// It is time to ask for the collector's clock again.
+    #[error("the session is old; a new one will tell the time")]
+    Old,
     /// The machine is in another network: this session is not to be seen there.
     #[error("this machine is in another network now")]
     Moved,
@@ -150,7 +155,7 @@ impl Uplink {
                 error = &error as &dyn std::error::Error,
                 "no session with the collector"
             );
-            if matches!(error, UplinkError::Moved) {
+            if matches!(error, UplinkError::Moved | UplinkError::Old) {
                 backoff = BACKOFF_MIN;
             }
             let asked = match error {
@@ -235,6 +240,7 @@ impl Uplink {
         self.shake_hands(live).await?;
         let mut buffer = vec![0; READ_BYTES];
         let mut heard = crate::clock::monotonic();
+        let old = heard + SESSION_MAX;
         loop {
             let before = live.session.in_flight();
             self.send_waiting(live).await?;
@@ -255,6 +261,10 @@ impl Uplink {
                 _ = live.moves.changed() => {
                     live.link.connection.close(quinn::VarInt::from_u32(0), b"");
                     return Err(UplinkError::Moved);
+                }
+                () = tokio::time::sleep_until(old.into()) => {
+                    live.close().await;
+                    return Err(UplinkError::Old);
                 }
                 () = self.voice.wake().notified() => {}
                 read = live.link.recv.read(&mut buffer) => {
@@ -317,7 +327,7 @@ impl Uplink {
                 }
                 let operator = &self.line.operator;
                 self.voice.spool().saw_serial(operator, KeyRole::Transport, serial)?;
-                live.session.identify(self.voice.greeted(offset_ms, asn)?);
+                live.session.identify(self.voice.greeted(asn));
                 self.status.send_modify(|status| {
                     status.offset_ms = Some(offset_ms);
                     status.country = Some(country);
@@ -343,14 +353,25 @@ impl Uplink {
                 }
             }
             Output::Ready { committed_seq, schedule } => {
+                // The numbers first: what is signed now must not have one that was used before.
                 self.acked(&live.session, committed_seq, &[])?;
+                let (offset_ms, asn) = {
+                    let status = self.status.borrow();
+                    (status.offset_ms.unwrap_or(0), status.asn)
+                };
+                if let Some(key) = live.session.key() {
+                    self.voice.ready(key, offset_ms, asn)?;
+                }
                 self.status.send_modify(|status| {
                     status.connected = Some(live.address);
                     status.schedule = Some(schedule);
                 });
             }
-            Output::Acked { committed_seq, rejected } => {
+            Output::Acked { committed_seq, rejected, clock_is_off } => {
                 self.acked(&live.session, committed_seq, &rejected)?;
+                if clock_is_off {
+                    return Err(UplinkError::Old);
+                }
             }
             Output::Schedule(schedule) => {
                 self.status.send_modify(|status| status.schedule = Some(schedule));

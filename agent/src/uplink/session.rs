@@ -14,7 +14,7 @@ use tocsin_proto::{
     id::Country,
     limits::{POW_BITS_MAX, PROTOCOL_VERSION, REPORTS_IN_FLIGHT_MAX},
     message::{
-        Ack, Challenge, GoAway, GoAwayReason, Greeting, Hello, Message, Ready, Schedule,
+        Ack, Challenge, GoAway, GoAwayReason, Greeting, Hello, Message, Ready, Rejection, Schedule,
         SignedSnapshot, Tag, Transcript,
     },
     report::SignedReport,
@@ -78,6 +78,9 @@ pub enum Output {
         committed_seq: u64,
         /// Refused for good, by number.
         rejected: Vec<u64>,
+        /// One was refused as coming from the future: the clocks have gone apart since the
+        /// Greeting.
+        clock_is_off: bool,
     },
     /// The schedule has changed.
     Schedule(Schedule),
@@ -251,6 +254,12 @@ impl Session {
         self.key = Some(key);
     }
 
+    /// The key of [`Session::identify`].
+    #[must_use]
+    pub const fn key(&self) -> Option<&Arc<SecretKey>> {
+        self.key.as_ref()
+    }
+
     /// Who we are; `None` before [`Session::identify`].
     #[must_use]
     pub fn observer(&self) -> Option<PublicKey> {
@@ -379,10 +388,12 @@ impl Session {
         self.in_flight.retain(|seq| *seq > committed_seq);
         self.later.retain(|seq, _| *seq > committed_seq);
         let mut rejected = Vec::new();
+        let mut clock_is_off = false;
         for refused in ack.rejected.iter() {
             self.later.remove(&refused.seq);
             if self.in_flight.remove(&refused.seq) {
                 rejected.push(refused.seq);
+                clock_is_off |= refused.reason == Rejection::Future;
             }
         }
         for deferred in ack.later.iter() {
@@ -391,7 +402,7 @@ impl Session {
                 self.later.insert(deferred.seq, now.plus_ms(wait_ms));
             }
         }
-        Ok(vec![Output::Acked { committed_seq, rejected }])
+        Ok(vec![Output::Acked { committed_seq, rejected, clock_is_off }])
     }
 }
 
@@ -401,7 +412,7 @@ mod tests {
     use tocsin_proto::{
         bounded::{Bytes, Fixed},
         delegation::Delegation,
-        message::{Deferred, Prove, Refused, Rejection},
+        message::{Deferred, Prove, Refused},
     };
 
     const NOW: Timestamp = Timestamp::from_s(1_800_000_000);
@@ -500,7 +511,9 @@ mod tests {
             later: List::new(vec![Deferred { seq: 68, retry_after_s: 2 }]).unwrap(),
         };
         let outputs = session.receive(NOW, &ack.to_frame()).unwrap();
-        assert_eq!(outputs, [Output::Acked { committed_seq: 66, rejected: vec![67] }]);
+        let rejected = vec![67];
+        let acked = Output::Acked { committed_seq: 66, rejected, clock_is_off: false };
+        assert_eq!(outputs, [acked]);
         assert_eq!(session.in_flight(), 1);
         assert_eq!(session.due_again(NOW.plus_ms(1_999)), None);
         assert_eq!(session.due_again(NOW.plus_ms(2_000)), Some(68));

@@ -196,10 +196,10 @@ fn test(
     let elevated = targets
         .iter()
         .filter(|(target, counts)| {
-            let zones = windows.by_zone(*target);
             counts.implicating(layer) >= ELEVATED_VOTES
                 && counts.rate(layer) >= limit
-                && zones.values().filter(|zone| zone.implicating(layer) > 0).count() >= zones_min
+                && windows.by_zone(*target).filter(|(_, z)| z.implicating(layer) > 0).count()
+                    >= zones_min
         })
         .count();
     let needed = few(20).min(targets.len());

@@ -7,12 +7,14 @@ use serde::{Deserialize, Serialize};
 use tocsin_proto::{
     catalogue::{Catalogue, Zones},
     id::{Country, Id, TargetIndex},
-    implicate::Implication,
+    implicate::{Implication, Says},
     snapshot::{Cell, CellState, Region, Subject},
     time::Timestamp,
 };
 
 use super::{
+    admit::is_late,
+    detector::Record,
     fixed::{Ppm, share},
     observer::Standing,
     plan::{EntityIndex, Plan},
@@ -56,10 +58,11 @@ struct Sum {
     observers: BTreeMap<u32, Last>,
 }
 
-/// All cells.
+/// All cells: a function of the log beside the detector, which never reads it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Cells {
     rows: BTreeMap<(Country, Key), Row>,
+    forgot: u64,
 }
 
 const fn minute(at: Timestamp) -> u64 {
@@ -67,25 +70,48 @@ const fn minute(at: Timestamp) -> u64 {
 }
 
 /// Which cells an observation is in, and whether it fails there: the target's always, an entity's
-/// when the outcome blames or clears it.
+/// when the outcome blames or clears it. What says nothing of the target is not in its cell.
 pub fn touched(
     plan: &Plan,
     target: TargetIndex,
     implication: &Implication,
 ) -> impl Iterator<Item = (Key, bool)> {
-    let failed = !(implication.full.is_empty() && implication.half.is_empty());
+    let says = implication.says();
+    let failed = says == Says::Fails;
     let behind = plan.behind(target);
     let blamed = behind.into_iter().flat_map(|b| b.blamed(implication));
     let half = behind.into_iter().flat_map(|b| b.half_blamed(implication));
     let cleared = behind.into_iter().flat_map(|b| b.cleared(implication));
     std::iter::once((Key::Target(target), failed))
+        .filter(move |_| says != Says::Nothing)
         .chain(blamed.chain(half).map(|entity| (Key::Entity(entity), true)))
         .chain(cleared.map(|entity| (Key::Entity(entity), false)))
 }
 
 impl Cells {
+    /// Takes one record; `now` is the time of the log.
+    pub fn record(&mut self, now: Timestamp, plan: &Plan, record: &Record) {
+        for (observed_at, observation) in record.report.timed() {
+            if is_late(record.received_at, observed_at) || plan.behind(observation.target).is_none()
+            {
+                continue;
+            }
+            let touches = touched(plan, observation.target, observation.implication());
+            self.count(now, record.observer, &record.standing, touches);
+        }
+        self.advance(now);
+    }
+
+    /// Lets time pass: once a minute, drops what is older than the long window.
+    pub fn advance(&mut self, now: Timestamp) {
+        if minute(now) != self.forgot {
+            self.forgot = minute(now);
+            self.forget(now);
+        }
+    }
+
     /// Counts an observation in every cell it touches.
-    pub fn count(
+    fn count(
         &mut self,
         now: Timestamp,
         observer: u32,
@@ -102,8 +128,7 @@ impl Cells {
         }
     }
 
-    /// Drops what is older than the long window.
-    pub fn forget(&mut self, now: Timestamp) {
+    fn forget(&mut self, now: Timestamp) {
         let oldest = minute(now).saturating_sub(LONG_MINUTES - 1);
         self.rows.retain(|_, row| {
             row.minutes = row.minutes.split_off(&oldest);

@@ -11,34 +11,32 @@ use serde::{Deserialize, Serialize};
 use tocsin_proto::{
     catalogue::{Catalogue, Zones},
     id::{ObserverId, TargetIndex},
-    implicate::{Layer, Layers},
+    implicate::{Layer, Layers, Says},
     incident::{Confidence, Phase, Reason},
     observation::Cause,
     outcome::Outcome,
     report::Report,
-    rules::RuleNumber,
+    rules::{RuleNumber, RuleTable},
     time::Timestamp,
 };
 
 use super::{
     admit::is_late,
     attribute::{Pick, Rejected, attribute, mean_rate},
-    cells::{Cells, touched},
-    fixed::{ONE, Ppm, median, smooth},
+    fixed::{ONE, Ppm, smooth},
     incident::{Grounds, Incident, Reach, Reading, is_suspect},
-    judge::{Participants, Shares, Strata, Tally, strata},
-    observer::{Bits, Observer, Standing},
+    judge::{Participants, Shares, Strata, strata},
+    observer::{Observer, Standing},
     params::{
-        CANDIDATE, CONFIRM, FORGET_MS, HOLD, ONLINE_MS, PICK_RECENT_MS, ROUND_MS, SITE_DOWN,
-        SITE_SIBLINGS, SITE_WEIGHT, SITE_ZONE_WEIGHT, Settings, TICK_MS, WEIGH_MS, ZONES_MIN,
+        CANDIDATE, FORGET_MS, HOLD, ONLINE_MS, PICK_RECENT_MS, ROUND_MS, Settings, TICK_MS,
+        WEIGH_MS,
     },
     plan::{Entities, EntityIndex, Plan},
+    sites::{Scene, Sites},
+    tally::{NOWHERE, Tallies, Vote},
     weigh::{Voter, weigh},
     window::{COUNTED, Counts, Windows},
 };
-
-/// The zone number of observers whose zone is not known.
-pub const NOWHERE: u8 = u8::MAX;
 
 /// An accepted report as it stands in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,56 +73,6 @@ const KEEP_ENDED_MS: u64 = 7 * 86_400_000;
 /// Suspicions that came to nothing, for this long.
 const KEEP_RETRACTED_MS: u64 = 86_400_000;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-struct Counted {
-    weight: i64,
-    online: bool,
-    zone: u8,
-    version: u16,
-    resolver: u8,
-    bits: Bits,
-    check_at: Option<Timestamp>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-struct Groups {
-    online: i64,
-    zones: BTreeMap<(EntityIndex, u8), Tally>,
-    versions: BTreeMap<(EntityIndex, u16), Tally>,
-    resolvers: BTreeMap<(EntityIndex, u8), Tally>,
-}
-
-fn add<K: Ord>(map: &mut BTreeMap<K, Tally>, key: K, eligible: i64, flagging: i64) {
-    let tally = map.entry(key).or_default();
-    tally.eligible += eligible;
-    tally.flagging += flagging;
-}
-
-fn of<K: Copy + Ord>(
-    map: &BTreeMap<(EntityIndex, K), Tally>,
-    entity: EntityIndex,
-) -> BTreeMap<K, Tally> {
-    map.iter().filter(|((e, _), _)| *e == entity).map(|((_, key), tally)| (*key, *tally)).collect()
-}
-
-impl Groups {
-    fn apply(&mut self, plan: &Plan, counted: &Counted, sign: i64) {
-        if !counted.online {
-            return;
-        }
-        let weight = counted.weight * sign;
-        self.online += weight;
-        for (entity, _) in plan.entities() {
-            if counted.bits.eligible.has(entity) {
-                let flagging = if counted.bits.flags.has(entity) { weight } else { 0 };
-                add(&mut self.zones, (entity, counted.zone), weight, flagging);
-                add(&mut self.versions, (entity, counted.version), weight, flagging);
-                add(&mut self.resolvers, (entity, counted.resolver), weight, flagging);
-            }
-        }
-    }
-}
-
 /// What the probes met: outcome, rule, and how often.
 pub type Symptoms = BTreeMap<(Outcome, RuleNumber), u64>;
 
@@ -140,31 +88,27 @@ struct Suspect {
     last: Option<Incident>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-struct SiteState {
-    run: u8,
-    first_failure: Option<Timestamp>,
-    symptoms: Symptoms,
-    open: Option<Incident>,
-    last: Option<Incident>,
-}
-
 /// Everything the detector remembers. A snapshot of it and the log behind it are the detector.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct State {
     /// Position of the last record taken.
     pub position: u64,
     now: Timestamp,
-    observers: BTreeMap<u32, Observer>,
-    counted: BTreeMap<u32, Counted>,
+    /// By number, which the log gives in order; `None` where one was forgotten.
+    observers: Vec<Option<Box<Observer>>>,
+    /// When bits may change by time alone. An observer stands here at most once, and never later
+    /// than its bits are due.
     checks: BTreeSet<(Timestamp, u32)>,
-    groups: Groups,
+    tallies: Tallies,
     windows: Windows,
-    cells: Cells,
     suspects: BTreeMap<EntityIndex, Suspect>,
-    sites: BTreeMap<TargetIndex, SiteState>,
+    sites: Sites,
+    /// Entities whose incident stands.
+    frozen: Entities,
     ended: Vec<(Subject, Incident, Symptoms)>,
     rejected: Vec<(EntityIndex, String)>,
+    /// Since when observers are known from before this log, by number.
+    tenure: BTreeMap<u32, Timestamp>,
     weighed_at: Timestamp,
     unweighed: bool,
     majority_version: Option<(u16, Timestamp)>,
@@ -199,6 +143,17 @@ pub struct Detector {
     state: State,
 }
 
+impl State {
+    /// An empty one, in which the observers of another have been there for as long.
+    #[must_use]
+    pub fn with_tenure_of(other: &Self) -> Self {
+        let observers = (0u32..).zip(&other.observers);
+        let mut tenure = other.tenure.clone();
+        tenure.extend(observers.filter_map(|(id, o)| Some((id, o.as_ref()?.first_seen))));
+        Self { tenure, ..Self::default() }
+    }
+}
+
 impl Detector {
     /// An empty one.
     #[must_use]
@@ -212,6 +167,18 @@ impl Detector {
     pub fn resume(catalogue: Catalogue, settings: Settings, state: State) -> Self {
         let plan = Plan::new(&catalogue);
         Self { catalogue, plan, settings, state }
+    }
+
+    /// Applies the settings' anchors to observers that are known already, by their keys.
+    pub fn vouch(&mut self, keys: &BTreeMap<u32, ObserverId>) {
+        for (id, observer) in (0u32..).zip(&mut self.state.observers) {
+            if let Some(observer) = observer {
+                let key = keys.get(&id);
+                let anchor = key.is_some_and(|key| self.settings.anchors.contains(key));
+                self.state.unweighed |= anchor != observer.anchor;
+                observer.anchor = anchor;
+            }
+        }
     }
 
     /// Its state, to be kept.
@@ -238,12 +205,6 @@ impl Detector {
         &self.settings
     }
 
-    /// Counts for display.
-    #[must_use]
-    pub const fn cells(&self) -> &Cells {
-        &self.state.cells
-    }
-
     /// The time it has reached.
     #[must_use]
     pub const fn now(&self) -> Timestamp {
@@ -255,53 +216,58 @@ impl Detector {
         let changed = self.advance(record.received_at);
         self.state.position = record.position;
         let now = self.state.now;
-        let frozen = self.frozen();
         let Record { observer: id, key, standing, report, .. } = record;
-        let observer = self.state.observers.entry(*id).or_insert_with(|| {
-            self.state.unweighed = true;
-            Observer::new(now, *standing, self.settings.anchors.contains(key))
+        let State { observers, windows, suspects, sites, unweighed, frozen, tenure, .. } =
+            &mut self.state;
+        let place = *id as usize;
+        if observers.len() <= place {
+            observers.resize_with(place + 1, || None);
+        }
+        let Some(place) = observers.get_mut(place) else { return changed };
+        let observer = place.get_or_insert_with(|| {
+            *unweighed = true;
+            let anchor = self.settings.anchors.contains(key);
+            let since = tenure.remove(id).unwrap_or(now);
+            Box::new(Observer::new(now, since, *standing, anchor))
         });
         if (observer.standing.slot, observer.standing.asn) != (standing.slot, standing.asn) {
-            self.state.unweighed = true;
+            *unweighed = true;
         }
         observer.standing = *standing;
+        let zone = standing.zone.map_or(NOWHERE, |zone| zone.0);
         for (observed_at, observation) in report.timed() {
             if is_late(record.received_at, observed_at) {
                 continue;
             }
             let (target, implication) = (observation.target, observation.implication());
             let Some(behind) = self.plan.behind(target) else { continue };
-            let Some(observer) = self.state.observers.get_mut(id) else { continue };
             observer.observe(now, behind, target, implication);
-            let counts_here = observer.counts_for(behind);
-            let touches = touched(&self.plan, target, implication);
-            self.state.cells.count(now, *id, standing, touches);
-            let weight = self.state.counted.get(id).map_or(0, |counted| counted.weight);
-            if counts_here && observation.cause == Cause::Scheduled && weight > 0 {
-                let counts = window_counts(
-                    behind.layers(implication.full),
-                    behind.layers(implication.half),
-                    weight,
-                );
-                let zone = standing.zone.map_or(NOWHERE, |zone| zone.0);
-                self.state.windows.count(target, zone, &counts);
+            let scheduled = observation.cause == Cause::Scheduled;
+            let says = implication.says();
+            if scheduled
+                && says != Says::Nothing
+                && observer.weight > 0
+                && observer.counts_for(behind)
+            {
+                let full = behind.layers(implication.full);
+                let half = behind.layers(implication.half);
+                windows.count(target, zone, &window_counts(full, half, observer.weight));
             }
-            if !(implication.full.is_empty() && implication.half.is_empty()) {
+            // Who has no vote leaves no trace in what is published.
+            if says == Says::Fails && observer.weight > 0 {
                 let rule = observation.failure.map(|failure| failure.rule).unwrap_or_default();
+                let known = RuleTable::builtin().get(rule).is_some();
+                let rule = if known { rule } else { RuleNumber::NONE };
                 let met = (observation.outcome, rule);
                 for entity in behind.blamed(implication) {
-                    let suspect = self.state.suspects.entry(entity).or_default();
+                    let suspect = suspects.entry(entity).or_default();
                     suspect.first_failure.get_or_insert(observed_at);
                     *suspect.symptoms.entry(met).or_default() += 1;
                 }
-                let site = self.state.sites.entry(target).or_default();
-                site.first_failure.get_or_insert(observed_at);
-                *site.symptoms.entry(met).or_default() += 1;
+                sites.failed(target, observed_at, met);
             }
         }
-        if let Some(observer) = self.state.observers.get_mut(id) {
-            observer.age(now, frozen);
-        }
+        observer.age(now, *frozen);
         self.refresh(*id);
         changed
     }
@@ -330,50 +296,26 @@ impl Detector {
         changed
     }
 
-    fn frozen(&self) -> Entities {
-        let mut frozen = Entities::default();
-        for (entity, suspect) in &self.state.suspects {
-            let standing = suspect.open.as_ref().is_some_and(|i| i.phase() != Phase::Suspected);
-            if standing {
-                frozen.insert(*entity);
-            }
-        }
-        frozen
-    }
-
-    /// Takes an observer out of the tallies and puts it in again as it is now.
+    /// Puts an observer as it is now in the place of what is in the sums of it.
     fn refresh(&mut self, id: u32) {
         let now = self.state.now;
-        let old = self.state.counted.remove(&id);
-        if let Some(old) = &old {
-            self.state.groups.apply(&self.plan, old, -1);
-            if let Some(at) = old.check_at {
-                self.state.checks.remove(&(at, id));
-            }
-        }
-        let Some(observer) = self.state.observers.get(&id) else { return };
+        let State { observers, tallies, checks, .. } = &mut self.state;
+        let Some(Some(observer)) = observers.get_mut(id as usize) else { return };
         let bits = observer.bits(now, &self.plan);
         let offline_at = observer.last_seen.plus_ms(ONLINE_MS);
         let online = now < offline_at;
-        let check_at = match bits.due {
-            Some(due) if online => Some(due.min(offline_at)),
-            _ if online => Some(offline_at),
-            _ => None,
-        };
-        let counted = Counted {
-            weight: old.map_or(0, |old| old.weight),
-            online,
-            zone: observer.standing.zone.map_or(NOWHERE, |zone| zone.0),
-            version: observer.standing.version,
-            resolver: observer.standing.resolver,
-            bits,
-            check_at,
-        };
-        self.state.groups.apply(&self.plan, &counted, 1);
-        if let Some(at) = check_at {
-            self.state.checks.insert((at, id));
+        let vote = observer.vote_of(bits, online);
+        tallies.replace(&observer.vote, &vote);
+        observer.vote = vote;
+        let due = bits.due.filter(|_| online).unwrap_or(offline_at).min(offline_at);
+        // A check that comes too early is only a look too many; one is enough.
+        if online && observer.check_at.is_none_or(|at| due < at) {
+            if let Some(at) = observer.check_at {
+                checks.remove(&(at, id));
+            }
+            checks.insert((due, id));
+            observer.check_at = Some(due);
         }
-        self.state.counted.insert(id, counted);
     }
 
     fn evaluate(&mut self, changed: &mut Vec<Changed>) {
@@ -381,6 +323,10 @@ impl Detector {
         while let Some((at, id)) = self.state.checks.first().copied() {
             if at > now {
                 break;
+            }
+            self.state.checks.pop_first();
+            if let Some(Some(observer)) = self.state.observers.get_mut(id as usize) {
+                observer.check_at = None;
             }
             self.refresh(id);
         }
@@ -403,12 +349,17 @@ impl Detector {
         for (entity, shares) in &shares {
             self.judge(*entity, shares, changed);
         }
+        self.state.frozen = Entities::default();
+        for (entity, suspect) in &self.state.suspects {
+            if suspect.open.as_ref().is_some_and(|open| open.phase() != Phase::Suspected) {
+                self.state.frozen.insert(*entity);
+            }
+        }
     }
 
     fn reweigh(&mut self) {
         let now = self.state.now;
         (self.state.unweighed, self.state.weighed_at) = (false, now);
-        let ids: Vec<u32> = self.state.observers.keys().copied().collect();
         // Who was not heard for an hour takes no part, and takes nobody's share.
         let tenure = |observer: &Observer| {
             if now.since_ms(observer.last_seen) > FORGET_MS {
@@ -420,27 +371,24 @@ impl Detector {
             self.settings.tenure(now.since_ms(observer.first_seen))
         };
         let voters: Vec<Voter> = self
-            .state
-            .observers
-            .values()
-            .map(|observer| Voter {
+            .observers()
+            .map(|(_, observer)| Voter {
                 tenure: tenure(observer),
                 slot: observer.standing.slot,
                 asn: observer.standing.asn,
             })
             .collect();
-        for (id, weight) in ids.into_iter().zip(weigh(&voters)) {
-            if let Some(counted) = self.state.counted.get_mut(&id)
-                && counted.weight != weight
-            {
-                self.state.groups.apply(&self.plan, counted, -1);
-                counted.weight = weight;
-                self.state.groups.apply(&self.plan, counted, 1);
-            }
-        }
+        let State { observers, tallies, .. } = &mut self.state;
         let mut versions: BTreeMap<u16, i64> = BTreeMap::new();
-        for counted in self.state.counted.values().filter(|counted| counted.online) {
-            *versions.entry(counted.version).or_default() += counted.weight;
+        for (observer, weight) in observers.iter_mut().flatten().zip(weigh(&voters)) {
+            let online = now < observer.last_seen.plus_ms(ONLINE_MS);
+            observer.weight = weight;
+            let vote = Vote { weight: if online { weight } else { 0 }, ..observer.vote };
+            tallies.replace(&observer.vote, &vote);
+            observer.vote = vote;
+            if online {
+                *versions.entry(observer.standing.version).or_default() += weight;
+            }
         }
         let total: i64 = versions.values().sum();
         let most = versions.into_iter().find(|(_, weight)| 2 * weight > total);
@@ -453,21 +401,19 @@ impl Detector {
 
     fn forget(&mut self) {
         let now = self.state.now;
-        self.state.cells.forget(now);
-        let gone: Vec<u32> = self
-            .state
-            .observers
-            .iter()
-            .filter(|(_, observer)| {
-                // Tenure is kept for those who have some; a passer-by is dropped.
+        let State { observers, tallies, checks, .. } = &mut self.state;
+        for (id, place) in (0u32..).zip(observers) {
+            // Tenure is kept for those who have some; a passer-by is dropped.
+            let gone = place.take_if(|observer| {
                 let present = observer.last_seen.since_ms(observer.first_seen);
                 now.since_ms(observer.last_seen) > FORGET_MS.max(present / 2)
-            })
-            .map(|(id, _)| *id)
-            .collect();
-        for id in gone {
-            self.state.observers.remove(&id);
-            self.refresh(id);
+            });
+            if let Some(observer) = gone {
+                tallies.replace(&observer.vote, &Vote::default());
+                if let Some(at) = observer.check_at {
+                    checks.remove(&(at, id));
+                }
+            }
         }
         self.state.ended.retain(|(_, incident, _)| {
             let keep_ms = match incident.phase() {
@@ -481,7 +427,7 @@ impl Detector {
     /// The shares for one entity.
     #[must_use]
     pub fn shares(&self, entity: EntityIndex) -> Shares {
-        Shares::new(&of(&self.state.groups.zones, entity), self.state.groups.online)
+        Shares::new(self.state.tallies.zones(entity), self.state.tallies.online())
     }
 
     fn attribute(&mut self, shares: &BTreeMap<EntityIndex, Shares>) {
@@ -501,12 +447,12 @@ impl Detector {
             .plan
             .entities()
             .map(|(entity, _)| entity)
-            .filter(|entity| self.frozen().has(*entity))
+            .filter(|entity| self.state.frozen.has(*entity))
             .collect();
         let (picks, rejected) = if candidates.is_empty() && standing.is_empty() {
             (Vec::new(), BTreeMap::new())
         } else {
-            let dead = self.dead_sites();
+            let dead = self.state.sites.dead();
             let regional = shares
                 .iter()
                 .filter(|(_, shares)| shares.regional().next().is_some())
@@ -543,18 +489,12 @@ impl Detector {
         }
     }
 
-    fn dead_sites(&self) -> BTreeSet<TargetIndex> {
-        let dead = |site: &SiteState| site.open.is_some();
-        self.state.sites.iter().filter(|(_, site)| dead(site)).map(|(target, _)| *target).collect()
-    }
-
     fn participants(&self, entity: EntityIndex) -> Participants {
         let (mut prefixes, mut networks, mut zones) =
             (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let mut observers = 0;
-        for (id, counted) in &self.state.counted {
-            if counted.online && counted.weight > 0 && counted.bits.eligible.has(entity) {
-                let Some(observer) = self.state.observers.get(id) else { continue };
+        for (_, observer) in self.observers() {
+            if observer.vote.weight > 0 && observer.vote.eligible.has(entity) {
                 observers += 1;
                 prefixes.insert(observer.standing.slot);
                 networks.insert(observer.standing.asn);
@@ -577,8 +517,8 @@ impl Detector {
                     known == version && self.state.now.since_ms(since) >= ESTABLISHED_MS
                 })
         };
-        let versions = of(&self.state.groups.versions, entity);
-        let resolvers = of(&self.state.groups.resolvers, entity);
+        let versions = self.state.tallies.versions(entity).collect();
+        let resolvers = self.state.tallies.resolvers(entity).collect();
         (
             strata("c4.versions", "probe-core version", &versions, share, established),
             strata("c4.resolvers", "resolver class", &resolvers, share, |_| true),
@@ -717,122 +657,21 @@ impl Detector {
     }
 
     fn judge_sites(&mut self, changed: &mut Vec<Changed>) {
-        let now = self.state.now;
-        let targets: Vec<TargetIndex> = self.state.sites.keys().copied().collect();
-        for target in targets {
-            let total = self.state.windows.of(target);
-            let rate = total.failure_rate();
-            let down = self.site_is_down(target, &total);
-            let Some(site) = self.state.sites.get_mut(&target) else { continue };
-            if let Some(incident) = &mut site.open {
-                if let Some(phase) = incident.step_site(now, rate, total.observed >= SITE_WEIGHT) {
-                    changed.push(Changed { incident: incident.id.clone(), at: now, phase });
-                    if let Some(ended) = site.open.take() {
-                        let symptoms = std::mem::take(&mut site.symptoms);
-                        site.first_failure = None;
-                        site.last = Some(ended.clone());
-                        self.state.ended.push((Subject::Site(target), ended, symptoms));
-                    }
-                }
-                continue;
-            }
-            let Ok(grounds) = down else {
-                site.run = 0;
-                if rate < SITE_SIBLINGS {
-                    site.first_failure = None;
-                    site.symptoms.clear();
-                }
-                continue;
-            };
-            site.run += 1;
-            if site.run >= HOLD {
-                site.run = 0;
-                let started = site.first_failure.unwrap_or(now);
-                let Some(entry) = self.catalogue.target(target) else { continue };
-                let incident = match site.last.take_if(|last| last.may_reopen(now)) {
-                    Some(mut last) => {
-                        last.reopen(now, grounds);
-                        self.state.ended.retain(|(_, ended, _)| ended.id != last.id);
-                        last
-                    }
-                    None => {
-                        let id = format!("{}-site-{}", stamp(now), entry.id);
-                        Incident::open(id, now, started, Phase::Confirmed, Reach::Site, grounds)
-                    }
-                };
-                let id = incident.id.clone();
-                changed.push(Changed { incident: id, at: now, phase: Phase::Confirmed });
-                site.open = Some(incident);
-            }
-        }
-    }
-
-    /// The rule for a site: it fails in most zones, and neither a provider behind it nor its
-    /// siblings explain that.
-    fn site_is_down(&self, target: TargetIndex, total: &Counts) -> Result<Grounds, Reason> {
-        let rate = total.failure_rate();
-        let reason = |rule: &str, held, found: String, needed: String| {
-            let reason = Reason { rule: rule.to_owned(), held, found, needed };
-            if held { Ok(reason) } else { Err(reason) }
-        };
-        let percent = super::fixed::percent;
-        let votes = super::fixed::votes;
-        let share = reason(
-            "site.rate",
-            total.observed >= SITE_WEIGHT && rate >= SITE_DOWN,
-            format!("{} of {} votes fail", percent(rate), votes(total.observed)),
-            format!("{} of at least {}", percent(SITE_DOWN), votes(SITE_WEIGHT)),
-        )?;
-        let zones: Vec<_> = self
-            .state
-            .windows
-            .by_zone(target)
-            .into_iter()
-            .filter(|(zone, counts)| *zone != NOWHERE && counts.observed >= SITE_ZONE_WEIGHT)
-            .collect();
-        let seeing = zones.iter().filter(|(_, c)| c.failure_rate() >= SITE_DOWN).count();
-        let needed = (zones.len() * 3).div_ceil(5).max(ZONES_MIN);
-        let geography = reason(
-            "site.geography",
-            zones.len() >= ZONES_MIN && seeing >= needed,
-            format!("{seeing} of {} zones with enough votes see it", zones.len()),
-            format!("{needed} of at least {ZONES_MIN}"),
-        )?;
-        let mut unexplained = Vec::new();
-        for (_, entity) in self.plan.behind(target).into_iter().flat_map(|b| b.entities()) {
-            let provider = self.plan.entity(*entity);
-            let picked = self
-                .state
-                .suspects
-                .get(entity)
-                .and_then(|suspect| suspect.picked_at)
-                .is_some_and(|at| self.state.now.since_ms(at) <= PICK_RECENT_MS);
-            let siblings = provider.targets.iter().filter(|sibling| **sibling != target);
-            let rates: Vec<Ppm> = siblings
-                .map(|sibling| self.state.windows.of(*sibling))
-                .filter(|counts| counts.observed > 0)
-                .map(|counts| counts.failure_rate())
-                .collect();
-            let middle = median(rates).unwrap_or(0);
-            unexplained.push(reason(
-                "site.alone",
-                !picked && middle < SITE_SIBLINGS,
-                format!("the other sites of {} fail at {}", provider.provider, percent(middle)),
-                format!("under {}, and no suspicion of it", percent(SITE_SIBLINGS)),
-            )?);
-        }
-        let needed = super::fixed::scale(total.observed, CONFIRM);
-        Ok(Grounds {
-            reasons: vec![share, geography],
-            ruled_out: unexplained,
-            liar_bound: tocsin_proto::incident::LiarBound {
-                prefixes: u32::try_from((needed + ONE - 1) / ONE).unwrap_or(u32::MAX),
-                networks: u32::try_from(needed / super::params::NETWORK_CAP_MIN + 1)
-                    .unwrap_or(u32::MAX),
-                zones: u32::try_from(seeing).unwrap_or(u32::MAX),
+        let State { sites, windows, suspects, ended, now, .. } = &mut self.state;
+        let scene = Scene {
+            now: *now,
+            plan: &self.plan,
+            catalogue: &self.catalogue,
+            windows,
+            named: |entity| {
+                let at = suspects.get(&entity).and_then(|suspect: &Suspect| suspect.picked_at);
+                at.is_some_and(|at| now.since_ms(at) <= PICK_RECENT_MS)
             },
-            confidence: Confidence::Medium,
-        })
+        };
+        let mut reopened = Vec::new();
+        let over = sites.judge(&scene, changed, &mut reopened);
+        ended.retain(|(_, incident, _)| !reopened.contains(&incident.id));
+        ended.extend(over.into_iter().map(|(target, i, met)| (Subject::Site(target), i, met)));
     }
 
     /// Every incident that is open or ended lately, newest first; suspicions too.
@@ -843,9 +682,10 @@ impl Detector {
             let subject = Subject::Entity(*entity);
             Some(Shown { subject, incident, symptoms: &suspect.symptoms })
         });
-        let sites = self.state.sites.iter().filter_map(|(target, site)| {
-            let incident = site.open.as_ref()?;
-            Some(Shown { subject: Subject::Site(*target), incident, symptoms: &site.symptoms })
+        let sites = self.state.sites.open().map(|(target, incident, symptoms)| Shown {
+            subject: Subject::Site(target),
+            incident,
+            symptoms,
         });
         let open: Vec<_> = providers.chain(sites).collect();
         let ended = self
@@ -861,11 +701,16 @@ impl Detector {
         all
     }
 
-    /// Observers that are online, with their vote and their bits.
-    pub fn online(&self) -> impl Iterator<Item = (&Observer, i64, &Bits)> {
-        self.state.counted.iter().filter(|(_, counted)| counted.online).filter_map(
-            |(id, counted)| Some((self.state.observers.get(id)?, counted.weight, &counted.bits)),
-        )
+    fn observers(&self) -> impl Iterator<Item = (u32, &Observer)> {
+        let observers = (0u32..).zip(&self.state.observers);
+        observers.filter_map(|(id, observer)| Some((id, observer.as_deref()?)))
+    }
+
+    /// Observers that are online, each with its vote.
+    pub fn online(&self) -> impl Iterator<Item = &Observer> {
+        let now = self.state.now;
+        let online = move |o: &&Observer| now < o.last_seen.plus_ms(ONLINE_MS);
+        self.observers().map(|(_, observer)| observer).filter(online)
     }
 
     /// Counts of the last two minutes for a target.
@@ -883,19 +728,17 @@ impl Detector {
     /// Whether every tally equals the sum over its observers, counted anew: an invariant.
     #[must_use]
     pub fn tallies_are_consistent(&self) -> bool {
-        let mut groups = Groups::default();
-        for counted in self.state.counted.values() {
-            groups.apply(&self.plan, counted, 1);
+        let mut anew = Tallies::default();
+        for (_, observer) in self.observers() {
+            anew.replace(&Vote::default(), &observer.vote);
         }
-        let trim = |groups: &Groups| {
-            let mut groups = groups.clone();
-            let none = |tally: &Tally| *tally != Tally::default();
-            groups.zones.retain(|_, tally| none(tally));
-            groups.versions.retain(|_, tally| none(tally));
-            groups.resolvers.retain(|_, tally| none(tally));
-            groups
-        };
-        trim(&groups) == trim(&self.state.groups)
+        let kept = &self.state.tallies;
+        anew.online() == kept.online()
+            && self.plan.entities().all(|(entity, _)| {
+                anew.zones(entity).eq(kept.zones(entity))
+                    && anew.versions(entity).eq(kept.versions(entity))
+                    && anew.resolvers(entity).eq(kept.resolvers(entity))
+            })
     }
 }
 
@@ -913,7 +756,7 @@ fn window_counts(full: Layers, half: Layers, weight: i64) -> Counts {
 }
 
 /// A time as it stands in an incident's name: `20251118t112812`.
-fn stamp(at: Timestamp) -> String {
+pub(super) fn stamp(at: Timestamp) -> String {
     let text = at.to_string();
     let compact: String = text.chars().filter(char::is_ascii_alphanumeric).collect();
     compact.get(..15).unwrap_or(&compact).to_ascii_lowercase()

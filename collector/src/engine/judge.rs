@@ -5,34 +5,13 @@ use std::collections::BTreeMap;
 use tocsin_proto::incident::{LiarBound, Reason};
 
 use super::{
-    detector::NOWHERE,
     fixed::{ONE, Ppm, percent, scale, share, votes},
     params::{
         CONFIRM, COVERAGE, NETWORK_CAP_MIN, NETWORK_CAP_SHARE, REGIONAL_MIN, Settings, ZONE_CAP,
         ZONE_MIN, ZONE_SHARE, ZONES_MIN, ZONES_SHARE,
     },
+    tally::{NOWHERE, Tally},
 };
-
-/// Eligible and flagging weight of a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
-pub struct Tally {
-    /// Eligible weight.
-    pub eligible: i64,
-    /// Of it, flagging.
-    pub flagging: i64,
-}
-
-impl Tally {
-    /// The share that flags.
-    #[must_use]
-    pub const fn share(self) -> Ppm {
-        share(self.flagging, self.eligible)
-    }
-
-    const fn plus(self, other: Self) -> Self {
-        Self { eligible: self.eligible + other.eligible, flagging: self.flagging + other.flagging }
-    }
-}
 
 /// Everything the conditions look at, for one entity at one evaluation.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -50,16 +29,16 @@ pub struct Shares {
 impl Shares {
     /// From tallies by zone: thin zones are merged, and capped ones averaged.
     #[must_use]
-    pub fn new(by_zone: &BTreeMap<u8, Tally>, online: i64) -> Self {
+    pub fn new(by_zone: impl IntoIterator<Item = (u8, Tally)>, online: i64) -> Self {
         let mut zones = BTreeMap::new();
         let mut residual = Tally::default();
         let mut all = Tally::default();
         for (zone, tally) in by_zone {
-            all = all.plus(*tally);
-            if *zone != NOWHERE && tally.eligible >= ZONE_MIN {
-                zones.insert(*zone, *tally);
+            all = all.plus(tally);
+            if zone != NOWHERE && tally.eligible >= ZONE_MIN {
+                zones.insert(zone, tally);
             } else {
-                residual = residual.plus(*tally);
+                residual = residual.plus(tally);
             }
         }
         if residual.eligible >= ZONE_MIN {
@@ -265,7 +244,7 @@ mod tests {
         zones.insert(4, tally(2, 1));
         zones.insert(5, tally(1, 1));
         zones.insert(6, tally(1, 0));
-        let shares = Shares::new(&zones, 130 * ONE);
+        let shares = Shares::new(zones, 130 * ONE);
         assert_eq!(shares.share / 1000, 655, "54.425 of 83");
         assert_eq!((shares.zones.len(), shares.zones_seeing(), shares.zones_needed()), (5, 5, 4));
         assert!(shares.majority().held && shares.geography().held && shares.coverage().held);

@@ -18,5 +18,7 @@ pub mod locate;
 pub mod observer;
 pub mod params;
 pub mod plan;
+pub mod sites;
+pub mod tally;
 pub mod weigh;
 pub mod window;

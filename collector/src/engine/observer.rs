@@ -5,13 +5,11 @@
 //! flag (18) always needs two sites. The observer is its own control: its bit counts only while it
 //! reaches things that do not depend on the suspect.
 
-use std::collections::VecDeque;
-
 use serde::{Deserialize, Serialize};
 use tocsin_proto::{
     catalogue::ZoneIndex,
     id::{Country, TargetIndex},
-    implicate::Implication,
+    implicate::{Implication, Says},
     report::ResolverClass,
     time::Timestamp,
 };
@@ -22,7 +20,8 @@ use super::{
         CHRON_MAX, CONTROLS_MIN, CUSUM_CAP, CUSUM_FLAG, CUSUM_HALF, CUSUM_UP, RING, SEEN_MAX_MS,
         SEEN_MIN_MS, SICK_MAX, SLOW_MS, STREAK_MAX,
     },
-    plan::{Behind, Entities, EntityIndex, Plan},
+    plan::{Behind, ENTITIES_MAX, Entities, EntityIndex, Plan},
+    tally::{NOWHERE, Vote},
 };
 
 /// Where an observer stands, as the collector saw it when the report came.
@@ -50,11 +49,46 @@ impl Standing {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 struct Probe {
     target: TargetIndex,
     answered: bool,
-    at: Timestamp,
+    /// Seconds since the Unix epoch: eligibility goes by minutes.
+    at_s: u32,
+}
+
+/// The last probes, in place: an observer is one piece of memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct Ring {
+    probes: [Probe; RING],
+    next: u8,
+    length: u8,
+}
+
+impl Ring {
+    fn push(&mut self, probe: Probe) {
+        if let Some(place) = self.probes.get_mut(usize::from(self.next)) {
+            *place = probe;
+        }
+        self.next = (self.next + 1) % RING as u8;
+        self.length = (self.length + 1).min(RING as u8);
+    }
+
+    /// Oldest first.
+    fn iter(&self) -> impl Iterator<Item = &Probe> {
+        let (head, tail) = self.probes.split_at(usize::from(self.next));
+        let full = usize::from(self.length) == RING;
+        let tail = if full { tail } else { Default::default() };
+        tail.iter().chain(head)
+    }
+
+    fn len(&self) -> usize {
+        usize::from(self.length)
+    }
+
+    fn answered(&self) -> usize {
+        self.iter().filter(|probe| probe.answered).count()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,29 +120,39 @@ pub struct Observer {
     pub standing: Standing,
     /// Whether the operator vouches for it.
     pub anchor: bool,
-    ring: VecDeque<Probe>,
+    ring: Ring,
+    /// Entities that are not at rest, in order.
     cusums: Vec<Cusum>,
     chron: Vec<(EntityIndex, Ppm)>,
     sick: Ppm,
     streak: u8,
     streak_edge: Option<EntityIndex>,
+    /// What of it is in the sums.
+    pub vote: Vote,
+    /// Its weight, online or not.
+    pub weight: i64,
+    /// When its bits are to be looked at again, where that is planned.
+    pub check_at: Option<Timestamp>,
 }
 
 impl Observer {
     /// A new one.
     #[must_use]
-    pub fn new(now: Timestamp, standing: Standing, anchor: bool) -> Self {
+    pub fn new(now: Timestamp, first_seen: Timestamp, standing: Standing, anchor: bool) -> Self {
         Self {
-            first_seen: now,
+            first_seen,
             last_seen: now,
             standing,
             anchor,
-            ring: VecDeque::new(),
+            ring: Ring::default(),
             cusums: Vec::new(),
             chron: Vec::new(),
             sick: 0,
             streak: 0,
             streak_edge: None,
+            vote: Vote::default(),
+            weight: 0,
+            check_at: None,
         }
     }
 
@@ -120,11 +164,10 @@ impl Observer {
         target: TargetIndex,
         implication: &Implication,
     ) {
-        let failed = !(implication.full.is_empty() && implication.half.is_empty());
-        if self.ring.len() == RING {
-            self.ring.pop_front();
-        }
-        self.ring.push_back(Probe { target, answered: !failed, at: now });
+        // What says nothing of the target speaks against the observer's own line.
+        let failed = implication.says() != Says::Answers;
+        let at_s = u32::try_from(now.as_s()).unwrap_or(u32::MAX);
+        self.ring.push(Probe { target, answered: !failed, at_s });
         for entity in behind.blamed(implication) {
             self.raise(entity, target, CUSUM_UP);
         }
@@ -174,20 +217,19 @@ impl Observer {
     pub fn age(&mut self, now: Timestamp, frozen: Entities) {
         let elapsed = now.since_ms(self.last_seen);
         self.last_seen = now;
-        let failing = self.ring.iter().filter(|probe| !probe.answered).count();
-        let ratio = ratio(failing, self.ring.len());
+        let ratio = ratio(self.ring.len() - self.ring.answered(), self.ring.len());
         if frozen == Entities::default() {
             self.sick = smooth(self.sick, ratio, elapsed, SLOW_MS);
         }
-        let flags: Vec<_> = self.flags().collect();
+        let flags = self.flags();
         for (entity, chron) in &mut self.chron {
             if !frozen.has(*entity) {
-                let towards = if flags.contains(entity) { ONE } else { 0 };
+                let towards = if flags.has(*entity) { ONE } else { 0 };
                 *chron = smooth(*chron, towards, elapsed, SLOW_MS);
             }
         }
-        self.chron.retain(|(entity, chron)| *chron > 0 || flags.contains(entity));
-        for entity in flags {
+        self.chron.retain(|(entity, chron)| *chron > 0 || flags.has(*entity));
+        for entity in flags.iter() {
             if !frozen.has(entity) && !self.chron.iter().any(|(e, _)| *e == entity) {
                 self.chron.push((entity, smooth(0, ONE, elapsed, SLOW_MS)));
             }
@@ -195,16 +237,19 @@ impl Observer {
     }
 
     /// The entities it flags.
-    pub fn flags(&self) -> impl Iterator<Item = EntityIndex> {
-        self.cusums.iter().filter(|c| c.level >= CUSUM_FLAG).map(|c| c.entity)
+    #[must_use]
+    pub fn flags(&self) -> Entities {
+        let mut flags = Entities::default();
+        for cusum in self.cusums.iter().filter(|c| c.level >= CUSUM_FLAG) {
+            flags.insert(cusum.entity);
+        }
+        flags
     }
 
     /// Whether it is to be believed on anything at all.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        self.streak < STREAK_MAX
-            && self.sick <= SICK_MAX
-            && self.ring.iter().filter(|probe| probe.answered).count() >= CONTROLS_MIN
+        self.streak < STREAK_MAX && self.sick <= SICK_MAX && self.ring.answered() >= CONTROLS_MIN
     }
 
     /// Whether it has flagged one of these for most of the day: blocked there, not out.
@@ -222,34 +267,43 @@ impl Observer {
     /// Its bits now.
     #[must_use]
     pub fn bits(&self, now: Timestamp, plan: &Plan) -> Bits {
-        let mut bits = Bits::default();
-        for entity in self.flags() {
-            bits.flags.insert(entity);
-        }
+        let mut bits = Bits { flags: self.flags(), ..Bits::default() };
         if !self.is_healthy() {
             return bits;
         }
-        let answered = self.ring.iter().filter(|probe| probe.answered).count();
-        let span = match (self.ring.front(), self.ring.back()) {
-            (Some(first), Some(last)) => last.at.since_ms(first.at),
-            _ => 0,
-        };
-        for (entity, _) in plan.entities() {
-            let mut touches = 0;
-            let mut answered_behind = 0;
-            let mut last = None;
-            for probe in &self.ring {
-                if plan.behind(probe.target).is_some_and(|behind| behind.has(entity)) {
-                    touches += 1;
-                    answered_behind += usize::from(probe.answered);
-                    last = Some(probe.at);
-                }
+        let mut touches = [0u8; ENTITIES_MAX];
+        let mut answered_behind = [0u8; ENTITIES_MAX];
+        let mut last_s = [0u32; ENTITIES_MAX];
+        let (mut answered, mut touched) = (0, Entities::default());
+        let (mut first, mut newest) = (None, 0);
+        for probe in self.ring.iter() {
+            first = first.or(Some(probe.at_s));
+            newest = probe.at_s;
+            answered += u8::from(probe.answered);
+            for (_, entity) in plan.behind(probe.target).map_or(&[][..], Behind::entities) {
+                let at = usize::from(entity.0);
+                let (Some(touches), Some(behind), Some(last)) =
+                    (touches.get_mut(at), answered_behind.get_mut(at), last_s.get_mut(at))
+                else {
+                    continue;
+                };
+                touched.insert(*entity);
+                *touches += 1;
+                *behind += u8::from(probe.answered);
+                *last = probe.at_s;
             }
-            let Some(last) = last else { continue };
+        }
+        let span_ms = u64::from(newest.saturating_sub(first.unwrap_or(newest))) * 1000;
+        for entity in touched.iter() {
+            let at = usize::from(entity.0);
+            let of = |values: &[u8; ENTITIES_MAX]| values.get(at).copied().unwrap_or(0);
             // Three of its own touch periods, whatever its rate.
-            let patience = (3 * span / touches).clamp(SEEN_MIN_MS, SEEN_MAX_MS);
-            let until = last.plus_ms(patience);
-            if now > until || answered - answered_behind < CONTROLS_MIN || self.is_chronic(entity) {
+            let patience =
+                (3 * span_ms / u64::from(of(&touches).max(1))).clamp(SEEN_MIN_MS, SEEN_MAX_MS);
+            let last = last_s.get(at).copied().unwrap_or(0);
+            let until = Timestamp::from_s(last.into()).plus_ms(patience);
+            let controls = usize::from(answered - of(&answered_behind));
+            if now > until || controls < CONTROLS_MIN || self.is_chronic(entity) {
                 continue;
             }
             bits.eligible.insert(entity);
@@ -257,6 +311,19 @@ impl Observer {
             bits.due = Some(bits.due.map_or(due, |other| other.min(due)));
         }
         bits
+    }
+
+    /// What it adds to the sums: nothing while it is offline.
+    #[must_use]
+    pub fn vote_of(&self, bits: Bits, online: bool) -> Vote {
+        Vote {
+            weight: if online { self.weight } else { 0 },
+            zone: self.standing.zone.map_or(NOWHERE, |zone| zone.0),
+            version: self.standing.version,
+            resolver: self.standing.resolver,
+            eligible: bits.eligible,
+            flags: bits.flags,
+        }
     }
 
     #[cfg(test)]
@@ -319,13 +386,13 @@ mod tests {
     #[test]
     fn the_worked_example() {
         let plan = plan();
-        let mut observer = Observer::new(Timestamp::EPOCH, standing(), false);
+        let mut observer = Observer::new(Timestamp::EPOCH, Timestamp::EPOCH, standing(), false);
         let mut at = 0;
         let mut check = |target, ok, level| {
             at += 1;
             see(&mut observer, &plan, at, target, ok);
             assert_eq!(observer.level(P5), level, "probe {at}");
-            observer.flags().any(|e| e == P5)
+            observer.flags().has(P5)
         };
         assert!(!check(0, false, 12));
         assert!(!check(0, false, 12), "the same site again is no more evidence");
@@ -343,7 +410,7 @@ mod tests {
     #[test]
     fn an_observer_is_its_own_control() {
         let plan = plan();
-        let mut observer = Observer::new(Timestamp::EPOCH, standing(), false);
+        let mut observer = Observer::new(Timestamp::EPOCH, Timestamp::EPOCH, standing(), false);
         let now = |s: u64| Timestamp::from_s(1_000_000 + s);
         see(&mut observer, &plan, 1, 0, false);
         see(&mut observer, &plan, 2, 1, false);
@@ -359,7 +426,7 @@ mod tests {
     #[test]
     fn one_that_fails_everywhere_silences_itself() {
         let plan = plan();
-        let mut observer = Observer::new(Timestamp::EPOCH, standing(), false);
+        let mut observer = Observer::new(Timestamp::EPOCH, Timestamp::EPOCH, standing(), false);
         for at in 0..6 {
             see(&mut observer, &plan, at, 8 + (at % 4) as u16, true);
         }
@@ -377,7 +444,7 @@ mod tests {
             alone in any::<bool>(),
         ) {
             let plan = plan();
-            let mut observer = Observer::new(Timestamp::EPOCH, standing(), false);
+            let mut observer = Observer::new(Timestamp::EPOCH, Timestamp::EPOCH, standing(), false);
             for (at, (target, ok)) in (0..).zip(probes) {
                 // Alone: of the first provider only target 0 ever fails.
                 let ok = ok || (alone && (1..8).contains(&target));

@@ -37,6 +37,28 @@ impl Entities {
     pub const fn insert(&mut self, entity: EntityIndex) {
         self.0 |= 1 << entity.0;
     }
+
+    /// What is in the one or the other, but not in both.
+    #[must_use]
+    pub const fn differing(self, other: Self) -> Self {
+        Self(self.0 ^ other.0)
+    }
+
+    /// What is in either.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Every member, in order.
+    pub fn iter(self) -> impl Iterator<Item = EntityIndex> {
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let next = u8::try_from(left.trailing_zeros()).ok().filter(|_| left != 0)?;
+            left &= left - 1;
+            Some(EntityIndex(next))
+        })
+    }
 }
 
 /// A provider in a role.
@@ -112,7 +134,8 @@ impl Behind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     entities: Vec<Entity>,
-    behind: BTreeMap<TargetIndex, Behind>,
+    /// By target number; `None` for numbers that the catalogue does not have.
+    behind: Vec<Option<Behind>>,
 }
 
 impl Plan {
@@ -134,19 +157,34 @@ impl Plan {
             .map(|((provider, layer), targets)| Entity { provider, layer, targets })
             .collect();
         assert!(entities.len() <= ENTITIES_MAX, "a catalogue has at most {ENTITIES_MAX} entities");
-        let mut behind: BTreeMap<TargetIndex, Behind> = BTreeMap::new();
+        let size = catalogue.targets().keys().next_back().map_or(0, |last| usize::from(last.0) + 1);
+        let mut behind: Vec<Option<Behind>> = vec![None; size];
         for (index, target) in catalogue.targets() {
             let has_edge = target.roles.iter().any(|role| role.role == Layer::Edge);
-            behind.insert(*index, Behind { entities: Vec::new(), has_edge });
+            if let Some(place) = behind.get_mut(usize::from(index.0)) {
+                *place = Some(Behind { entities: Vec::new(), has_edge });
+            }
         }
         for (at, entity) in (0u8..).zip(&entities) {
             for target in &entity.targets {
-                if let Some(behind) = behind.get_mut(target) {
+                if let Some(Some(behind)) = behind.get_mut(usize::from(target.0)) {
                     behind.entities.push((entity.layer, EntityIndex(at)));
                 }
             }
         }
         Self { entities, behind }
+    }
+
+    /// How many entities there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.entities.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.entities.is_empty()
     }
 
     /// The entities with their numbers.
@@ -166,11 +204,11 @@ impl Plan {
     /// What stands behind a target; nothing behind one that is not in the catalogue.
     #[must_use]
     pub fn behind(&self, target: TargetIndex) -> Option<&Behind> {
-        self.behind.get(&target)
+        self.behind.get(usize::from(target.0))?.as_ref()
     }
 
     /// Every target.
     pub fn targets(&self) -> impl Iterator<Item = (TargetIndex, &Behind)> {
-        self.behind.iter().map(|(index, behind)| (*index, behind))
+        (0..).map(TargetIndex).zip(&self.behind).filter_map(|(index, b)| Some((index, b.as_ref()?)))
     }
 }

@@ -1,8 +1,6 @@
 //! What failed lately, by target and zone: rings of twelve buckets of ten seconds. Only scheduled
 //! observations enter, so nobody can weigh more by probing more.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 use tocsin_proto::{id::TargetIndex, implicate::Layer};
 
@@ -67,15 +65,39 @@ impl Counts {
             *sum += more;
         }
     }
+
+    /// Takes away what was added.
+    pub fn subtract(&mut self, other: &Self) {
+        self.observed -= other.observed;
+        self.failed -= other.failed;
+        for (sum, less) in self.by_layer.iter_mut().zip(other.by_layer) {
+            *sum -= less;
+        }
+    }
 }
 
 type Ring = [Counts; WINDOW_BUCKETS];
 
-/// The windows of all targets. Zones are numbers; [`super::detector::NOWHERE`] is no zone.
+/// One target in one zone: the buckets, and their sum.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct Window {
+    ring: Ring,
+    sum: Counts,
+}
+
+/// One target: its windows by zone, in order, and their sum.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct Row {
+    zones: Vec<(u8, Window)>,
+    sum: Counts,
+}
+
+/// The windows of all targets, by target number. Zones are numbers; [`super::tally::NOWHERE`] is
+/// no zone.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Windows {
     round: u64,
-    targets: BTreeMap<TargetIndex, BTreeMap<u8, Ring>>,
+    targets: Vec<Row>,
 }
 
 impl Windows {
@@ -85,54 +107,56 @@ impl Windows {
         self.round = self.round.max(round);
         for step in 0..ahead {
             let at = slot(self.round - step);
-            for zones in self.targets.values_mut() {
-                for ring in zones.values_mut() {
-                    if let Some(bucket) = ring.get_mut(at) {
+            for row in &mut self.targets {
+                for (_, window) in &mut row.zones {
+                    if let Some(bucket) = window.ring.get_mut(at).filter(|b| b.observed != 0) {
+                        window.sum.subtract(bucket);
+                        row.sum.subtract(bucket);
                         *bucket = Counts::default();
                     }
                 }
             }
         }
-        self.targets.retain(|_, zones| {
-            zones.retain(|_, ring| ring.iter().any(|bucket| bucket.observed != 0));
-            !zones.is_empty()
-        });
     }
 
     /// Counts one observation in the present bucket.
     pub fn count(&mut self, target: TargetIndex, zone: u8, counts: &Counts) {
-        let at = slot(self.round);
-        let ring = self.targets.entry(target).or_default().entry(zone).or_default();
-        if let Some(bucket) = ring.get_mut(at) {
-            bucket.add(counts);
+        let (at, index) = (slot(self.round), usize::from(target.0));
+        if self.targets.len() <= index {
+            self.targets.resize_with(index + 1, Row::default);
+        }
+        let Some(row) = self.targets.get_mut(index) else { return };
+        let place = match row.zones.binary_search_by_key(&zone, |(zone, _)| *zone) {
+            Ok(place) => place,
+            Err(place) => {
+                row.zones.insert(place, (zone, Window::default()));
+                place
+            }
+        };
+        row.sum.add(counts);
+        if let Some((_, window)) = row.zones.get_mut(place) {
+            window.sum.add(counts);
+            if let Some(bucket) = window.ring.get_mut(at) {
+                bucket.add(counts);
+            }
         }
     }
 
-    /// A target's sums by zone.
-    #[must_use]
-    pub fn by_zone(&self, target: TargetIndex) -> BTreeMap<u8, Counts> {
-        let Some(zones) = self.targets.get(&target) else { return BTreeMap::new() };
-        zones.iter().map(|(zone, ring)| (*zone, total(ring.iter()))).collect()
+    /// A target's sums by zone; zones without observations are left out.
+    pub fn by_zone(&self, target: TargetIndex) -> impl Iterator<Item = (u8, Counts)> {
+        let zones = self.targets.get(usize::from(target.0)).into_iter().flat_map(|row| &row.zones);
+        zones.filter(|(_, window)| window.sum.observed != 0).map(|(zone, w)| (*zone, w.sum))
     }
 
     /// A target's sums.
     #[must_use]
     pub fn of(&self, target: TargetIndex) -> Counts {
-        let zones = self.targets.get(&target).into_iter().flat_map(BTreeMap::values);
-        total(zones.flatten())
+        self.targets.get(usize::from(target.0)).map_or_else(Counts::default, |row| row.sum)
     }
 }
 
 fn slot(round: u64) -> usize {
     usize::try_from(round % WINDOW_BUCKETS as u64).unwrap_or(0)
-}
-
-fn total<'a>(buckets: impl Iterator<Item = &'a Counts>) -> Counts {
-    let mut sum = Counts::default();
-    for bucket in buckets {
-        sum.add(bucket);
-    }
-    sum
 }
 
 #[cfg(test)]
@@ -152,7 +176,7 @@ mod tests {
         let sum = windows.of(TargetIndex(3));
         assert_eq!((sum.observed, sum.rate(Layer::Edge), sum.rate(Layer::Dns)), (4, 500_000, 0));
         windows.rotate(111);
-        assert_eq!(windows.by_zone(TargetIndex(3)).len(), 2);
+        assert_eq!(windows.by_zone(TargetIndex(3)).count(), 2);
         windows.rotate(112);
         assert_eq!(windows.of(TargetIndex(3)), one);
         windows.rotate(400);

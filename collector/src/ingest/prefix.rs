@@ -16,6 +16,10 @@ use crate::{
     keys::{KeysError, keep_secret},
 };
 
+/// Keys that may come for the first time from one prefix in a day: a household's or an office's,
+/// over every network that their machines move between.
+const NEW_KEYS_A_DAY_MAX: u32 = 256;
+
 /// Gives each prefix its slot of the day.
 #[derive(Debug)]
 pub struct Slots {
@@ -26,6 +30,8 @@ pub struct Slots {
 struct Today {
     day: u64,
     key: [u8; 32],
+    /// Keys that came for the first time today, by slot.
+    new_keys: BTreeMap<u64, u32>,
 }
 
 impl std::fmt::Debug for Today {
@@ -47,7 +53,7 @@ fn open(dir: &std::path::Path, now: Timestamp) -> Result<Today, KeysError> {
             })?;
         }
     }
-    Ok(Today { day, key: keep_secret(&name(day))? })
+    Ok(Today { day, key: keep_secret(&name(day))?, new_keys: BTreeMap::new() })
 }
 
 impl Slots {
@@ -63,7 +69,25 @@ impl Slots {
     /// The slot of an address's prefix today.
     #[must_use]
     pub fn slot(&self, now: Timestamp, address: IpAddr) -> u64 {
-        let mut today = self.today.lock().expect("no thread panics while it holds the key");
+        self.of(&mut self.lock(), now, address)
+    }
+
+    /// Whether one more key that nobody knows may come from there today. Keys are free; what is
+    /// kept of each is not.
+    #[must_use]
+    pub fn admit_new_key(&self, now: Timestamp, address: IpAddr) -> bool {
+        let mut today = self.lock();
+        let slot = self.of(&mut today, now, address);
+        let count = today.new_keys.entry(slot).or_default();
+        *count = count.saturating_add(1);
+        *count <= NEW_KEYS_A_DAY_MAX
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Today> {
+        self.today.lock().expect("no thread panics while it holds the key")
+    }
+
+    fn of(&self, today: &mut Today, now: Timestamp, address: IpAddr) -> u64 {
         if now.as_ms() / 86_400_000 > today.day {
             match open(&self.dir, now) {
                 Ok(next) => *today = next,
@@ -143,6 +167,20 @@ mod tests {
         assert_ne!(slot(&slots, tomorrow, "192.0.2.1"), here);
         let left = std::fs::read_dir(dir.path()).unwrap().count();
         assert_eq!(left, 1, "yesterday's key is gone");
+    }
+
+    #[test]
+    fn new_keys_are_bounded_by_prefix_and_day() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = Timestamp::from_s(1_800_000_000);
+        let slots = Slots::open(dir.path().to_owned(), now).unwrap();
+        let admit = |now, ip: &str| slots.admit_new_key(now, ip.parse().unwrap());
+        for n in 0..NEW_KEYS_A_DAY_MAX {
+            assert!(admit(now, &format!("192.0.2.{}", n % 250)));
+        }
+        assert!(!admit(now, "192.0.2.1"));
+        assert!(admit(now, "192.0.3.1"));
+        assert!(admit(now.plus_ms(86_400_000), "192.0.2.1"));
     }
 
     #[test]

@@ -232,6 +232,9 @@ async fn handshake<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     let (prove, _) = link.expect::<Prove>().await?;
     let verifier = verified(&transcript, &prove)?;
     let high = high(context, prove.observer).await?;
+    if high == 0 && !context.slots.admit_new_key(context.clock.wall(), address) {
+        return Err(End::Ours(GoAwayReason::Overloaded));
+    }
     if high == 0 && context.pow_bits > 0 {
         link.send(&Challenge { pow_bits: context.pow_bits }.to_frame()).await?;
         let (again, _) = link.expect::<Prove>().await?;

@@ -23,7 +23,10 @@ use tocsin_proto::{
 use super::StoreError;
 use crate::engine::{admit::SeqWindow, detector::Record, observer::Standing};
 
-const MIGRATIONS: &[&str] = &[include_str!("../../migrations/0001_log.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../migrations/0001_log.sql"),
+    include_str!("../../migrations/0002_seen.sql"),
+];
 /// The cache of prepared statements holds one insert per day table.
 const STATEMENTS: usize = 16;
 
@@ -49,6 +52,8 @@ pub struct Known {
     pub id: u32,
     /// Which sequence numbers were taken.
     pub window: SeqWindow,
+    /// The day on which it was last heard, since the Unix epoch; 0 when that was not kept.
+    pub seen_day: u64,
 }
 
 /// The write connection.
@@ -95,7 +100,7 @@ impl SqliteLog {
         let failed = |doing| sqlite(&self.path, doing);
         let mut statement = self
             .connection
-            .prepare("SELECT id, key, high, bits FROM observers")
+            .prepare("SELECT id, key, high, bits, seen FROM observers")
             .map_err(failed("reading observers"))?;
         let rows = statement
             .query_map([], |row| {
@@ -104,7 +109,8 @@ impl SqliteLog {
                     high: row.get::<_, i64>(2)?.cast_unsigned(),
                     bits: row.get::<_, i64>(3)?.cast_unsigned(),
                 };
-                Ok((PublicKey::from_bytes(key), Known { id: row.get(0)?, window }))
+                let seen_day = row.get::<_, i64>(4)?.cast_unsigned();
+                Ok((PublicKey::from_bytes(key), Known { id: row.get(0)?, window, seen_day }))
             })
             .map_err(failed("reading observers"))?;
         rows.collect::<Result<_, _>>().map_err(failed("reading observers"))
@@ -123,6 +129,19 @@ impl SqliteLog {
     /// # Errors
     /// When the database fails: then nothing of it was kept.
     pub fn commit(
+        &mut self,
+        rows: &[Row<'_>],
+        known: &BTreeMap<PublicKey, Known>,
+    ) -> Result<(), StoreError> {
+        let committed = self.try_commit(rows, known);
+        if committed.is_err() {
+            // The day's table may have been made and rolled back.
+            self.day = None;
+        }
+        committed
+    }
+
+    fn try_commit(
         &mut self,
         rows: &[Row<'_>],
         known: &BTreeMap<PublicKey, Known>,
@@ -171,24 +190,34 @@ impl SqliteLog {
         for (key, known) in known {
             transaction
                 .prepare_cached(
-                    "INSERT INTO observers (id, key, high, bits) VALUES (?1, ?2, ?3, ?4)
-                     ON CONFLICT (id) DO UPDATE SET high = excluded.high, bits = excluded.bits",
+                    "INSERT INTO observers (id, key, high, bits, seen) VALUES (?1, ?2, ?3, ?4, ?5)
+                     ON CONFLICT (id) DO UPDATE SET high = excluded.high, bits = excluded.bits,
+                     seen = excluded.seen",
                 )
                 .and_then(|mut upsert| {
                     upsert.execute(params![
                         known.id,
                         key.as_bytes(),
                         signed(known.window.high),
-                        signed(known.window.bits)
+                        signed(known.window.bits),
+                        signed(known.seen_day)
                     ])
                 })
                 .map_err(failed("keeping an observer's number"))?;
         }
-        let committed = transaction.commit();
-        if committed.is_err() {
-            self.day = None;
-        }
-        committed.map_err(failed("committing"))
+        transaction.commit().map_err(failed("committing"))
+    }
+
+    /// Forgets observers that were last heard before this time. The newest number stays, so that
+    /// none is given twice.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn forget_before(&mut self, at: Timestamp) -> Result<usize, StoreError> {
+        let sql = "DELETE FROM observers WHERE seen > 0 AND seen < ?1
+                   AND id < (SELECT max(id) FROM observers)";
+        let failed = sqlite(&self.path, "forgetting observers");
+        self.connection.execute(sql, [signed(day(at))]).map_err(failed)
     }
 
     /// Drops the segments of days before this one.
@@ -283,6 +312,21 @@ impl LogReader {
         last_position(&self.path, &self.connection)
     }
 
+    /// The key of every observer, by its number.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn keys(&self) -> Result<BTreeMap<u32, PublicKey>, StoreError> {
+        self.connection
+            .prepare("SELECT id, key FROM observers")
+            .and_then(|mut statement| {
+                let of = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+                let rows = statement.query_map([], of)?;
+                rows.map(|row| row.map(|(id, key)| (id, PublicKey::from_bytes(key)))).collect()
+            })
+            .map_err(sqlite(&self.path, "reading observers"))
+    }
+
     /// Hands every record behind a position to `each`, in order.
     ///
     /// # Errors
@@ -293,15 +337,7 @@ impl LogReader {
         mut each: impl FnMut(Record, &SignedReport),
     ) -> Result<(), StoreError> {
         let failed = |doing| sqlite(&self.path, doing);
-        let keys: BTreeMap<u32, PublicKey> = self
-            .connection
-            .prepare("SELECT id, key FROM observers")
-            .and_then(|mut statement| {
-                let of = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
-                let rows = statement.query_map([], of)?;
-                rows.map(|row| row.map(|(id, key)| (id, PublicKey::from_bytes(key)))).collect()
-            })
-            .map_err(failed("reading observers"))?;
+        let keys = self.keys()?;
         for day in segments(&self.path, &self.connection)? {
             let mut statement = self
                 .connection
@@ -333,7 +369,9 @@ fn record(
         let country: Country = country.parse().ok()?;
         let body = Bytes::new(row.get(7).ok()?).ok()?;
         let report: Report = wire::decode(&body).ok()?;
-        let key = *keys.get(&row.get(2).ok()?)?;
+        // Rows outlive their observer only where the retention was made longer than its memory.
+        let key = keys.get(&row.get(2).ok()?).copied();
+        let key = key.unwrap_or(PublicKey::from_bytes([0; 32]));
         Some((country, SignedReport { signature: Fixed(signature), body }, report, key))
     })();
     let Some((country, signed, report, key)) = opened else { return Ok(None) };

@@ -22,6 +22,10 @@ pub const BATCH_MAX: usize = 2_000;
 pub const BATCH_AGE_MS: u64 = 8;
 /// Requests that may wait for the writer. When it is full, sessions stop reading, QUIC's flow
 /// control stops the agents, and they keep their reports: nothing is lost.
+const DAY_MS: u64 = 86_400_000;
+/// An observer that was not heard for this long is forgotten, its sequence numbers too. No report
+/// that old is taken.
+const OBSERVERS_KEPT_MS: u64 = 60 * DAY_MS;
 const QUEUE: usize = 8_192;
 /// How often the detector is told the time when nothing else happens, ms.
 const TICK_MS: u64 = 250;
@@ -51,6 +55,8 @@ struct State {
     clock: Clock,
     metrics: Arc<Metrics>,
     events: mpsc::Sender<LogEvent>,
+    /// The log could not be written while the collector stopped.
+    failed: bool,
 }
 
 impl Writer {
@@ -80,6 +86,7 @@ impl Writer {
             clock,
             metrics,
             events,
+            failed: false,
         };
         let (requests, mut queue) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new()
@@ -117,7 +124,13 @@ impl State {
                 drop(tokio::time::timeout(Duration::from_millis(BATCH_AGE_MS), more).await);
             }
             self.now = self.now.max(self.clock.wall());
-            if !batch.is_empty() {
+            if self.failed {
+                // What comes behind what could not be kept is not kept either: its numbers would be
+                // taken for committed.
+                for append in std::mem::take(&mut batch) {
+                    answer(&append, Outcome::Later { seq: append.seq });
+                }
+            } else if !batch.is_empty() {
                 self.commit(std::mem::take(&mut batch), queue).await;
             }
             self.tell(LogEvent::Tick(self.now)).await;
@@ -152,9 +165,10 @@ impl State {
             let known = changed.entry(append.observer).or_insert_with(|| {
                 self.known.get(&append.observer).copied().unwrap_or_else(|| {
                     next_id += 1;
-                    Known { id: next_id - 1, window: Default::default() }
+                    Known { id: next_id - 1, window: Default::default(), seen_day: 0 }
                 })
             });
+            known.seen_day = self.now.as_ms() / DAY_MS;
             match known.window.take(append.seq) {
                 Seen::New => fresh.push((known.id, append)),
                 Seen::Duplicate => duplicates.push(append),
@@ -184,6 +198,7 @@ impl State {
                 for append in fresh.iter().map(|(_, append)| append).chain(&duplicates) {
                     answer(append, Outcome::Later { seq: append.seq });
                 }
+                self.failed = true;
                 return;
             }
             // Nothing that comes behind may be kept before these, or their numbers would be passed
@@ -222,6 +237,19 @@ impl State {
         self.checked_at = self.now;
         if let Err(error) = self.log.drop_before(self.now.minus_ms(self.retention_ms)) {
             tracing::error!(error = %with_sources(&error), "old segments were not dropped");
+        }
+        let before = self.now.minus_ms(OBSERVERS_KEPT_MS.max(self.retention_ms + DAY_MS));
+        match self.log.forget_before(before) {
+            Ok(_) => {
+                let newest = self.next_id.saturating_sub(1);
+                let oldest_day = before.as_ms() / DAY_MS;
+                self.known.retain(|_, known| {
+                    known.id == newest || known.seen_day == 0 || known.seen_day >= oldest_day
+                });
+            }
+            Err(error) => {
+                tracing::error!(error = %with_sources(&error), "observers were not forgotten");
+            }
         }
     }
 }

@@ -1,0 +1,215 @@
+//! The rule for sites: a site fails in most zones, and neither a provider behind it nor its siblings
+//! explain that.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use tocsin_proto::{
+    catalogue::Catalogue,
+    id::TargetIndex,
+    incident::{Confidence, LiarBound, Phase, Reason},
+    time::Timestamp,
+};
+
+use super::{
+    detector::{Changed, Symptoms, stamp},
+    fixed::{ONE, Ppm, median, percent, scale, votes},
+    incident::{Grounds, Incident, Reach},
+    params::{
+        CONFIRM, HOLD, NETWORK_CAP_MIN, SITE_DOWN, SITE_SIBLINGS, SITE_WEIGHT, SITE_ZONE_WEIGHT,
+        ZONES_MIN,
+    },
+    plan::{EntityIndex, Plan},
+    tally::NOWHERE,
+    window::{Counts, Windows},
+};
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct Site {
+    run: u8,
+    first_failure: Option<Timestamp>,
+    symptoms: Symptoms,
+    open: Option<Incident>,
+    last: Option<Incident>,
+}
+
+/// What the rule looks at.
+pub struct Scene<'a, F> {
+    /// The time.
+    pub now: Timestamp,
+    /// The entities.
+    pub plan: &'a Plan,
+    /// The targets.
+    pub catalogue: &'a Catalogue,
+    /// What failed lately.
+    pub windows: &'a Windows,
+    /// Whether attribution has named an entity lately.
+    pub named: F,
+}
+
+/// An incident that has ended, of a site.
+pub type Ended = (TargetIndex, Incident, Symptoms);
+
+/// What is known of the sites that have failed.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Sites(BTreeMap<TargetIndex, Site>);
+
+impl Sites {
+    /// Notes a failure, with what was met.
+    pub fn failed(
+        &mut self,
+        target: TargetIndex,
+        at: Timestamp,
+        met: (tocsin_proto::outcome::Outcome, tocsin_proto::rules::RuleNumber),
+    ) {
+        let site = self.0.entry(target).or_default();
+        site.first_failure.get_or_insert(at);
+        *site.symptoms.entry(met).or_default() += 1;
+    }
+
+    /// Sites with an open incident.
+    #[must_use]
+    pub fn dead(&self) -> BTreeSet<TargetIndex> {
+        let open = self.0.iter().filter(|(_, site)| site.open.is_some());
+        open.map(|(target, _)| *target).collect()
+    }
+
+    /// Open incidents, with what was met.
+    pub fn open(&self) -> impl Iterator<Item = (TargetIndex, &Incident, &Symptoms)> {
+        self.0
+            .iter()
+            .filter_map(|(target, site)| Some((*target, site.open.as_ref()?, &site.symptoms)))
+    }
+
+    /// One round. Tells what changed and what ended; an incident that has come back is named in
+    /// `reopened`, and is no longer among the ended.
+    pub fn judge(
+        &mut self,
+        scene: &Scene<'_, impl Fn(EntityIndex) -> bool>,
+        changed: &mut Vec<Changed>,
+        reopened: &mut Vec<String>,
+    ) -> Vec<Ended> {
+        let now = scene.now;
+        let mut ended = Vec::new();
+        for (target, site) in &mut self.0 {
+            let total = scene.windows.of(*target);
+            let rate = total.failure_rate();
+            if let Some(incident) = &mut site.open {
+                if let Some(phase) = incident.step_site(now, rate, total.observed >= SITE_WEIGHT) {
+                    changed.push(Changed { incident: incident.id.clone(), at: now, phase });
+                    if let Some(over) = site.open.take() {
+                        site.first_failure = None;
+                        site.last = Some(over.clone());
+                        ended.push((*target, over, std::mem::take(&mut site.symptoms)));
+                    }
+                }
+                continue;
+            }
+            let Ok(grounds) = is_down(scene, *target, &total) else {
+                site.run = 0;
+                if rate < SITE_SIBLINGS {
+                    site.first_failure = None;
+                    site.symptoms.clear();
+                }
+                continue;
+            };
+            site.run += 1;
+            if site.run < HOLD {
+                continue;
+            }
+            site.run = 0;
+            let Some(entry) = scene.catalogue.target(*target) else { continue };
+            let incident = match site.last.take_if(|last| last.may_reopen(now)) {
+                Some(mut last) => {
+                    last.reopen(now, grounds);
+                    reopened.push(last.id.clone());
+                    last
+                }
+                None => {
+                    let started = site.first_failure.unwrap_or(now);
+                    let id = format!("{}-site-{}", stamp(now), entry.id);
+                    Incident::open(id, now, started, Phase::Confirmed, Reach::Site, grounds)
+                }
+            };
+            let id = incident.id.clone();
+            changed.push(Changed { incident: id, at: now, phase: Phase::Confirmed });
+            site.open = Some(incident);
+        }
+        // What is at rest needs no row.
+        self.0.retain(|_, site| {
+            site.last.take_if(|last| !last.may_reopen(now));
+            site.open.is_some() || site.last.is_some() || site.first_failure.is_some()
+        });
+        ended
+    }
+}
+
+fn is_down(
+    scene: &Scene<'_, impl Fn(EntityIndex) -> bool>,
+    target: TargetIndex,
+    total: &Counts,
+) -> Result<Grounds, Reason> {
+    let rate = total.failure_rate();
+    if total.observed < SITE_WEIGHT || rate < SITE_DOWN {
+        // The common case, told apart before anything is put into words.
+        return Err(Reason {
+            rule: "site.rate".to_owned(),
+            held: false,
+            found: String::new(),
+            needed: String::new(),
+        });
+    }
+    let reason = |rule: &str, held, found: String, needed: String| {
+        let reason = Reason { rule: rule.to_owned(), held, found, needed };
+        if held { Ok(reason) } else { Err(reason) }
+    };
+    let share = reason(
+        "site.rate",
+        true,
+        format!("{} of {} votes fail", percent(rate), votes(total.observed)),
+        format!("{} of at least {}", percent(SITE_DOWN), votes(SITE_WEIGHT)),
+    )?;
+    let zones: Vec<Counts> = scene
+        .windows
+        .by_zone(target)
+        .filter(|(zone, counts)| *zone != NOWHERE && counts.observed >= SITE_ZONE_WEIGHT)
+        .map(|(_, counts)| counts)
+        .collect();
+    let seeing = zones.iter().filter(|counts| counts.failure_rate() >= SITE_DOWN).count();
+    let needed = (zones.len() * 3).div_ceil(5).max(ZONES_MIN);
+    let geography = reason(
+        "site.geography",
+        zones.len() >= ZONES_MIN && seeing >= needed,
+        format!("{seeing} of {} zones with enough votes see it", zones.len()),
+        format!("{needed} of at least {ZONES_MIN}"),
+    )?;
+    let mut unexplained = Vec::new();
+    for (_, entity) in scene.plan.behind(target).into_iter().flat_map(|b| b.entities()) {
+        let provider = scene.plan.entity(*entity);
+        let siblings = provider.targets.iter().filter(|sibling| **sibling != target);
+        let rates: Vec<Ppm> = siblings
+            .map(|sibling| scene.windows.of(*sibling))
+            .filter(|counts| counts.observed > 0)
+            .map(|counts| counts.failure_rate())
+            .collect();
+        let middle = median(rates).unwrap_or(0);
+        unexplained.push(reason(
+            "site.alone",
+            !(scene.named)(*entity) && middle < SITE_SIBLINGS,
+            format!("the other sites of {} fail at {}", provider.provider, percent(middle)),
+            format!("under {}, and no suspicion of it", percent(SITE_SIBLINGS)),
+        )?);
+    }
+    let needed = scale(total.observed, CONFIRM);
+    let up = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
+    Ok(Grounds {
+        reasons: vec![share, geography],
+        ruled_out: unexplained,
+        liar_bound: LiarBound {
+            prefixes: up((needed + ONE - 1) / ONE),
+            networks: up(needed / NETWORK_CAP_MIN + 1),
+            zones: u32::try_from(seeing).unwrap_or(u32::MAX),
+        },
+        confidence: Confidence::Medium,
+    })
+}
