@@ -239,14 +239,26 @@ impl Catalogue {
         if raw.schema != 1 {
             return Err(CatalogueError::Schema(raw.schema));
         }
+        Self::from_parts(raw.version, raw.provider, raw.target)
+    }
+
+    /// From its parts, which are checked.
+    ///
+    /// # Errors
+    /// By cause, as in [`CatalogueError`].
+    pub fn from_parts(
+        version: u32,
+        parts: Vec<Provider>,
+        sites: Vec<Target>,
+    ) -> Result<Self, CatalogueError> {
         let at_most = |what, got, max| match got > max {
             true => Err(CatalogueError::TooMany { what, got, max }),
             false => Ok(()),
         };
-        at_most("providers", raw.provider.len(), PROVIDERS_MAX)?;
-        at_most("targets", raw.target.len(), TARGETS_MAX)?;
+        at_most("providers", parts.len(), PROVIDERS_MAX)?;
+        at_most("targets", sites.len(), TARGETS_MAX)?;
         let mut providers = BTreeMap::new();
-        for provider in raw.provider {
+        for provider in parts {
             let id = provider.id.clone();
             if providers.insert(id.clone(), provider).is_some() {
                 return Err(CatalogueError::Twice(format!("provider {id}")));
@@ -254,7 +266,7 @@ impl Catalogue {
         }
         let mut targets = BTreeMap::new();
         let mut ids = BTreeSet::new();
-        for target in raw.target {
+        for target in sites {
             at_most("roles in one target", target.roles.len(), ROLES_MAX)?;
             check_target(&target, &providers)?;
             if !ids.insert(target.id.clone()) {
@@ -265,7 +277,7 @@ impl Catalogue {
                 return Err(CatalogueError::Twice(format!("target number {}", index.0)));
             }
         }
-        Ok(Self { version: raw.version, providers, targets })
+        Ok(Self { version, providers, targets })
     }
 
     /// Reads a catalogue that must be signed by one of the given keys.

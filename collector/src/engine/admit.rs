@@ -13,6 +13,30 @@ use tocsin_proto::{
 /// Scheduled probes that an agent may make in a minute, over all targets (the agent's own cap).
 const SCHEDULED_PER_MINUTE_MAX: u64 = 60;
 
+/// A report whose signature fits its observer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified(Report);
+
+impl Verified {
+    /// By its signature.
+    ///
+    /// # Errors
+    /// When the signature does not fit, or the body is none.
+    pub fn signed(observer: &Verifier, signed: &SignedReport) -> Result<Self, Rejection> {
+        signed.open(observer).map(Self).map_err(|error| match error {
+            OpenError::Signature(_) => Rejection::Signature,
+            OpenError::Body(_) => Rejection::Malformed,
+        })
+    }
+
+    /// Without one, where the caller made the report itself: a simulation, whose signatures the
+    /// end-to-end suites cover.
+    #[must_use]
+    pub const fn assumed(report: Report) -> Self {
+        Self(report)
+    }
+}
+
 /// Opens a report and checks everything about it that needs no history.
 ///
 /// # Errors
@@ -23,10 +47,18 @@ pub fn admit(
     catalogue: &Catalogue,
     signed: &SignedReport,
 ) -> Result<Report, Rejection> {
-    let report = signed.open(observer).map_err(|error| match error {
-        OpenError::Signature(_) => Rejection::Signature,
-        OpenError::Body(_) => Rejection::Malformed,
-    })?;
+    check(now, catalogue, Verified::signed(observer, signed)?)
+}
+
+/// Checks everything about a verified report that needs no history.
+///
+/// # Errors
+/// As [`admit`].
+pub fn check(
+    now: Timestamp,
+    catalogue: &Catalogue,
+    Verified(report): Verified,
+) -> Result<Report, Rejection> {
     if report.observations.is_empty() || report.seq == 0 {
         return Err(Rejection::Malformed);
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tocsin_proto::{
     catalogue::{Catalogue, Zones},
     id::{Country, Id, TargetIndex},
-    implicate::{Implication, Says},
+    implicate::{Implication, Layer, Says},
     snapshot::{Cell, CellState, Region, Subject},
     time::Timestamp,
 };
@@ -86,6 +86,11 @@ pub fn touched(
         .filter(move |_| says != Says::Nothing)
         .chain(blamed.chain(half).map(|entity| (Key::Entity(entity), true)))
         .chain(cleared.map(|entity| (Key::Entity(entity), false)))
+        // Top-level domains are told apart by the detector, and are no row of a table.
+        .filter(|(key, _)| match key {
+            Key::Entity(entity) => plan.entity(*entity).layer != Layer::Tld,
+            Key::Target(_) => true,
+        })
 }
 
 impl Cells {

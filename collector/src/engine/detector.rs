@@ -144,13 +144,19 @@ pub struct Detector {
 }
 
 impl State {
+    /// An empty one, in which observers, by number, have been there since these times.
+    #[must_use]
+    pub fn with_tenure(tenure: BTreeMap<u32, Timestamp>) -> Self {
+        Self { tenure, ..Self::default() }
+    }
+
     /// An empty one, in which the observers of another have been there for as long.
     #[must_use]
     pub fn with_tenure_of(other: &Self) -> Self {
         let observers = (0u32..).zip(&other.observers);
         let mut tenure = other.tenure.clone();
         tenure.extend(observers.filter_map(|(id, o)| Some((id, o.as_ref()?.first_seen))));
-        Self { tenure, ..Self::default() }
+        Self::with_tenure(tenure)
     }
 }
 
@@ -664,8 +670,11 @@ impl Detector {
             catalogue: &self.catalogue,
             windows,
             named: |entity| {
-                let at = suspects.get(&entity).and_then(|suspect: &Suspect| suspect.picked_at);
-                at.is_some_and(|at| now.since_ms(at) <= PICK_RECENT_MS)
+                let Some(suspect) = suspects.get(&entity) else { return false };
+                // While its incident stands it explains its sites, also in a quiet minute of it.
+                let stands = |open: &Incident| open.phase() != Phase::Suspected;
+                suspect.open.as_ref().is_some_and(stands)
+                    || suspect.picked_at.is_some_and(|at| now.since_ms(at) <= PICK_RECENT_MS)
             },
         };
         let mut reopened = Vec::new();

@@ -147,6 +147,10 @@ impl Plan {
     pub fn new(catalogue: &Catalogue) -> Self {
         let mut targets: BTreeMap<(Id, Layer), Vec<TargetIndex>> = BTreeMap::new();
         for (index, target) in catalogue.targets() {
+            // A top-level domain is known from the name itself.
+            if let Ok(tld) = target.tld().parse::<Id>() {
+                targets.entry((tld, Layer::Tld)).or_default().push(*index);
+            }
             for role in target.deciding_roles() {
                 targets.entry((role.provider.clone(), role.role)).or_default().push(*index);
             }

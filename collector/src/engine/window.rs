@@ -10,7 +10,8 @@ use super::{
 };
 
 /// Layers that are counted apart.
-pub const COUNTED: [Layer; 5] = [Layer::Dns, Layer::Edge, Layer::Hosting, Layer::Aux, Layer::Site];
+pub const COUNTED: [Layer; 6] =
+    [Layer::Dns, Layer::Tld, Layer::Edge, Layer::Hosting, Layer::Aux, Layer::Site];
 
 /// Weight of observations, of failures, and of failures that implicate each layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -20,14 +21,18 @@ pub struct Counts {
     /// Failed, in whatever way.
     pub failed: i64,
     /// Failed so that the layer is implicated, in the order of [`COUNTED`].
-    by_layer: [i64; 5],
+    by_layer: [i64; COUNTED.len()],
 }
 
 impl Counts {
     /// One observation of this weight.
     #[must_use]
     pub fn of(weight: i64, failed: bool) -> Self {
-        Self { observed: weight, failed: if failed { weight } else { 0 }, by_layer: [0; 5] }
+        Self {
+            observed: weight,
+            failed: if failed { weight } else { 0 },
+            by_layer: [0; COUNTED.len()],
+        }
     }
 
     /// Weight of failures that implicate a layer.

@@ -1,0 +1,101 @@
+//! `tocsin-sim`: plays outages through the real engines on a virtual clock.
+
+use std::{io::Write, path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use clap::Parser;
+use tocsin_tests::sim::{scenario, verdict};
+
+/// Plays scenarios of outages through the real engines, in a simulated world.
+///
+/// Exit codes: 0 every scenario passed, 1 one did not, 2 failure, 3 wrong usage.
+#[derive(Debug, Parser)]
+#[command(name = "tocsin-sim", version)]
+struct Args {
+    /// File of scenarios.
+    #[arg(long)]
+    scenario: PathBuf,
+    /// Only the scenario of this name.
+    #[arg(long)]
+    only: Option<String>,
+    /// Observers in the world.
+    #[arg(long, default_value_t = 1_000)]
+    observers: usize,
+    /// Decides everything that is left to chance.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// One line of JSON per scenario, and one for all.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            drop(error.print());
+            return ExitCode::from(if error.use_stderr() { 3 } else { 0 });
+        }
+    };
+    match run(&args) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            drop(writeln!(std::io::stderr(), "tocsin-sim: {error:#}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(args: &Args) -> anyhow::Result<bool> {
+    let text = std::fs::read_to_string(&args.scenario)
+        .with_context(|| format!("{} cannot be read", args.scenario.display()))?;
+    let scenarios = scenario::parse(&text)?;
+    let wanted: Vec<_> = scenarios
+        .iter()
+        .filter(|scenario| args.only.as_ref().is_none_or(|only| *only == scenario.id))
+        .collect();
+    anyhow::ensure!(!wanted.is_empty(), "no such scenario; the file has {}", scenarios.len());
+    let mut out = std::io::stdout().lock();
+    let (mut passed, mut all) = (0, 0);
+    for scenario in wanted {
+        let outcome = verdict::run(scenario, args.observers, args.seed)?;
+        all += 1;
+        passed += usize::from(outcome.pass);
+        if args.json {
+            writeln!(out, "{}", serde_json::to_string(&outcome)?)?;
+        } else {
+            let seconds = |s: Option<f64>| s.map_or("-".to_owned(), |s| format!("{s:.0} s"));
+            let word = if outcome.pass { "pass" } else { "FAIL" };
+            writeln!(
+                out,
+                "{word}  {:<26} suspected {:>7}  confirmed {:>7}  resolved {:>8}  {}  (expected {})",
+                outcome.id,
+                seconds(outcome.suspected_s),
+                seconds(outcome.confirmed_s),
+                seconds(outcome.resolved_s),
+                if outcome.verdicts.is_empty() {
+                    "none".to_owned()
+                } else {
+                    outcome.verdicts.join(", ")
+                },
+                outcome.expected,
+            )?;
+        }
+        out.flush()?;
+    }
+    if args.json {
+        let summary = serde_json::json!({
+            "summary": true, "scenarios": all, "passed": passed,
+            "observers": args.observers, "seed": args.seed,
+        });
+        writeln!(out, "{summary}")?;
+    } else {
+        writeln!(
+            out,
+            "{passed} of {all} passed, {} observers, seed {}",
+            args.observers, args.seed
+        )?;
+    }
+    Ok(passed == all)
+}

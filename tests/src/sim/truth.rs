@@ -1,0 +1,435 @@
+//! What a probe meets: the scenario and the habits of the observer's own line, put into findings as
+//! the real prober would make them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+use tocsin_agent::engine::{
+    classify::{Response, classify},
+    core::Finding,
+    courtesy::wire_bytes,
+};
+use tocsin_proto::{
+    catalogue::Target,
+    id::{Id, TargetIndex},
+    implicate::{DnsPath, Layer},
+    outcome::{Outcome, Phase as Step},
+    rules::{RuleNumber, RuleTable},
+};
+
+use super::{
+    dice::Dice,
+    scenario::{Mode, Phase, Region, Scenario, Targets, Who, slug},
+    world::{Person, Trouble, World},
+};
+
+/// How long a resolver keeps an answer, milliseconds: a usual time to live.
+const TTL_MS: u64 = 300_000;
+/// How long a subset of targets stands before it changes, milliseconds.
+const FLAP_MS: u64 = 300_000;
+/// Targets with a certificate of a named authority, of a million.
+const ISSUED: i64 = 50_000;
+/// Full handshakes cost so many bytes of payload, resumed ones less (measured with OpenSSL 3.0).
+const FULL_BYTES: u64 = 6_500;
+const RESUMED_BYTES: u64 = 3_300;
+/// Version of the probe core that a scenario's `version:` mark stands for.
+const NEW_VERSION: u16 = 900;
+
+/// A phase with its selections worked out.
+struct Prepared {
+    phase: Phase,
+    people: Vec<bool>,
+    /// Selected targets, each with its rank in the order of failing.
+    targets: BTreeMap<TargetIndex, usize>,
+    dice: Dice,
+}
+
+/// The scenario, as it meets this world.
+pub struct Truth {
+    phases: Vec<Prepared>,
+    answers: Answers,
+}
+
+/// What an answer of a broken edge is, by the real rules.
+struct Answers {
+    by_edge: BTreeMap<Id, (Outcome, RuleNumber, u16)>,
+}
+
+#[derive(Deserialize)]
+struct Shapes {
+    response: Vec<Shape>,
+}
+
+#[derive(Deserialize)]
+struct Shape {
+    edge: Option<String>,
+    status: u16,
+    headers: Vec<(String, String)>,
+    #[serde(default)]
+    body: String,
+    expect: String,
+}
+
+fn verdict(
+    edge: Option<&str>,
+    status: u16,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> (Outcome, RuleNumber, u16) {
+    let response = Response { status, headers, body, host: "www.example.com" };
+    let verdict = classify(RuleTable::builtin(), edge, &response);
+    let rule = verdict.rule.map_or(RuleNumber::NONE, |rule| rule.number);
+    (verdict.outcome.outcome(), rule, status)
+}
+
+impl Answers {
+    fn new() -> Self {
+        // The shapes that the classifier is tested with; one of the edge's own errors for each.
+        let text = include_str!("../../../agent/tests/responses.toml");
+        let shapes: Shapes = toml::from_str(text).expect("the agent's tests read the same file");
+        let mut by_edge = BTreeMap::new();
+        for shape in &shapes.response {
+            let Some(Ok(edge)) = shape.edge.as_deref().map(str::parse::<Id>) else { continue };
+            if shape.expect != "edge" || by_edge.contains_key(&edge) {
+                continue;
+            }
+            let headers: Vec<(&str, &str)> =
+                shape.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+            let said =
+                verdict(shape.edge.as_deref(), shape.status, &headers, shape.body.as_bytes());
+            by_edge.insert(edge, said);
+        }
+        Self { by_edge }
+    }
+
+    /// A 5xx of a target, by who made it.
+    fn server_error(&self, target: &Target, culprit: Option<&str>) -> (Outcome, RuleNumber, u16) {
+        let edge = target.provider(Layer::Edge);
+        let is_edge = edge.is_some_and(|id| culprit == Some(id.as_str()));
+        match edge.filter(|_| is_edge) {
+            Some(edge) => {
+                self.by_edge.get(edge).copied().unwrap_or((Outcome::Http5xx, RuleNumber::NONE, 503))
+            }
+            // The origin failed; through an edge that says so, or with nobody in front.
+            None if edge.is_some_and(|id| id.as_str() == "cloudflare") => verdict(
+                Some("cloudflare"),
+                522,
+                &[("server", "cloudflare"), ("content-type", "application/problem+json")],
+                br#"{"status":522,"error_category":"origin","cloudflare_error":true}"#,
+            ),
+            None => verdict(
+                edge.map(Id::as_str),
+                500,
+                &[("server", "nginx")],
+                b"<html><head><title>500 Internal Server Error</title></head></html>",
+            ),
+        }
+    }
+}
+
+fn selects(targets: &Targets, target: &Target, dice: Dice) -> bool {
+    let has = |name: &str| {
+        let id = slug(name);
+        target.roles.iter().any(|role| role.provider.as_str() == id)
+    };
+    match targets {
+        Targets::All => true,
+        Targets::Provider(name) | Targets::Hosted(name) => has(name),
+        Targets::Origin(edge, host) => has(edge) && has(host),
+        Targets::Site(host) | Targets::Name(host) => {
+            target.host == *host || target.host.strip_prefix("www.") == Some(host)
+        }
+        Targets::Host(name) => has(&format!("{name}-own")),
+        Targets::Tld(tld) => target.tld() == tld,
+        Targets::Issuer(name) => dice.named(name).of(u64::from(target.index.0)).happens(ISSUED),
+    }
+}
+
+const fn continent(country: &str) -> Option<[u8; 2]> {
+    // The continents of the observers' countries (United Nations M49, by their usual letters).
+    Some(match country.as_bytes() {
+        b"US" | b"CA" | b"MX" | b"CR" | b"DO" | b"PR" => *b"NA",
+        b"BR" | b"AR" | b"CL" | b"CO" | b"PE" => *b"SA",
+        b"ZA" | b"EG" | b"NG" | b"KE" | b"MA" | b"TN" => *b"AF",
+        b"AU" | b"NZ" => *b"OC",
+        b"TR" | b"IL" | b"AE" | b"IR" | b"SA" | b"KZ" | b"IN" | b"PK" | b"BD" | b"LK" | b"JP"
+        | b"KR" | b"TW" | b"HK" | b"SG" | b"ID" | b"MY" | b"TH" | b"PH" | b"VN" => *b"AS",
+        _ => *b"EU",
+    })
+}
+
+fn in_region(region: Region, person: &Person) -> bool {
+    match region {
+        Region::Everyone => true,
+        Region::Country(country) => person.country == country,
+        Region::Continent(code) => continent(person.country.as_str()) == Some(code),
+    }
+}
+
+const fn specificity(region: Region) -> u8 {
+    match region {
+        Region::Everyone => 0,
+        Region::Continent(_) => 1,
+        Region::Country(_) => 2,
+    }
+}
+
+fn is_one_of(who: &[Who], at: usize, person: &Person, world: &World) -> bool {
+    let dice = world.dice.named("who").of(at as u64);
+    who.iter().all(|who| match who {
+        Who::All | Who::Networks(_) => true,
+        Who::One => at == 0,
+        Who::Share(share) => person.known_days == 0 || dice.named("share").happens(*share),
+        Who::Marked(mark) => person.marks.iter().any(|own| own == mark),
+        Who::Resolver(name) => match name.as_str() {
+            "isp" => person.resolver_name == "isp",
+            known if ["1.1.1.1", "8.8.8.8", "9.9.9.9", "opendns"].contains(&known) => {
+                person.resolver_name == known
+            }
+            other => dice.named(other).happens(100_000),
+        },
+    })
+}
+
+impl Truth {
+    /// What the scenario means here.
+    #[must_use]
+    pub fn new(scenario: &Scenario, world: &World) -> Self {
+        let prepare = |phase: &Phase| {
+            // The same selection in a later phase fails in the same order.
+            let dice = world.dice.named(&format!("{:?} {:?}", phase.targets, phase.who));
+            let mut chosen: Vec<TargetIndex> = world
+                .catalogue
+                .targets()
+                .values()
+                .filter(|target| selects(&phase.targets, target, world.dice))
+                .map(|target| target.index)
+                .collect();
+            chosen.sort_by_key(|target| dice.of(u64::from(target.0)).throw());
+            let targets =
+                chosen.into_iter().enumerate().map(|(rank, target)| (target, rank)).collect();
+            let people = world.people.iter().enumerate();
+            let people = people
+                .map(|(at, person)| {
+                    in_region(phase.region, person) && is_one_of(&phase.who, at, person, world)
+                })
+                .collect();
+            Prepared { phase: phase.clone(), people, targets, dice }
+        };
+        Self { phases: scenario.phases.iter().map(prepare).collect(), answers: Answers::new() }
+    }
+
+    /// Nothing but the habits of lines.
+    #[must_use]
+    pub fn quiet() -> Self {
+        Self { phases: Vec::new(), answers: Answers::new() }
+    }
+
+    /// Phases that hold for an observer at a time: of those with the same targets, the most
+    /// specific region's alone, and what comes on top.
+    fn holding(&self, person: usize, ms: u64) -> impl Iterator<Item = &Prepared> {
+        let active = move |p: &&Prepared| {
+            p.phase.from_ms <= ms
+                && ms < p.phase.to_ms
+                && p.people.get(person).copied().unwrap_or(false)
+        };
+        self.phases.iter().filter(active).filter(move |p| {
+            p.phase.overlay
+                || !self.phases.iter().filter(active).any(|other| {
+                    !other.phase.overlay
+                        && other.phase.targets == p.phase.targets
+                        && specificity(other.phase.region) > specificity(p.phase.region)
+                })
+        })
+    }
+
+    fn hits_person(prepared: &Prepared, person: usize, of: &Person) -> bool {
+        let Prepared { phase, dice, .. } = prepared;
+        match phase.mode {
+            Mode::PerAgent => dice.named("agent").of(person as u64).happens(phase.fraction),
+            Mode::PerPath => dice.named("path").of(of.asn.into()).happens(phase.fraction),
+            Mode::PerRegion => {
+                // A country has some serving locations; which one depends on the network.
+                let country = of.country.as_str().bytes().fold(0, |n, b| n * 256 + u64::from(b));
+                dice.named("place").of(country).of(u64::from(of.asn) % 3).happens(phase.fraction)
+            }
+            Mode::PerRequest | Mode::PerTarget | Mode::PerTargetFlap => true,
+        }
+    }
+
+    /// Whether the observer cannot reach the collector, milliseconds after the onset.
+    #[must_use]
+    pub fn is_silent(&self, person: usize, of: &Person, ms: u64) -> bool {
+        self.holding(person, ms).any(|p| p.phase.silent && Self::hits_person(p, person, of))
+    }
+
+    /// The probe-core version that it runs.
+    #[must_use]
+    pub fn version(&self, person: usize, of: &Person, ms: u64) -> u16 {
+        let new = |who: &Who| matches!(who, Who::Marked(mark) if mark.starts_with("version:"));
+        match self.holding(person, ms).any(|p| p.phase.who.iter().any(new)) {
+            true => NEW_VERSION,
+            false => of.version,
+        }
+    }
+
+    fn broken(
+        &self,
+        person: usize,
+        of: &Person,
+        target: TargetIndex,
+        ms: u64,
+        coin: Dice,
+    ) -> Option<&Prepared> {
+        self.holding(person, ms).find(|prepared| {
+            let Prepared { phase, targets, dice, .. } = prepared;
+            let Some(rank) = targets.get(&target) else { return false };
+            let hit = match phase.mode {
+                Mode::PerRequest => coin.named("request").happens(phase.fraction),
+                Mode::PerTarget => {
+                    (*rank as i64 * 1_000_000) < phase.fraction * targets.len() as i64
+                }
+                Mode::PerTargetFlap => {
+                    let own = dice.named("flap").of(u64::from(target.0));
+                    let turn = (ms + own.below(FLAP_MS)) / FLAP_MS;
+                    own.of(turn).happens(phase.fraction)
+                }
+                _ => Self::hits_person(prepared, person, of),
+            };
+            // A resolver that has the answer goes on giving it.
+            let names =
+                phase.symptom.phase() == Some(Step::Dns) && !matches!(phase.targets, Targets::All);
+            let group = if of.resolver_name == "isp" { u64::from(of.asn) } else { 7 };
+            let kept = dice.named("ttl").of(group).of(u64::from(target.0)).below(TTL_MS);
+            hit && !(names && ms < phase.from_ms + kept)
+        })
+    }
+
+    /// What a probe that starts `ms` after the onset finds. `minute` is that of the day.
+    #[must_use]
+    pub fn probe(
+        &self,
+        world: &World,
+        person: usize,
+        target: &Target,
+        ms: Option<u64>,
+        minute: u32,
+        full: bool,
+        coin: Dice,
+    ) -> Finding {
+        let Some(of) = world.people.get(person) else { return fine(full, 100) };
+        let usual = 60
+            + world
+                .dice
+                .named("distance")
+                .of(person as u64)
+                .of(u64::from(target.index.0))
+                .below(340);
+        let usual = usual + coin.named("jitter").below(usual / 4 + 1);
+        if let Some(prepared) = ms.and_then(|ms| self.broken(person, of, target.index, ms, coin)) {
+            let phase = &prepared.phase;
+            let culprit = match &phase.targets {
+                Targets::Provider(name) => Some(slug(name)),
+                _ => None,
+            };
+            // Who is hit alone has a resolver or a line that is hit, and another path is not.
+            let own_side = phase.mode == Mode::PerAgent
+                || phase.who.iter().any(|w| matches!(w, Who::Resolver(_)));
+            let path = match (phase.symptom.phase(), own_side) {
+                (Some(Step::Dns), true)
+                    if matches!(phase.who.as_slice(), [.., Who::Resolver(_)]) =>
+                {
+                    DnsPath::SystemOnly
+                }
+                (Some(Step::Dns), true) => DnsPath::Unconfirmed,
+                (Some(Step::Dns), false) => DnsPath::Both,
+                _ => DnsPath::Unconfirmed,
+            };
+            return self.failed(target, phase.symptom, culprit.as_deref(), path, usual, full);
+        }
+        let chance = match &of.trouble {
+            Trouble::Broken => 350_000,
+            Trouble::Blocked(id) if target.roles.iter().any(|r| r.provider == *id) => 1_000_000,
+            Trouble::Half(ids) if target.roles.iter().any(|r| ids.contains(&r.provider)) => 500_000,
+            _ if (of.burst_minute..of.burst_minute + 3).contains(&minute) => 500_000,
+            // Evenings are half as bad again, nights half as good.
+            _ => {
+                let from_noon =
+                    i64::from(minute.abs_diff(1_200).min(1_440 - minute.abs_diff(1_200)));
+                of.failures * (1_500 - from_noon * 1_000 / 720) / 1_000
+            }
+        };
+        if !coin.named("own").happens(chance) {
+            return fine(full, usual);
+        }
+        let outcome = match coin.named("kind").below(100) {
+            0..50 => Outcome::TcpTimeout,
+            50..70 => Outcome::TcpReset,
+            70..80 => Outcome::TlsHandshake,
+            80..90 => Outcome::HttpTimeout,
+            _ => Outcome::DnsTimeout,
+        };
+        self.failed(target, outcome, None, DnsPath::Unconfirmed, usual, full)
+    }
+
+    fn failed(
+        &self,
+        target: &Target,
+        symptom: Outcome,
+        culprit: Option<&str>,
+        dns: DnsPath,
+        usual_ms: u64,
+        full: bool,
+    ) -> Finding {
+        let (outcome, rule, status) = match symptom {
+            Outcome::Http5xx => self.answers.server_error(target, culprit),
+            Outcome::Challenged => (Outcome::Challenged, RuleNumber::NONE, 403),
+            other => (other, RuleNumber::NONE, 0),
+        };
+        let total_ms = match outcome {
+            Outcome::DnsTimeout => 2_000,
+            Outcome::TcpTimeout | Outcome::TlsTimeout => 3_000 + usual_ms / 4,
+            Outcome::HttpTimeout => 4_000 + usual_ms / 2,
+            Outcome::Slow => usual_ms * 6,
+            _ => usual_ms,
+        };
+        let bytes = match outcome.phase() {
+            Some(Step::Dns) => 300,
+            Some(Step::Tcp) => 500,
+            _ => wire_bytes(if full { FULL_BYTES } else { RESUMED_BYTES }, false),
+        };
+        // The core itself finds out what is slow.
+        let outcome = if outcome == Outcome::Slow { Outcome::Ok } else { outcome };
+        Finding {
+            outcome,
+            rule,
+            dns,
+            status,
+            phases_ms: [total_ms / 8, total_ms / 4, total_ms / 4, total_ms / 4],
+            total_ms,
+            bytes,
+            retry_after_s: None,
+            body_comes: None,
+        }
+    }
+
+    /// Targets that any phase selects.
+    #[must_use]
+    pub fn touched(&self) -> BTreeSet<TargetIndex> {
+        self.phases.iter().flat_map(|prepared| prepared.targets.keys().copied()).collect()
+    }
+}
+
+fn fine(full: bool, total_ms: u64) -> Finding {
+    Finding {
+        outcome: Outcome::Ok,
+        rule: RuleNumber::NONE,
+        dns: DnsPath::Unconfirmed,
+        status: 200,
+        phases_ms: [total_ms / 8, total_ms / 4, total_ms / 4, total_ms / 4],
+        total_ms,
+        bytes: wire_bytes(if full { FULL_BYTES } else { RESUMED_BYTES }, false),
+        retry_after_s: None,
+        body_comes: Some(false),
+    }
+}

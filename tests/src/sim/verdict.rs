@@ -1,0 +1,184 @@
+//! What was confirmed, in the words of the scenarios, and whether that is right.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use tocsin_collector::engine::{
+    detector::{Detector, Subject},
+    incident::{Incident, Reach},
+};
+use tocsin_proto::{implicate::Layer, incident::Phase, time::Timestamp};
+
+use super::{
+    play::{Played, Setup, play},
+    scenario::{Scenario, Targets, slug},
+    truth::Truth,
+    world::World,
+};
+
+/// Milliseconds that a play runs before anything breaks: long enough for everybody's controls.
+const LEAD_MS: u64 = 1_800_000;
+/// And after everything is mended: recovering and resolved need ten and thirty minutes.
+const TAIL_MS: u64 = 5_400_000;
+
+/// What came of one scenario, as `--json` prints it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Outcome {
+    /// The scenario.
+    pub id: String,
+    /// The best verdict.
+    pub expected: String,
+    /// Others that are not wrong.
+    pub acceptable: Vec<String>,
+    /// What was confirmed.
+    pub verdicts: Vec<String>,
+    /// Whether that is right.
+    pub pass: bool,
+    /// Incidents that were confirmed.
+    pub incidents: usize,
+    /// How often one came back.
+    pub reopened: u32,
+    /// Seconds to the first suspicion of what was confirmed.
+    pub suspected_s: Option<f64>,
+    /// Seconds to the first confirmation.
+    pub confirmed_s: Option<f64>,
+    /// Seconds until the last incident was resolved; none while one is open.
+    pub resolved_s: Option<f64>,
+    /// Observers in the world.
+    pub observers: usize,
+    /// The seed.
+    pub seed: u64,
+    /// Bytes of an observer and day, probes and reports.
+    pub bytes_per_observer_day: u64,
+}
+
+/// Plays a scenario.
+///
+/// # Errors
+/// When the scenario needs a name that cannot be one.
+pub fn run(scenario: &Scenario, observers: usize, seed: u64) -> anyhow::Result<Outcome> {
+    let dice = super::dice::Dice::new(seed);
+    let builtin = tocsin_proto::catalogue::Catalogue::builtin();
+    let catalogue = scenario.catalogue(builtin, dice)?;
+    let mut world = World::new(catalogue, observers, seed);
+    scenario.mark(&mut world);
+    let truth = Truth::new(scenario, &world);
+    let setup = Setup {
+        per_minute: 3,
+        report_interval_s: 60,
+        start: scenario.onset.minus_ms(LEAD_MS),
+        onset: scenario.onset,
+        end: scenario.onset.plus_ms(scenario.length_ms() + TAIL_MS),
+    };
+    let played = play(&world, &truth, setup, |_, _| true);
+    Ok(judge(scenario, &played, setup, seed))
+}
+
+fn confirmed_at(incident: &Incident) -> Option<Timestamp> {
+    let confirmed = |t: &&tocsin_proto::incident::Transition| t.phase == Phase::Confirmed;
+    incident.transitions.iter().find(confirmed).map(|t| t.at)
+}
+
+fn judge(scenario: &Scenario, played: &Played, setup: Setup, seed: u64) -> Outcome {
+    let detector = &played.detector;
+    let names = names(scenario);
+    let mut verdicts = Vec::new();
+    let clock = scenario.onset.plus_ms(scenario.clock_ms);
+    let seconds = |at: Timestamp| (at - clock) as f64 / 1_000.0;
+    let (mut suspected, mut confirmed): (Option<Timestamp>, Option<Timestamp>) = (None, None);
+    let (mut resolved, mut open, mut reopened, mut incidents) = (None, false, 0, 0);
+    for shown in detector.incidents() {
+        let Some(at) = confirmed_at(shown.incident) else { continue };
+        incidents += 1;
+        verdicts.push(verdict(detector, shown.subject, shown.incident, &names));
+        confirmed = Some(confirmed.map_or(at, |first| first.min(at)));
+        if let Some(first) = shown.incident.transitions.first() {
+            suspected = Some(suspected.map_or(first.at, |before: Timestamp| before.min(first.at)));
+        }
+        reopened += shown.incident.relapses;
+        match shown.incident.phase() {
+            Phase::Resolved => resolved = resolved.max(Some(shown.incident.since())),
+            _ => open = true,
+        }
+    }
+    verdicts.sort();
+    verdicts.dedup();
+    let wanted =
+        |verdict: &String| *verdict == scenario.expected || scenario.acceptable.contains(verdict);
+    let none_is_right =
+        scenario.expected == "none" || scenario.acceptable.iter().any(|a| a == "none");
+    let pass = match verdicts.is_empty() {
+        true => none_is_right,
+        false => verdicts.iter().all(wanted),
+    };
+    let days_ms = setup.end.since_ms(setup.start).max(1);
+    let bytes = u128::from(played.bytes + played.report_bytes) * 86_400_000;
+    let per = u128::from(days_ms) * played.observers.max(1) as u128;
+    Outcome {
+        id: scenario.id.clone(),
+        expected: scenario.expected.clone(),
+        acceptable: scenario.acceptable.clone(),
+        verdicts,
+        pass,
+        incidents,
+        reopened,
+        suspected_s: suspected.map(seconds),
+        confirmed_s: confirmed.map(seconds),
+        resolved_s: resolved.filter(|_| !open).map(seconds),
+        observers: played.observers,
+        seed,
+        bytes_per_observer_day: u64::try_from(bytes / per).unwrap_or(u64::MAX),
+    }
+}
+
+/// Identifiers that the scenario writes otherwise: `aws-us-east-1` is its `aws:us-east-1`.
+fn names(scenario: &Scenario) -> BTreeMap<String, String> {
+    let mut names = BTreeMap::new();
+    for phase in &scenario.phases {
+        let mut add = |name: &str| names.insert(slug(name), name.to_owned());
+        match &phase.targets {
+            Targets::Provider(name) | Targets::Hosted(name) => drop(add(name)),
+            Targets::Origin(_, host) => {
+                // As a region of a cloud is named in verdicts.
+                let cloud = host.split_once('-').map(|(cloud, region)| format!("{cloud}:{region}"));
+                names.insert(slug(host), cloud.unwrap_or_else(|| host.clone()));
+            }
+            _ => {}
+        }
+    }
+    names
+}
+
+fn verdict(
+    detector: &Detector,
+    subject: Subject,
+    incident: &Incident,
+    names: &BTreeMap<String, String>,
+) -> String {
+    match subject {
+        Subject::Site(target) => {
+            let host = detector.catalogue().target(target).map(|target| target.host.clone());
+            let host = host.unwrap_or_default();
+            format!("site:{}", host.strip_prefix("www.").unwrap_or(&host))
+        }
+        Subject::Entity(entity) => {
+            let entity = detector.plan().entity(entity);
+            let id = entity.provider.to_string();
+            let factor = match entity.layer {
+                Layer::Tld => format!("tld:{id}"),
+                _ => names.get(&id).cloned().unwrap_or(id),
+            };
+            match &incident.reach {
+                Reach::Global | Reach::Site => format!("global:{factor}"),
+                Reach::Regional(zones) => {
+                    let zones: Vec<String> = zones
+                        .iter()
+                        .filter_map(|zone| Detector::zone_name(*zone))
+                        .map(ToString::to_string)
+                        .collect();
+                    format!("regional:{factor}:{}", zones.join("+"))
+                }
+            }
+        }
+    }
+}
