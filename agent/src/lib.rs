@@ -23,9 +23,13 @@ use std::{
 };
 
 use tocsin_proto::{
-    outcome::Outcome, report::ResolverClass, sign::PublicKey, time::Timestamp, wire,
+    message::AskBack, outcome::Outcome, report::ResolverClass, sign::PublicKey, time::Timestamp,
+    wire,
 };
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use clock::Clock;
@@ -50,6 +54,8 @@ use voice::{Remarks, Voice};
 pub const PROBE_CORE: u16 = 1;
 /// Operators that are reported to; the configuration refuses more.
 pub const OPERATORS_MAX: usize = 2;
+/// Asks that wait to be looked at: more than a minute's probes allow.
+const ASKS_MAX: usize = 8;
 /// Seconds between reports until a collector says otherwise.
 const REPORT_INTERVAL_S: u16 = 60;
 /// How often the outbox is looked through for what is a week old.
@@ -190,6 +196,7 @@ pub async fn run_and_tell(
         network::follow(named, moves, stop).await;
         ("network", Ok(()))
     });
+    let (asks, asked) = mpsc::channel(ASKS_MAX);
     let mut operators: Vec<Operator> = Vec::new();
     for line in config.collectors.iter().take(OPERATORS_MAX) {
         let voice = Arc::new(Voice::new(
@@ -205,6 +212,7 @@ pub async fn run_and_tell(
             clock,
             sources: config.source_address.clone(),
             catalogue_version: config.catalogue.version(),
+            asks: asks.clone(),
             status: sender,
         };
         let operator = line.operator;
@@ -229,6 +237,8 @@ pub async fn run_and_tell(
         operators,
         resolver,
         network,
+        asked,
+        _asks: asks,
         moves: 0,
         tell,
     };
@@ -283,6 +293,9 @@ struct Work {
     operators: Vec<Operator>,
     resolver: ResolverClass,
     network: watch::Receiver<Network>,
+    asked: mpsc::Receiver<AskBack>,
+    /// Keeps the channel open where there is no collector.
+    _asks: mpsc::Sender<AskBack>,
     /// How often this machine has moved to another network.
     moves: u64,
     tell: Arc<dyn Fn(Told) + Send + Sync>,
@@ -325,6 +338,11 @@ impl Work {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = tokio::time::sleep_until(self.clock.instant(next).into()) => {}
+                Some(AskBack { nonce, targets }) = self.asked.recv() => {
+                    let now = self.clock.now();
+                    let effects = self.core.ask(now, nonce, targets);
+                    self.carry_out(now, effects, &mut probes)?;
+                }
                 Some(probed) = probes.join_next() => {
                     let name = "probe";
                     let probed = probed.map_err(|source| RunError::Task { name, source })?;

@@ -76,6 +76,8 @@ pub struct RawDetector {
     pub established_versions: Vec<u16>,
     /// Observer keys with a whole vote at once: machines that you run yourself.
     pub anchors: Vec<ObserverId>,
+    /// Whether observers are asked to look closer at a suspicion.
+    pub ask_back: bool,
     /// Observers.
     pub crowd_observers: u32,
     /// Networks.
@@ -148,6 +150,7 @@ impl Default for RawDetector {
         Self {
             established_versions: settings.established_versions,
             anchors: settings.anchors,
+            ask_back: settings.ask_back,
             crowd_observers: settings.crowd_observers,
             crowd_networks: settings.crowd_networks,
             crowd_zones: settings.crowd_zones,
@@ -304,6 +307,9 @@ impl TryFrom<RawConfig> for Config {
                 tenure_hours_full: raw.admission.tenure_hours_full,
                 established_versions: raw.detector.established_versions,
                 anchors: raw.detector.anchors,
+                ask_back: raw.detector.ask_back,
+                // Of the data folder, not of the configuration: see `Collector::bind`.
+                panel_secret: [0; 32],
                 crowd_observers: raw.detector.crowd_observers,
                 crowd_networks: raw.detector.crowd_networks,
                 crowd_zones: raw.detector.crowd_zones,

@@ -35,7 +35,10 @@ pub mod web;
 use crate::{
     clock::Clock,
     config::Config,
-    engine::locate::{Locator, Mmdb, MmdbError, Source, table},
+    engine::{
+        locate::{Locator, Mmdb, MmdbError, Source, table},
+        params::Settings,
+    },
     ingest::{
         endpoint::{self, EndpointError, EndpointSecrets},
         living::Living,
@@ -155,7 +158,10 @@ impl Collector {
         let log = SqliteLog::open(&dir.join(LOG)).map_err(RunError::Store)?;
         let reader = LogReader::open(&dir.join(LOG)).map_err(RunError::Store)?;
         let state_file: PathBuf = dir.join(STATE);
-        let follower = pipeline::resume(&config.catalogue, &config.settings, &state_file, &reader)
+        let living = Living::default();
+        let settings =
+            Settings { panel_secret: secret("panel.secret")?, ..config.settings.clone() };
+        let follower = pipeline::resume(&config.catalogue, &settings, &state_file, &reader)
             .map_err(RunError::Store)?;
         drop(reader);
         let publisher = Publisher {
@@ -164,8 +170,14 @@ impl Collector {
             delegations: keys.delegations.clone(),
             attribution: ATTRIBUTION.to_owned(),
         };
-        let (pipeline, published) =
-            Pipeline::new(follower, publisher, Arc::clone(&metrics), state_file, now);
+        let (pipeline, published) = Pipeline::new(
+            follower,
+            publisher,
+            Arc::clone(&metrics),
+            living.clone(),
+            state_file,
+            now,
+        );
         let (events, followed) = mpsc::channel(pipeline::QUEUE);
         let writer = Writer::start(log, config.retention_ms, clock, Arc::clone(&metrics), events)
             .map_err(RunError::Store)?;
@@ -195,7 +207,7 @@ impl Collector {
             catalogue: Arc::new(config.catalogue.clone()),
             locator: locator(&config)?,
             slots,
-            living: Living::default(),
+            living,
             delegations,
             schedule: config.schedule,
             pow_bits: config.pow_bits,

@@ -25,6 +25,7 @@ pub struct Metrics {
     accepted: Counter<u64, AtomicU64>,
     duplicates: Counter<u64, AtomicU64>,
     rejected: Family<Reason, Counter<u64, AtomicU64>>,
+    asks: Family<Reason, Counter<u64, AtomicU64>>,
     ended: Family<Reason, Counter<u64, AtomicU64>>,
     refused: Family<Reason, Counter<u64, AtomicU64>>,
     sessions: Gauge<i64, AtomicI64>,
@@ -40,6 +41,7 @@ impl Default for Metrics {
             accepted: Counter::default(),
             duplicates: Counter::default(),
             rejected: Family::default(),
+            asks: Family::default(),
             ended: Family::default(),
             refused: Family::default(),
             sessions: Gauge::default(),
@@ -59,6 +61,11 @@ impl Default for Metrics {
             "reports_rejected",
             "Reports refused for good, by reason",
             metrics.rejected.clone(),
+        );
+        registry.register(
+            "asks",
+            "Observers that were to be asked, by whether they were",
+            metrics.asks.clone(),
         );
         registry.register(
             "sessions_ended",
@@ -89,6 +96,12 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// An observer was to be asked; `sent` tells whether it had a session.
+    pub fn asked(&self, sent: bool) {
+        let reason = if sent { "sent" } else { "no_session" };
+        self.asks.get_or_create(&Reason { reason }).inc();
+    }
+
     /// A report was refused for good.
     pub fn rejected(&self, reason: Rejection) {
         self.rejected.get_or_create(&Reason { reason: reason.name() }).inc();

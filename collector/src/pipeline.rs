@@ -2,22 +2,28 @@
 //! signed. A thread of its own; it owns the detector.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::Write,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use tocsin_proto::{catalogue::Catalogue, incident::Phase, sign::sha256, time::Timestamp, wire};
+use tocsin_proto::{
+    bounded::List, catalogue::Catalogue, id::ObserverId, incident::Phase, message::AskBack,
+    sign::sha256, time::Timestamp, wire,
+};
 use tokio::sync::{mpsc, watch};
 
 use crate::{
     engine::{
         cells::Cells,
         detector::{Changed, Detector, Record, State},
+        panel::Ask,
         params::{self, Settings},
     },
     feed::Published,
+    ingest::living::Living,
     metrics::Metrics,
     publish::Publisher,
     store::{LogEvent, LogReader, StoreError, with_sources},
@@ -39,6 +45,8 @@ pub struct Follower {
     pub detector: Detector,
     /// What is counted for display.
     pub cells: Cells,
+    /// The key of each observer, by its number: who is asked is reached by it.
+    pub keys: BTreeMap<u32, ObserverId>,
 }
 
 /// What of it is kept.
@@ -50,6 +58,7 @@ struct Kept {
 
 impl Follower {
     fn record(&mut self, record: &Record) -> Vec<Changed> {
+        self.keys.insert(record.observer, record.key);
         let changed = self.detector.record(record);
         self.cells.record(self.detector.now(), self.detector.plan(), record);
         changed
@@ -69,6 +78,7 @@ pub struct Pipeline {
     publisher: Publisher,
     published: watch::Sender<Arc<Published>>,
     metrics: Arc<Metrics>,
+    living: Living,
     state_file: PathBuf,
     fingerprint: [u8; 32],
     sequence: u64,
@@ -149,9 +159,12 @@ pub fn resume(
     };
     let behind = detector.position;
     let mut detector = Detector::resume(catalogue.clone(), settings.clone(), detector);
-    detector.vouch(&log.keys()?);
-    let mut follower = Follower { detector, cells };
+    let keys = log.keys()?;
+    detector.vouch(&keys);
+    let mut follower = Follower { detector, cells, keys };
     log.replay(behind, |record, _| drop(follower.record(&record)))?;
+    // What was asked then is answered or over.
+    drop(follower.detector.take_asks());
     Ok(follower)
 }
 
@@ -162,6 +175,7 @@ impl Pipeline {
         follower: Follower,
         publisher: Publisher,
         metrics: Arc<Metrics>,
+        living: Living,
         state_file: PathBuf,
         now: Timestamp,
     ) -> (Self, watch::Receiver<Arc<Published>>) {
@@ -175,6 +189,7 @@ impl Pipeline {
             publisher,
             published,
             metrics,
+            living,
             state_file,
             fingerprint,
             sequence,
@@ -194,6 +209,7 @@ impl Pipeline {
             for change in &changed {
                 announce(change);
             }
+            self.ask();
             let now = self.follower.detector.now();
             let due = now.since_ms(self.published_at) >= PUBLISH_MS;
             if !changed.is_empty() || (due && events.is_empty()) {
@@ -204,6 +220,16 @@ impl Pipeline {
             }
         }
         self.save(self.follower.detector.now());
+    }
+
+    /// Sends what the detector wants to be asked.
+    fn ask(&mut self) {
+        for Ask { observer, nonce, targets } in self.follower.detector.take_asks() {
+            let Some(key) = self.follower.keys.get(&observer) else { continue };
+            let Ok(targets) = List::new(targets) else { continue };
+            let sent = self.living.ask(key, AskBack { nonce, targets });
+            self.metrics.asked(sent);
+        }
     }
 
     fn publish(&mut self, now: Timestamp) {
@@ -219,7 +245,7 @@ impl Pipeline {
 
     fn save(&mut self, now: Timestamp) {
         self.saved_at = now;
-        let Follower { detector, cells } = &self.follower;
+        let Follower { detector, cells, .. } = &self.follower;
         let kept = (detector.state(), cells);
         if let Err(error) = write_state(&self.state_file, &self.fingerprint, &kept) {
             tracing::error!(error = %with_sources(&error), "the detector's state was not kept");

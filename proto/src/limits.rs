@@ -66,6 +66,8 @@ pub const ROLES_MAX: usize = 8;
 /// Bytes of an identifier (target, provider, organisation).
 pub const ID_BYTES_MAX: usize = 64;
 
+/// Targets in one `AskBack`.
+pub const ASK_TARGETS_MAX: usize = 16;
 /// Scheduled probes a minute that a `Schedule` may ask for; the agent's own caps stand above it.
 pub const PROBES_PER_MINUTE_MAX: u16 = 60;
 /// Seconds between reports that a `Schedule` may ask for.

@@ -5,10 +5,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::{
     bounded::{Bytes, Fixed, List},
     delegation::SignedDelegation,
-    id::Country,
+    id::{Country, TargetIndex},
     limits::{
-        ACK_ENTRIES_MAX, DELEGATIONS_MAX, FRAME_TO_AGENT_MAX, FRAME_TO_COLLECTOR_MAX,
-        HELLO_VERSIONS_MAX, POW_BITS_MAX, SNAPSHOT_BYTES_MAX,
+        ACK_ENTRIES_MAX, ASK_TARGETS_MAX, DELEGATIONS_MAX, FRAME_TO_AGENT_MAX,
+        FRAME_TO_COLLECTOR_MAX, HELLO_VERSIONS_MAX, POW_BITS_MAX, SNAPSHOT_BYTES_MAX,
     },
     report::SignedReport,
     sign::{Domain, PublicKey, SecretKey, Signature, VerifyError, sha256},
@@ -98,6 +98,7 @@ messages! {
     SignedReport = Report, FRAME_TO_COLLECTOR_MAX;
     Ack = Ack, 2048;
     Schedule = Schedule, 16;
+    AskBack = AskBack, 64;
     Query = Query, 16;
     SignedSnapshot = Snapshot, FRAME_TO_AGENT_MAX;
 }
@@ -307,6 +308,16 @@ pub struct Schedule {
     pub probes_per_minute: u16,
     /// Seconds between reports when all is well, 1 to 170.
     pub report_interval_s: u16,
+}
+
+/// The collector asks for probes, now: the answers to a suspicion. The agent's own caps stand above
+/// it, and targets outside its catalogue are passed over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskBack {
+    /// Stands in the observations that answer it (`Cause::Asked`); fresh for every ask and agent.
+    pub nonce: u64,
+    /// What to probe, once each; answers are wanted within 7 s.
+    pub targets: List<TargetIndex, ASK_TARGETS_MAX>,
 }
 
 impl Default for Schedule {

@@ -14,8 +14,8 @@ use tocsin_proto::{
     implicate::DnsPath,
     limits::{FRAME_TO_AGENT_MAX, PROTOCOL_VERSION},
     message::{
-        Ack, Challenge, Deferred, GoAway, GoAwayReason, Greeting, Hello, Message, Prove, Query,
-        Ready, Refused, Rejection, Schedule, SignedSnapshot, Tag, Transcript,
+        Ack, AskBack, Challenge, Deferred, GoAway, GoAwayReason, Greeting, Hello, Message, Prove,
+        Query, Ready, Refused, Rejection, Schedule, SignedSnapshot, Tag, Transcript,
     },
     observation::{Cause, Failure, Family, LogMs, Observation},
     outcome::Outcome,
@@ -289,6 +289,8 @@ fn what_follows_the_handshake_is_frozen() {
     };
     framed("ack-rejected-later", &ack);
     framed("schedule", &Schedule { probes_per_minute: 6, report_interval_s: 60 });
+    let targets = List::new([4, 87, 203, 251].map(TargetIndex).to_vec()).unwrap();
+    framed("ask-back", &AskBack { nonce: 0x0123_4567_89ab_cdef, targets });
     framed("query", &Query::Snapshot);
     let document = Bytes::new(br#"{"schema":1,"sequence":9}"#.to_vec()).unwrap();
     let signature = feed().sign(Domain::Snapshot, &document);

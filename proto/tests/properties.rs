@@ -17,8 +17,8 @@ use tocsin_proto::{
         HELLO_VERSIONS_MAX, REPORT_BYTES_MAX, REPORT_OBSERVATIONS_MAX,
     },
     message::{
-        Ack, Challenge, Deferred, GoAway, GoAwayReason, Greeting, Hello, Message, Prove, Query,
-        Ready, Refused, Rejection, Schedule, SignedSnapshot,
+        Ack, AskBack, Challenge, Deferred, GoAway, GoAwayReason, Greeting, Hello, Message, Prove,
+        Query, Ready, Refused, Rejection, Schedule, SignedSnapshot,
     },
     observation::{Cause, Failure, Family, LogMs, Observation},
     outcome::Outcome,
@@ -196,6 +196,8 @@ proptest! {
         message_comes_back(&GoAway { reason, retry_after_s: seconds })?;
         message_comes_back(&ack)?;
         message_comes_back(&schedule)?;
+        let targets = List::new(vec![TargetIndex(seq as u16); (seq % 17) as usize]).unwrap();
+        message_comes_back(&AskBack { nonce: seq, targets })?;
         message_comes_back(&Query::from(code))?;
         message_comes_back(&SignedSnapshot { signature, document })?;
     }
@@ -232,6 +234,7 @@ proptest! {
         read::<SignedReport>(&bytes);
         read::<Ack>(&bytes);
         read::<Schedule>(&bytes);
+        read::<AskBack>(&bytes);
         read::<Query>(&bytes);
         read::<SignedSnapshot>(&bytes);
         std::hint::black_box(decode::<Report>(&bytes).is_ok());

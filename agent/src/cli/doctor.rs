@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::{Exit, say, say_json};
 use crate::{
@@ -44,6 +44,7 @@ pub async fn doctor(config: &Config, identity: Identity, json: bool) -> io::Resu
                 clock: Clock::start(),
                 sources: config.source_address.clone(),
                 catalogue_version: config.catalogue.version(),
+                asks: mpsc::channel(1).0,
                 status: watch::channel(Status::default()).0,
             };
             let found = uplink.check(*address).await;

@@ -5,8 +5,11 @@
 use std::sync::Arc;
 
 use tocsin_proto::{
+    bounded::List,
     catalogue::Catalogue,
+    id::TargetIndex,
     implicate::{DnsPath, implication},
+    limits::ASK_TARGETS_MAX,
     observation::{Failure, LogMs, Observation},
     outcome::{Outcome, Phase},
     report::Health,
@@ -103,6 +106,18 @@ impl Core {
     pub fn schedule(&mut self, now: Timestamp, per_minute: u16, interval_s: u16) -> Vec<Effect> {
         self.outbox.interval(interval_s);
         effects(Vec::new(), self.planner.step(now, Event::ProbesPerMinute(per_minute)))
+    }
+
+    /// A collector asks for probes, now. Its caps above all: what they forbid is not made, and a
+    /// target that the catalogue does not have is passed over.
+    #[must_use]
+    pub fn ask(
+        &mut self,
+        now: Timestamp,
+        nonce: u64,
+        targets: List<TargetIndex, ASK_TARGETS_MAX>,
+    ) -> Vec<Effect> {
+        effects(Vec::new(), self.planner.step(now, Event::Ask { nonce, targets }))
     }
 
     /// What another process of this agent has done counts here too.

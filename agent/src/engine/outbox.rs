@@ -95,19 +95,25 @@ impl Batch {
 /// rounding. Milliseconds.
 const GAP_MAX_MS: u64 = 6_550_000;
 
+/// How long an answer to an ask waits for the others, milliseconds.
+const ASKED_WAIT_MS: u64 = 700;
+
 /// Observations that wait for their report.
 #[derive(Debug)]
 pub struct Outbox {
     waiting: Vec<Seen>,
     interval_ms: u64,
     oldest_since: Option<Timestamp>,
+    /// When the first answer to an ask came that waits.
+    asked_since: Option<Timestamp>,
 }
 
 impl Outbox {
     /// Empty.
     #[must_use]
     pub fn new(report_interval_s: u16) -> Self {
-        let mut outbox = Self { waiting: Vec::new(), interval_ms: 0, oldest_since: None };
+        let mut outbox =
+            Self { waiting: Vec::new(), interval_ms: 0, oldest_since: None, asked_since: None };
         outbox.interval(report_interval_s);
         outbox
     }
@@ -124,8 +130,15 @@ impl Outbox {
         let at = self.waiting.partition_point(|other| other.at <= seen.at);
         self.waiting.insert(at, seen);
         self.oldest_since.get_or_insert(now);
+        let asked = matches!(seen.cause, Cause::Asked { .. });
+        if asked {
+            self.asked_since.get_or_insert(now);
+        }
         let full = self.waiting.len() >= REPORT_OBSERVATIONS_MAX;
-        if full || !seen.outcome.is_answer() { self.flush() } else { self.due(now) }
+        // The dozen answers to an ask come together, failures too: a report each would cost more
+        // than the second that it saves.
+        let urgent = !seen.outcome.is_answer() && !asked;
+        if full || urgent { self.flush() } else { self.due(now) }
     }
 
     /// What is due by now.
@@ -137,7 +150,9 @@ impl Outbox {
     /// When something is due.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        self.oldest_since.map(|since| since.plus_ms(self.interval_ms))
+        let plain = self.oldest_since.map(|since| since.plus_ms(self.interval_ms));
+        let asked = self.asked_since.map(|since| since.plus_ms(ASKED_WAIT_MS));
+        plain.into_iter().chain(asked).min()
     }
 
     /// What waits, as the report that it would be now; `None` when nothing does, or more than one
@@ -152,6 +167,7 @@ impl Outbox {
     #[must_use]
     pub fn flush(&mut self) -> Vec<Batch> {
         self.oldest_since = None;
+        self.asked_since = None;
         let mut batches: Vec<Batch> = Vec::new();
         for seen in std::mem::take(&mut self.waiting) {
             match batches.last_mut() {

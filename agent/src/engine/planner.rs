@@ -9,10 +9,11 @@ use std::{
 };
 
 use tocsin_proto::{
+    bounded::List,
     catalogue::{Catalogue, Target},
     id::{Id, TargetIndex},
     implicate::{Implication, Layer},
-    limits::PROBES_PER_MINUTE_MAX,
+    limits::{ASK_TARGETS_MAX, PROBES_PER_MINUTE_MAX},
     observation::{Cause, Family},
     sign::sha256,
     time::Timestamp,
@@ -47,6 +48,11 @@ pub enum Purpose {
     Sibling,
     /// A target with nothing in common with the failing one.
     Control,
+    /// A collector asked.
+    Asked {
+        /// Under this nonce.
+        nonce: u64,
+    },
 }
 
 impl Purpose {
@@ -56,6 +62,7 @@ impl Purpose {
         match self {
             Self::Turn => Cause::Scheduled,
             Self::Again | Self::Sibling | Self::Control => Cause::Verification,
+            Self::Asked { nonce } => Cause::Asked { nonce },
         }
     }
 }
@@ -94,7 +101,7 @@ pub struct Done {
 }
 
 /// What the planner hears.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub enum Event {
     /// Time has passed.
     Tick,
@@ -102,6 +109,13 @@ pub enum Event {
     Done(Done),
     /// A collector asks for so many scheduled probes a minute.
     ProbesPerMinute(u16),
+    /// A collector asks for probes, now, under a nonce.
+    Ask {
+        /// The nonce.
+        nonce: u64,
+        /// Of what.
+        targets: List<TargetIndex, ASK_TARGETS_MAX>,
+    },
     /// Another process of this agent has probed.
     Other(Start),
     /// It cost this many bytes.
@@ -215,6 +229,14 @@ impl Planner {
             Event::Tick => {}
             Event::ProbesPerMinute(asked) => self.pace(Some(now), asked),
             Event::Done(done) => self.done(now, done, &mut actions),
+            Event::Ask { nonce, targets } => {
+                for target in targets.iter() {
+                    if let Some(family) = self.family(now, nonce, *target) {
+                        let purpose = Purpose::Asked { nonce };
+                        self.request(now, *target, family, purpose, &mut actions);
+                    }
+                }
+            }
             Event::Other(start) => {
                 self.courtesy.started(Start { at: start.at.min(now), ..start });
             }
@@ -311,7 +333,8 @@ impl Planner {
         purpose: Purpose,
         actions: &mut Vec<Action>,
     ) -> bool {
-        if self.courtesy.admit(now, target, purpose.cause()).is_err() {
+        let known = self.setup.catalogue.target(target).is_some();
+        if !known || self.courtesy.admit(now, target, purpose.cause()).is_err() {
             return false;
         }
         let last_full = self.full_handshakes.get(&target);
@@ -344,7 +367,7 @@ impl Planner {
         match done.request.purpose {
             Purpose::Control => self.silent_until = now.plus_ms(SILENCE_MS),
             Purpose::Turn => self.burst(now, done, actions),
-            Purpose::Again | Purpose::Sibling => {}
+            Purpose::Again | Purpose::Sibling | Purpose::Asked { .. } => {}
         }
     }
 

@@ -15,11 +15,14 @@ use tocsin_proto::{
     id::Country,
     limits::{FRAME_TO_AGENT_MAX, HANDSHAKE_TIMEOUT_MS},
     line::CollectorLine,
-    message::Schedule,
+    message::{AskBack, Schedule},
     sign::PublicKey,
     wire::{Deframer, Frame, FrameTooLong},
 };
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -113,6 +116,8 @@ pub struct Uplink {
     pub sources: Vec<std::net::IpAddr>,
     /// Version of the catalogue in use.
     pub catalogue_version: u32,
+    /// Where asks of the collector go.
+    pub asks: mpsc::Sender<AskBack>,
     /// Where to tell what is known.
     pub status: watch::Sender<Status>,
 }
@@ -376,6 +381,12 @@ impl Uplink {
             Output::Schedule(schedule) => {
                 self.status.send_modify(|status| status.schedule = Some(schedule));
             }
+            Output::Ask(ask) => {
+                // Who is asked more than it can take up answers less: that is no vote, and no harm.
+                if self.asks.try_send(ask).is_err() {
+                    tracing::debug!("an ask was passed over");
+                }
+            }
             Output::Snapshot { signed, sequence, serial } => {
                 let (now, operator) = (self.clock.now(), &self.line.operator);
                 let spool = self.voice.spool();
@@ -527,6 +538,7 @@ mod tests {
             clock: Clock::start(),
             sources: vec!["127.0.0.1".parse().unwrap()],
             catalogue_version: 1,
+            asks: mpsc::channel(1).0,
             status: watch::channel(Status::default()).0,
         }
     }

@@ -14,8 +14,8 @@ use tocsin_proto::{
     id::Country,
     limits::{POW_BITS_MAX, PROTOCOL_VERSION, REPORTS_IN_FLIGHT_MAX},
     message::{
-        Ack, Challenge, GoAway, GoAwayReason, Greeting, Hello, Message, Ready, Rejection, Schedule,
-        SignedSnapshot, Tag, Transcript,
+        Ack, AskBack, Challenge, GoAway, GoAwayReason, Greeting, Hello, Message, Ready, Rejection,
+        Schedule, SignedSnapshot, Tag, Transcript,
     },
     report::SignedReport,
     sign::{PublicKey, SecretKey},
@@ -84,6 +84,8 @@ pub enum Output {
     },
     /// The schedule has changed.
     Schedule(Schedule),
+    /// Probes are asked for, now.
+    Ask(AskBack),
     /// A snapshot has come, signed by the feed key that the operator delegated.
     Snapshot {
         /// As it came.
@@ -319,6 +321,9 @@ impl Session {
             } else {
                 Err(order)
             };
+        }
+        if is(Tag::AskBack) {
+            return if self.is_ready() { Ok(vec![Output::Ask(body(frame)?)]) } else { Err(order) };
         }
         if is(Tag::Snapshot) {
             if !self.is_ready() {

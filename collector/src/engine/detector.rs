@@ -22,14 +22,17 @@ use tocsin_proto::{
 
 use super::{
     admit::is_late,
-    attribute::{Pick, Rejected, attribute, mean_rate},
+    alert::Alerts,
+    attribute::{Pick, Rejected, attribute, class, mean_rate},
     fixed::{ONE, Ppm, smooth},
     incident::{Grounds, Incident, Reach, Reading, is_suspect},
     judge::{Participants, Shares, Strata, strata},
     observer::{Observer, Standing},
+    panel::{self, Ask, Candidate, Kind, Panel, Step},
     params::{
-        CANDIDATE, FORGET_MS, HOLD, ONLINE_MS, PICK_RECENT_MS, ROUND_MS, Settings, TICK_MS,
-        WEIGH_MS,
+        CANDIDATE, FORGET_MS, HOLD, ONLINE_MS, PANEL_ONLINE_MIN, PANEL_SCREEN_FROM,
+        PANEL_SCREEN_SHARE, PANEL_TICK_MS, PANEL_TRACK_EVERY_MS, PANEL_TRACK_GOOD_MS,
+        PICK_RECENT_MS, ROUND_MS, Settings, TICK_MS, WEIGH_MS,
     },
     plan::{Entities, EntityIndex, Plan},
     sites::{Scene, Sites},
@@ -86,6 +89,11 @@ struct Suspect {
     symptoms: Symptoms,
     open: Option<Incident>,
     last: Option<Incident>,
+    panel: Option<Panel>,
+    /// When the last tracking panel was begun, and what the last one found: share, rate, whether its
+    /// conditions held, and how often running.
+    track_at: Timestamp,
+    tracked: Option<(Timestamp, Ppm, Ppm, u8)>,
 }
 
 /// Everything the detector remembers. A snapshot of it and the log behind it are the detector.
@@ -103,6 +111,8 @@ pub struct State {
     windows: Windows,
     suspects: BTreeMap<EntityIndex, Suspect>,
     sites: Sites,
+    alerts: Alerts,
+    panels: u64,
     /// Entities whose incident stands.
     frozen: Entities,
     ended: Vec<(Subject, Incident, Symptoms)>,
@@ -141,6 +151,8 @@ pub struct Detector {
     plan: Plan,
     settings: Settings,
     state: State,
+    /// Asks that are to go out.
+    asks: Vec<Ask>,
 }
 
 impl State {
@@ -172,7 +184,7 @@ impl Detector {
     #[must_use]
     pub fn resume(catalogue: Catalogue, settings: Settings, state: State) -> Self {
         let plan = Plan::new(&catalogue);
-        Self { catalogue, plan, settings, state }
+        Self { catalogue, plan, settings, state, asks: Vec::new() }
     }
 
     /// Applies the settings' anchors to observers that are known already, by their keys.
@@ -185,6 +197,11 @@ impl Detector {
                 observer.anchor = anchor;
             }
         }
+    }
+
+    /// Who is to be asked what, since the last call.
+    pub fn take_asks(&mut self) -> Vec<Ask> {
+        std::mem::take(&mut self.asks)
     }
 
     /// Its state, to be kept.
@@ -223,8 +240,9 @@ impl Detector {
         self.state.position = record.position;
         let now = self.state.now;
         let Record { observer: id, key, standing, report, .. } = record;
-        let State { observers, windows, suspects, sites, unweighed, frozen, tenure, .. } =
-            &mut self.state;
+        let State {
+            observers, windows, suspects, sites, unweighed, frozen, tenure, alerts, ..
+        } = &mut self.state;
         let place = *id as usize;
         if observers.len() <= place {
             observers.resize_with(place + 1, || None);
@@ -259,6 +277,32 @@ impl Detector {
                 let half = behind.layers(implication.half);
                 windows.count(target, zone, &window_counts(full, half, observer.weight));
             }
+            if let Cause::Asked { nonce } = observation.cause {
+                let (full, half) = (implication.full, implication.half);
+                for suspect in suspects.values_mut() {
+                    let Some(panel) = &mut suspect.panel else { continue };
+                    let layer = self.plan.entity(panel.entity).layer;
+                    let blames = behind.has(panel.entity)
+                        && (behind.layers(full).has(layer) || behind.layers(half).has(layer));
+                    panel.answer(*id, nonce, target, says != Says::Answers, blames);
+                }
+            } else if says == Says::Fails && observer.weight > 0 && observer.is_healthy() {
+                let explained = |entity: EntityIndex| {
+                    let own = class(self.plan.entity(entity).layer);
+                    behind.entities().iter().any(|(layer, other)| {
+                        *other != entity && frozen.has(*other) && class(*layer) == own
+                    })
+                };
+                for entity in behind.blamed(implication).chain(behind.half_blamed(implication)) {
+                    if observer.flags().has(entity)
+                        && !observer.is_chronic(entity)
+                        && !explained(entity)
+                        && observer.sees_now(now, &self.plan, entity)
+                    {
+                        alerts.flag(now, entity, standing.slot, standing.asn, zone);
+                    }
+                }
+            }
             // Who has no vote leaves no trace in what is published.
             if says == Says::Fails && observer.weight > 0 {
                 let rule = observation.failure.map(|failure| failure.rule).unwrap_or_default();
@@ -291,12 +335,16 @@ impl Detector {
             self.state.now = now.minus_ms(FORGET_MS);
         }
         loop {
-            let next = Timestamp::from_ms((self.state.now.as_ms() / TICK_MS + 1) * TICK_MS);
+            let next =
+                Timestamp::from_ms((self.state.now.as_ms() / PANEL_TICK_MS + 1) * PANEL_TICK_MS);
             if next > now {
                 break;
             }
             self.state.now = next;
-            self.evaluate(&mut changed);
+            if next.as_ms().is_multiple_of(TICK_MS) {
+                self.evaluate(&mut changed);
+            }
+            self.ask_back(&mut changed);
         }
         self.state.now = self.state.now.max(now);
         changed
@@ -351,6 +399,10 @@ impl Detector {
         if round {
             self.attribute(&shares);
             self.judge_sites(changed);
+            let State { alerts, suspects, tallies, .. } = &mut self.state;
+            alerts.rest(now, ROUND_MS, tallies.online(), |entity| {
+                suspects.get(&entity).is_none_or(|s| s.open.is_none() && s.panel.is_none())
+            });
         }
         for (entity, shares) in &shares {
             self.judge(*entity, shares, changed);
@@ -407,6 +459,7 @@ impl Detector {
 
     fn forget(&mut self) {
         let now = self.state.now;
+        self.state.alerts.forget(now);
         let State { observers, tallies, checks, .. } = &mut self.state;
         for (id, place) in (0u32..).zip(observers) {
             // Tenure is kept for those who have some; a passer-by is dropped.
@@ -577,14 +630,19 @@ impl Detector {
                 .unwrap_or(shares.share),
             _ => shares.share,
         };
+        // A panel that was asked a moment ago knows better than what is overheard.
+        let tracked = suspect.tracked.filter(|(at, ..)| now.since_ms(*at) < PANEL_TRACK_GOOD_MS);
+        let passes = tracked.map_or(0, |(_, _, _, passes)| passes);
+        let (share, rate) = tracked.map_or((share, rate), |(_, share, rate, _)| (share, rate));
         let reading = Reading {
             share,
             rate,
             suspect: (is_suspect(shares.share) || !regional.is_empty()) && strata_hold && recent,
             confirm: global || local,
-            relapse: recent
-                && (others("c5.attributed")
-                    || (!regional.is_empty() && strata_hold && !versions.unproved)),
+            relapse: passes >= HOLD
+                || recent
+                    && (others("c5.attributed")
+                        || (!regional.is_empty() && strata_hold && !versions.unproved)),
         };
         let by_far = shares.zones.values().all(|tally| tally.share() >= 750_000);
         let confidence = if participants.prefixes < 100 {
@@ -635,13 +693,265 @@ impl Detector {
         if suspect.suspect_run >= HOLD {
             suspect.suspect_run = 0;
             let started = suspect.first_failure.unwrap_or(now);
-            let culprit = self.plan.entity(entity);
-            let layer = format!("{:?}", culprit.layer).to_ascii_lowercase();
-            let id = format!("{}-{}-{layer}", stamp(now), culprit.provider);
+            let id = id_of(&self.plan, entity, now);
             let (reach, grounds) = grounds();
             changed.push(Changed { incident: id.clone(), at: now, phase: Phase::Suspected });
             suspect.open = Some(Incident::open(id, now, started, Phase::Suspected, reach, grounds));
         }
+    }
+
+    /// Everybody who may be asked now.
+    fn crowd(&self) -> Vec<Candidate> {
+        let now = self.state.now;
+        let able = |observer: &&Observer| {
+            observer.weight > 0 && now < observer.last_seen.plus_ms(ONLINE_MS)
+        };
+        self.observers()
+            .filter(|(_, observer)| able(observer))
+            .map(|(id, observer)| Candidate {
+                observer: id,
+                weight: observer.weight,
+                zone: observer.vote.zone,
+                slot: observer.standing.slot,
+                asn: observer.standing.asn,
+                version: observer.standing.version,
+                resolver: observer.standing.resolver,
+            })
+            .collect()
+    }
+
+    /// Once a second: panels that are under way, and suspicions that are worth one.
+    fn ask_back(&mut self, changed: &mut Vec<Changed>) {
+        if !self.settings.ask_back {
+            return;
+        }
+        let now = self.state.now;
+        for entity in (0..self.plan.len()).map(|n| EntityIndex(n as u8)) {
+            let Some(suspect) = self.state.suspects.get(&entity) else {
+                if let Some(trigger) = self.state.alerts.trigger(now, entity) {
+                    self.suspect(entity, trigger, changed);
+                }
+                continue;
+            };
+            if suspect.panel.is_some() {
+                self.go_on(entity, changed);
+                continue;
+            }
+            let stands = suspect.open.as_ref().is_some_and(|i| i.phase() != Phase::Suspected);
+            if stands {
+                if now.since_ms(suspect.track_at) >= PANEL_TRACK_EVERY_MS {
+                    self.call(entity, Kind::Tracking, 0);
+                }
+            } else if let Some(trigger) = self.state.alerts.trigger(now, entity) {
+                self.suspect(entity, trigger, changed);
+            }
+        }
+    }
+
+    fn suspect(
+        &mut self,
+        entity: EntityIndex,
+        trigger: super::alert::Trigger,
+        changed: &mut Vec<Changed>,
+    ) {
+        let online = self.crowd().len();
+        if online < PANEL_ONLINE_MIN {
+            return;
+        }
+        self.state.alerts.asked(entity, trigger);
+        if online < PANEL_SCREEN_FROM {
+            if self.call(entity, Kind::Full, 0) {
+                self.open_suspicion(entity, changed);
+            }
+        } else {
+            self.call(entity, Kind::Screening, 0);
+        }
+    }
+
+    /// Begins a panel; false when there is no budget for it.
+    fn call(&mut self, entity: EntityIndex, kind: Kind, draw: u8) -> bool {
+        self.state.panels += 1;
+        let panel = Panel::new(entity, kind, draw, self.state.panels, self.state.now);
+        let now = self.state.now;
+        let suspect = self.state.suspects.entry(entity).or_default();
+        if kind == Kind::Tracking {
+            suspect.track_at = now;
+        }
+        suspect.panel = Some(panel);
+        self.round(entity)
+    }
+
+    /// Begins a round of a panel.
+    fn round(&mut self, entity: EntityIndex) -> bool {
+        let now = self.state.now;
+        let crowd = self.crowd();
+        let (rivals, shadows) = self.rivals(entity);
+        let Some(suspect) = self.state.suspects.get_mut(&entity) else { return false };
+        let Some(panel) = &mut suspect.panel else { return false };
+        let scene = panel::Scene {
+            now,
+            plan: &self.plan,
+            crowd: &crowd,
+            rivals: &rivals,
+            shadows: &shadows,
+            secret: &self.settings.panel_secret,
+        };
+        let asks = panel.begin_round(&scene);
+        let probes = asks.first().map_or(0, |ask| ask.targets.len());
+        let kind = panel.kind;
+        if !self.state.alerts.pay(now, kind, asks.len(), crowd.len(), probes) {
+            if let Some(suspect) = self.state.suspects.get_mut(&entity) {
+                suspect.panel = None;
+            }
+            return false;
+        }
+        self.asks.extend(asks);
+        true
+    }
+
+    /// Who else is suspected; and of those, whom the same failures implicate.
+    fn rivals(&self, entity: EntityIndex) -> (BTreeSet<EntityIndex>, BTreeSet<EntityIndex>) {
+        let now = self.state.now;
+        let own = self.plan.entity(entity);
+        let flags = self.state.alerts.flagging(now, entity);
+        let (mut rivals, mut shadows) = (BTreeSet::new(), BTreeSet::new());
+        for (other, of) in self.plan.entities().filter(|(other, _)| *other != entity) {
+            let suspect = self.state.suspects.get(&other);
+            let stands = self.state.frozen.has(other);
+            let asked = suspect.is_some_and(|s| s.panel.is_some() || s.open.is_some());
+            let seen = self.state.alerts.flagging(now, other);
+            if stands || asked || seen >= 2 {
+                rivals.insert(other);
+            }
+            let beside = seen >= 2.max((flags * 15).div_ceil(100));
+            if class(of.layer) == class(own.layer) && (stands || beside) {
+                shadows.insert(other);
+            }
+        }
+        (rivals, shadows)
+    }
+
+    fn open_suspicion(&mut self, entity: EntityIndex, changed: &mut Vec<Changed>) {
+        let now = self.state.now;
+        let Some(suspect) = self.state.suspects.get_mut(&entity) else { return };
+        if suspect.open.is_some() {
+            return;
+        }
+        let started = suspect.first_failure.unwrap_or(now);
+        let id = id_of(&self.plan, entity, now);
+        changed.push(Changed { incident: id.clone(), at: now, phase: Phase::Suspected });
+        let grounds = Grounds {
+            reasons: Vec::new(),
+            ruled_out: Vec::new(),
+            liar_bound: tocsin_proto::incident::LiarBound::default(),
+            confidence: Confidence::Low,
+        };
+        let open = Incident::open(id, now, started, Phase::Suspected, Reach::Global, grounds);
+        suspect.open = Some(open);
+    }
+
+    fn is_established(&self) -> impl Fn(u16) -> bool + use<> {
+        let vouched = self.settings.established_versions.clone();
+        let now = self.state.now;
+        let majority = self.state.majority_version;
+        move |version: u16| {
+            vouched.contains(&version)
+                || majority.is_some_and(|(known, since)| {
+                    known == version && now.since_ms(since) >= ESTABLISHED_MS
+                })
+        }
+    }
+
+    fn go_on(&mut self, entity: EntityIndex, changed: &mut Vec<Changed>) {
+        let now = self.state.now;
+        let established = self.is_established();
+        let bar = self.state.alerts.bar(now, entity);
+        let Some(suspect) = self.state.suspects.get_mut(&entity) else { return };
+        let Some(panel) = &mut suspect.panel else { return };
+        let (kind, draw) = (panel.kind, panel.draw);
+        let step = panel.step(now, &self.plan, &self.settings, established);
+        match step {
+            Step::Wait => {}
+            Step::Round => drop(self.round(entity)),
+            Step::DrawAgain => drop(self.call(entity, Kind::Full, draw + 1)),
+            Step::CallFull => {
+                if bar > PANEL_SCREEN_SHARE {
+                    let seen = panel.find(&self.plan, &self.settings, false, |_| true).share;
+                    if seen < bar {
+                        suspect.panel = None;
+                        self.state.alerts.inconclusive(now, entity, bar);
+                        return;
+                    }
+                }
+                if self.call(entity, Kind::Full, 0) {
+                    self.open_suspicion(entity, changed);
+                }
+            }
+            Step::Confirmed(found) => {
+                suspect.panel = None;
+                self.confirm(entity, Reach::Global, found, changed);
+            }
+            Step::Measured(found) => {
+                suspect.panel = None;
+                let before = suspect.tracked.map_or(0, |(_, _, _, passes)| passes);
+                let passes = if found.holds { before.saturating_add(1) } else { 0 };
+                suspect.tracked = Some((now, found.share, found.rate, passes));
+            }
+            Step::Inconclusive(found) => {
+                suspect.panel = None;
+                if found.holds_in_zones && !found.regional.is_empty() {
+                    let reach = Reach::Regional(found.regional.clone());
+                    self.confirm(entity, reach, found, changed);
+                } else {
+                    self.state.alerts.inconclusive(now, entity, found.share);
+                }
+            }
+            Step::Refuted(found) => {
+                suspect.panel = None;
+                if kind != Kind::Tracking {
+                    self.state.alerts.refuted(now, entity, found.share);
+                }
+            }
+        }
+    }
+
+    /// A panel has confirmed it.
+    fn confirm(
+        &mut self,
+        entity: EntityIndex,
+        reach: Reach,
+        found: panel::Finding,
+        changed: &mut Vec<Changed>,
+    ) {
+        let now = self.state.now;
+        self.open_suspicion(entity, changed);
+        self.state.alerts.confirmed(entity);
+        let ruled_out = self.ruled_out(entity);
+        let confidence = match (found.prefixes, found.share) {
+            (..100, _) => Confidence::Low,
+            (_, 750_000..) => Confidence::High,
+            _ => Confidence::Medium,
+        };
+        let panel::Finding { reasons, liar_bound, share, rate, .. } = found;
+        let grounds = Grounds { reasons, ruled_out, liar_bound, confidence };
+        let Some(suspect) = self.state.suspects.get_mut(&entity) else { return };
+        suspect.tracked = Some((now, share, rate, 0));
+        suspect.track_at = now;
+        let Some(incident) = &mut suspect.open else { return };
+        if incident.phase() != Phase::Suspected {
+            return;
+        }
+        match suspect.last.take_if(|last| last.may_reopen(now)) {
+            Some(mut last) => {
+                last.reopen(now, grounds);
+                self.state.ended.retain(|(_, ended, _)| ended.id != last.id);
+                *incident = last;
+            }
+            None => incident.confirm(now, reach, grounds, rate),
+        }
+        let id = incident.id.clone();
+        self.state.frozen.insert(entity);
+        changed.push(Changed { incident: id, at: now, phase: Phase::Confirmed });
     }
 
     fn ruled_out(&self, entity: EntityIndex) -> Vec<Reason> {
@@ -663,12 +973,13 @@ impl Detector {
     }
 
     fn judge_sites(&mut self, changed: &mut Vec<Changed>) {
-        let State { sites, windows, suspects, ended, now, .. } = &mut self.state;
+        let State { sites, windows, suspects, ended, now, frozen, .. } = &mut self.state;
         let scene = Scene {
             now: *now,
             plan: &self.plan,
             catalogue: &self.catalogue,
             windows,
+            standing: frozen.iter().map(|entity| &self.plan.entity(entity).provider).collect(),
             named: |entity| {
                 let Some(suspect) = suspects.get(&entity) else { return false };
                 // While its incident stands it explains its sites, also in a quiet minute of it.
@@ -749,6 +1060,13 @@ impl Detector {
                     && anew.resolvers(entity).eq(kept.resolvers(entity))
             })
     }
+}
+
+/// The name of an incident.
+fn id_of(plan: &Plan, entity: EntityIndex, now: Timestamp) -> String {
+    let culprit = plan.entity(entity);
+    let layer = format!("{:?}", culprit.layer).to_ascii_lowercase();
+    format!("{}-{}-{layer}", stamp(now), culprit.provider)
 }
 
 fn window_counts(full: Layers, half: Layers, weight: i64) -> Counts {

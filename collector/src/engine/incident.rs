@@ -151,6 +151,14 @@ impl Incident {
         self.phase() == Phase::Resolved && now.since_ms(self.since()) < REOPEN_MS
     }
 
+    /// Is confirmed by a panel, which asks its own conditions twice.
+    pub fn confirm(&mut self, now: Timestamp, reach: Reach, grounds: Grounds, rate: Ppm) {
+        self.reach = reach;
+        self.grounds = grounds;
+        self.peak = self.peak.max(rate);
+        self.enter(now, Phase::Confirmed);
+    }
+
     /// Comes back after it was resolved.
     pub fn reopen(&mut self, now: Timestamp, grounds: Grounds) {
         self.relapses += 1;

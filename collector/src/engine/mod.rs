@@ -8,6 +8,7 @@
 //! every condition, and `incident` holds the phases. `cells` counts for display and decides nothing.
 
 pub mod admit;
+pub mod alert;
 pub mod attribute;
 pub mod cells;
 pub mod detector;
@@ -16,6 +17,7 @@ pub mod incident;
 pub mod judge;
 pub mod locate;
 pub mod observer;
+pub mod panel;
 pub mod params;
 pub mod plan;
 pub mod sites;

@@ -17,8 +17,8 @@ use tocsin_proto::{
 use super::{
     fixed::{ONE, Ppm, smooth},
     params::{
-        CHRON_MAX, CONTROLS_MIN, CUSUM_CAP, CUSUM_FLAG, CUSUM_HALF, CUSUM_UP, RING, SEEN_MAX_MS,
-        SEEN_MIN_MS, SICK_MAX, SLOW_MS, STREAK_MAX,
+        ALERT_FRESH_MS, CHRON_MAX, CONTROLS_MIN, CUSUM_CAP, CUSUM_FLAG, CUSUM_HALF, CUSUM_UP, RING,
+        SEEN_MAX_MS, SEEN_MIN_MS, SICK_MAX, SLOW_MS, STREAK_MAX,
     },
     plan::{Behind, ENTITIES_MAX, Entities, EntityIndex, Plan},
     tally::{NOWHERE, Vote},
@@ -244,6 +244,19 @@ impl Observer {
             flags.insert(cusum.entity);
         }
         flags
+    }
+
+    /// Whether two of the entity's sites have failed here lately.
+    #[must_use]
+    pub fn sees_now(&self, now: Timestamp, plan: &Plan, entity: EntityIndex) -> bool {
+        let mut first = None;
+        let since_s = now.minus_ms(ALERT_FRESH_MS).as_s();
+        self.ring.iter().any(|probe| {
+            let counts = !probe.answered
+                && u64::from(probe.at_s) >= since_s
+                && plan.behind(probe.target).is_some_and(|behind| behind.has(entity));
+            counts && first.replace(probe.target).is_some_and(|other| other != probe.target)
+        })
     }
 
     /// Whether it is to be believed on anything at all.

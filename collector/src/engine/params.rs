@@ -113,6 +113,86 @@ pub const RETRACT_MS: u64 = 300_000;
 /// A site that is up for this long is resolved, ms.
 pub const SITE_RESOLVE_MS: u64 = 600_000;
 
+/// Windows in which flags are counted, ms.
+pub const ALERT_SHORT_MS: u64 = 30_000;
+/// The longer one: a small provider shows in it.
+pub const ALERT_LONG_MS: u64 = 120_000;
+/// Networks that must flag, in three zones.
+pub const ALERT_MIN: u32 = 3;
+/// Prefixes of one network that count.
+pub const ALERT_PER_NETWORK: u32 = 2;
+/// One in a thousand, as bits in 1/65536: log2(1000) is 9.966.
+pub const ALERT_ALPHA_BITS_Q16: i64 = 653_116;
+/// Time constant of the usual number of flags, ms.
+pub const ALERT_USUAL_TAU_MS: u64 = 21_600_000;
+/// It is never taken above this share of the online weight: crying wolf must not raise it for ever.
+pub const ALERT_USUAL_MAX: Ppm = 20_000;
+/// How fresh the failures behind a flag are, ms: two sites within this.
+pub const ALERT_FRESH_MS: u64 = 60_000;
+
+/// Members of a screening panel.
+pub const PANEL_SCREEN: usize = 48;
+/// Members of a full panel.
+pub const PANEL_FULL: usize = 400;
+/// Members of a tracking panel.
+pub const PANEL_TRACK: usize = 48;
+/// And at least so many, or everybody.
+pub const PANEL_TRACK_MIN: usize = 16;
+/// A crowd smaller than this is asked in full at once.
+pub const PANEL_SCREEN_FROM: usize = 150;
+/// A crowd smaller than this is not asked at all: it confirms nothing of the world.
+pub const PANEL_ONLINE_MIN: usize = 20;
+/// Sites that each member probes in a round.
+pub const PANEL_SITES: usize = 8;
+/// Controls that each member probes in a round.
+pub const PANEL_CONTROLS: usize = 4;
+/// Controls that must be fine.
+pub const PANEL_CONTROLS_OK: usize = 3;
+/// Answers are due after this, ms.
+pub const PANEL_DUE_MS: u64 = 7_000;
+/// Rounds of a full panel.
+pub const PANEL_ROUNDS: u8 = 5;
+/// The fourth and fifth round come this long after the one before, ms.
+pub const PANEL_LATE_ROUND_GAP_MS: u64 = 20_000;
+/// A screening of this share calls the full panel,
+pub const PANEL_SCREEN_SHARE: Ppm = 150_000;
+/// with at least so many votes.
+pub const PANEL_SCREEN_VOTES: usize = 4;
+/// Below this share a full panel has refuted the suspicion.
+pub const PANEL_STOP_SHARE: Ppm = 120_000;
+/// Below this share a second panel, freshly drawn, must pass too.
+pub const PANEL_SECOND_BELOW: Ppm = 600_000;
+/// Seats of a zone at least.
+pub const ZONE_SEATS_MIN: usize = 4;
+/// Rest after a panel that came to nothing, ms, doubling up to the next.
+pub const PANEL_BACKOFF_MS: u64 = 60_000;
+/// The longest rest, ms.
+pub const PANEL_BACKOFF_MAX_MS: u64 = 1_800_000;
+/// After an inconclusive panel a screening must show so much more than it,
+pub const PANEL_STAR_STEP: Ppm = 100_000;
+/// it being taken as at most this,
+pub const PANEL_STAR_MAX: Ppm = 350_000;
+/// for this long, ms.
+pub const PANEL_STAR_MS: u64 = 86_400_000;
+/// Probes a day and agent that full rounds may cost, millionths; and at once.
+pub const PANEL_FULL_DAY: i64 = 600 * ONE;
+/// At once.
+pub const PANEL_FULL_BURST: i64 = 400 * ONE;
+/// The same for screening.
+pub const PANEL_SCREEN_DAY: i64 = 400 * ONE;
+/// At once.
+pub const PANEL_SCREEN_BURST: i64 = 120 * ONE;
+/// Between two tracking panels, ms.
+pub const PANEL_TRACK_EVERY_MS: u64 = 60_000;
+/// What a tracking panel found is good for this long, ms.
+pub const PANEL_TRACK_GOOD_MS: u64 = 150_000;
+/// Strikes after which a prefix raises no suspicion,
+pub const STRIKES_MAX: u8 = 2;
+/// for this long, ms, doubling up to a day.
+pub const STRIKE_MS: u64 = 3_600_000;
+/// Panels are looked at this often, ms.
+pub const PANEL_TICK_MS: u64 = 1_000;
+
 /// What an operator may set. Every field that differs from its default is shown on the page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
@@ -131,6 +211,11 @@ pub struct Settings {
     /// Observers with a whole vote from their first report: machines that the operator runs. They
     /// are bound by the caps of their prefix, network and zone like everybody.
     pub anchors: Vec<ObserverId>,
+    /// Whether observers are asked to look closer at a suspicion; else the scheduled observations
+    /// alone decide.
+    pub ask_back: bool,
+    /// Under which panels are drawn: nobody outside may foretell who is asked.
+    pub panel_secret: [u8; 32],
 }
 
 impl Default for Settings {
@@ -143,6 +228,8 @@ impl Default for Settings {
             crowd_networks: 25,
             crowd_zones: 3,
             anchors: Vec::new(),
+            ask_back: true,
+            panel_secret: [0; 32],
         }
     }
 }
@@ -175,6 +262,9 @@ impl Settings {
                 1 => "1 observer of the operator has a full vote at once (anchor)".to_owned(),
                 n => format!("{n} observers of the operator have a full vote at once (anchors)"),
             });
+        }
+        if !self.ask_back {
+            words.push("nobody is asked back: scheduled observations alone decide".to_owned());
         }
         let crowd = (self.crowd_observers, self.crowd_networks, self.crowd_zones);
         if crowd != (usual.crowd_observers, usual.crowd_networks, usual.crowd_zones) {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use tocsin_proto::{
     catalogue::Catalogue,
-    id::TargetIndex,
+    id::{Id, TargetIndex},
     incident::{Confidence, LiarBound, Phase, Reason},
     time::Timestamp,
 };
@@ -45,6 +45,8 @@ pub struct Scene<'a, F> {
     pub windows: &'a Windows,
     /// Whether attribution has named an entity lately.
     pub named: F,
+    /// Providers whose incident stands, in whatever role.
+    pub standing: BTreeSet<&'a Id>,
 }
 
 /// An incident that has ended, of a site.
@@ -183,6 +185,15 @@ fn is_down(
         format!("{seeing} of {} zones with enough votes see it", zones.len()),
         format!("{needed} of at least {ZONES_MIN}"),
     )?;
+    // However faintly a provider is known to stand behind a site: while it is down, that is the
+    // likelier reason.
+    let roles = scene.catalogue.target(target).map(|target| target.roles.as_slice());
+    if let Some(role) =
+        roles.unwrap_or_default().iter().find(|r| scene.standing.contains(&r.provider))
+    {
+        let found = format!("{} is down, and may stand behind it", role.provider);
+        reason("site.alone", false, found, "no provider of its that is down".to_owned())?;
+    }
     let mut unexplained = Vec::new();
     for (_, entity) in scene.plan.behind(target).into_iter().flat_map(|b| b.entities()) {
         let provider = scene.plan.entity(*entity);

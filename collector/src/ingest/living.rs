@@ -1,14 +1,25 @@
-//! One session for each observer: a new one ends the old one.
+//! One session for each observer: a new one ends the old one. Asks find their observer here.
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tocsin_proto::id::ObserverId;
+use tocsin_proto::{id::ObserverId, message::AskBack};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-type Sessions = BTreeMap<ObserverId, (u64, CancellationToken)>;
+/// Asks that wait for a session to send them.
+const ASKS_MAX: usize = 4;
+
+#[derive(Debug)]
+struct Session {
+    number: u64,
+    replaced: CancellationToken,
+    asks: mpsc::Sender<AskBack>,
+}
+
+type Sessions = BTreeMap<ObserverId, Session>;
 
 /// The observers that have a session.
 #[derive(Debug, Clone, Default)]
@@ -33,16 +44,25 @@ impl Living {
 
     /// A session begins; one that the observer had is told that it was replaced.
     #[must_use]
-    pub fn begin(&self, observer: ObserverId) -> Here {
+    pub fn begin(&self, observer: ObserverId) -> (Here, mpsc::Receiver<AskBack>) {
         let replaced = CancellationToken::new();
+        let (asks, asked) = mpsc::channel(ASKS_MAX);
         let mut sessions = self.lock();
         let (next, sessions) = &mut *sessions;
         *next += 1;
         let number = *next;
-        if let Some((_, before)) = sessions.insert(observer, (number, replaced.clone())) {
-            before.cancel();
+        let session = Session { number, replaced: replaced.clone(), asks };
+        if let Some(before) = sessions.insert(observer, session) {
+            before.replaced.cancel();
         }
-        Here { living: self.clone(), observer, number, replaced }
+        (Here { living: self.clone(), observer, number, replaced }, asked)
+    }
+
+    /// Asks an observer. False when it has no session, or one that does not take what it is sent:
+    /// then it will not answer, which is no vote.
+    #[must_use]
+    pub fn ask(&self, observer: &ObserverId, ask: AskBack) -> bool {
+        self.lock().1.get(observer).is_some_and(|session| session.asks.try_send(ask).is_ok())
     }
 }
 
@@ -56,7 +76,7 @@ impl Here {
 impl Drop for Here {
     fn drop(&mut self) {
         let mut sessions = self.living.lock();
-        if sessions.1.get(&self.observer).is_some_and(|(number, _)| *number == self.number) {
+        if sessions.1.get(&self.observer).is_some_and(|session| session.number == self.number) {
             sessions.1.remove(&self.observer);
         }
     }
@@ -71,13 +91,16 @@ mod tests {
     fn the_newest_session_lives() {
         let living = Living::default();
         let observer = |n| SecretKey::from_seed(&[n; 32]).public();
-        let first = living.begin(observer(1));
-        let other = living.begin(observer(2));
-        let second = living.begin(observer(1));
+        let (first, _) = living.begin(observer(1));
+        let (other, mut asked) = living.begin(observer(2));
+        let (second, _) = living.begin(observer(1));
         assert!(first.replaced.is_cancelled());
         assert!(!second.replaced.is_cancelled() && !other.replaced.is_cancelled());
+        let ask = |nonce| AskBack { nonce, targets: tocsin_proto::bounded::List::default() };
+        assert!(living.ask(&observer(2), ask(7)) && !living.ask(&observer(3), ask(7)));
+        assert_eq!(asked.try_recv().map(|ask| ask.nonce), Ok(7));
         drop(first);
-        assert!(living.begin(observer(1)).number > second.number);
+        assert!(living.begin(observer(1)).0.number > second.number);
         assert!(second.replaced.is_cancelled(), "the first one's end took nobody's place");
     }
 }

@@ -11,8 +11,8 @@ use tocsin_proto::{
         PROTOCOL_VERSION, REPORTS_IN_FLIGHT_MAX,
     },
     message::{
-        Ack, Challenge, Deferred, GoAway, GoAwayReason, Greeting, Hello, Message, Prove, Query,
-        Ready, Refused, Schedule, Tag, Transcript,
+        Ack, AskBack, Challenge, Deferred, GoAway, GoAwayReason, Greeting, Hello, Message, Prove,
+        Query, Ready, Refused, Schedule, Tag, Transcript,
     },
     report::SignedReport,
     sign::{PublicKey, Verifier},
@@ -175,11 +175,11 @@ pub async fn serve<R, W>(
         Ok(Err(end)) => end,
         Ok(Ok(peer)) => {
             // One session an observer: the older one is the one that is dead, or a copied key.
-            let here = context.living.begin(peer.key);
+            let (here, asked) = context.living.begin(peer.key);
             tokio::select! {
                 biased;
                 () = here.replaced() => End::Ours(GoAwayReason::Replaced),
-                end = run(context, &mut link, &peer, address, shutdown) => end,
+                end = run(context, &mut link, &peer, address, asked, shutdown) => end,
             }
         }
     };
@@ -266,6 +266,7 @@ async fn high(context: &Context, observer: PublicKey) -> Ended<u64> {
 enum Event {
     Frame(Ended<Frame>),
     Verdict(Outcome),
+    Ask(AskBack),
     Second,
     Shutdown,
 }
@@ -275,6 +276,7 @@ async fn run<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     link: &mut Link<R, W>,
     peer: &Peer,
     address: impl Fn() -> IpAddr,
+    mut asked: mpsc::Receiver<AskBack>,
     shutdown: CancellationToken,
 ) -> End {
     let (reply, mut verdicts) = mpsc::unbounded_channel();
@@ -287,6 +289,7 @@ async fn run<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
             biased;
             () = shutdown.cancelled() => Event::Shutdown,
             Some(verdict) = verdicts.recv() => Event::Verdict(verdict),
+            Some(ask) = asked.recv() => Event::Ask(ask),
             _ = second.tick() => Event::Second,
             // Who is too fast, or has too much under way, is not read from: flow control stops it.
             frame = link.frame(), if tokens > 0 && in_flight < REPORTS_IN_FLIGHT_MAX => {
@@ -295,6 +298,7 @@ async fn run<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         };
         let done = match event {
             Event::Shutdown => Err(End::Ours(GoAwayReason::Shutdown)),
+            Event::Ask(ask) => link.send(&ask.to_frame()).await,
             Event::Second => {
                 tokens = (tokens + REPORTS_PER_S).min(BURST);
                 idle_s += 1;

@@ -24,6 +24,9 @@ struct Args {
     /// Decides everything that is left to chance.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Without asking back: the scheduled observations alone decide.
+    #[arg(long)]
+    no_panels: bool,
     /// One line of JSON per scenario, and one for all.
     #[arg(long)]
     json: bool,
@@ -59,7 +62,7 @@ fn run(args: &Args) -> anyhow::Result<bool> {
     let mut out = std::io::stdout().lock();
     let (mut passed, mut all) = (0, 0);
     for scenario in wanted {
-        let outcome = verdict::run(scenario, args.observers, args.seed)?;
+        let outcome = verdict::run(scenario, args.observers, args.seed, !args.no_panels)?;
         all += 1;
         passed += usize::from(outcome.pass);
         if args.json {

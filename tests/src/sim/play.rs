@@ -19,11 +19,16 @@ use tocsin_collector::engine::{
     observer::Standing,
     params::Settings,
 };
-use tocsin_proto::{id::ObserverId, observation::Family, time::Timestamp};
+use tocsin_proto::{
+    bounded::List,
+    id::{ObserverId, TargetIndex},
+    observation::Family,
+    time::Timestamp,
+};
 
 use super::{
     dice::Dice,
-    truth::Truth,
+    truth::{Moment, Truth},
     world::{ESTABLISHED, World},
 };
 
@@ -40,6 +45,8 @@ pub struct Setup {
     pub onset: Timestamp,
     /// When it ends.
     pub end: Timestamp,
+    /// Whether the collector asks back.
+    pub asks_back: bool,
 }
 
 /// What came of it.
@@ -59,6 +66,8 @@ pub struct Played {
     pub report_bytes: u64,
     /// Reports delivered.
     pub reports: u64,
+    /// Asks sent.
+    pub asks: u64,
 }
 
 enum Event {
@@ -68,6 +77,10 @@ enum Event {
     Found { person: usize, at: Timestamp, request: Request, finding: Finding },
     /// A report arrives.
     Deliver(Box<Record>),
+    /// An ask arrives.
+    Ask { person: usize, nonce: u64, targets: Vec<TargetIndex> },
+    /// The collector's clock.
+    Tick,
 }
 
 struct Timed {
@@ -119,7 +132,14 @@ pub fn play(
     setup: Setup,
     mut watch: impl FnMut(&Changed, &Detector) -> bool,
 ) -> Played {
-    let settings = Settings { established_versions: ESTABLISHED.to_vec(), ..Settings::default() };
+    let mut panel_secret = [0; 32];
+    panel_secret[..8].copy_from_slice(&world.dice.named("panel").throw().to_le_bytes());
+    let settings = Settings {
+        established_versions: ESTABLISHED.to_vec(),
+        ask_back: setup.asks_back,
+        panel_secret,
+        ..Settings::default()
+    };
     let day = 86_400_000;
     let tenure: BTreeMap<u32, Timestamp> = (1u32..)
         .zip(&world.people)
@@ -162,11 +182,13 @@ pub fn play(
             bytes: 0,
             report_bytes: 0,
             reports: 0,
+            asks: 0,
         },
     };
     for person in 0..world.people.len() {
         stage.push(setup.start, Event::Wake(person));
     }
+    stage.push(setup.start, Event::Tick);
     stage.run(&mut watch);
     stage.played
 }
@@ -187,8 +209,7 @@ impl Stage<'_> {
     }
 
     fn is_awake(&self, person: usize, at: Timestamp) -> Option<Timestamp> {
-        let awake = self.world.people.get(person)?.awake;
-        let Some((from, length)) = awake else { return None };
+        let (from, length) = self.world.people.get(person)?.awake?;
         let minute = (at.as_ms() / 60_000 % 1_440) as u32;
         let into = (minute + 1_440 - from) % 1_440;
         // When it is switched on again, if it is off.
@@ -215,7 +236,23 @@ impl Stage<'_> {
                     let record = Record { position: self.position, ..*record };
                     self.played.detector.record(&record)
                 }
+                Event::Ask { person, nonce, targets } => {
+                    if self.is_awake(person, at).is_none()
+                        && let Some(agent) = self.agents.get_mut(person)
+                        && let Ok(targets) = List::new(targets)
+                    {
+                        let effects = agent.core.ask(at, nonce, targets);
+                        self.act(person, at, effects);
+                        self.plan(person, at);
+                    }
+                    continue;
+                }
+                Event::Tick => {
+                    self.push(at.plus_ms(1_000), Event::Tick);
+                    self.played.detector.advance(at)
+                }
             };
+            self.forward(at);
             for change in changed {
                 let go_on = watch(&change, &self.played.detector);
                 self.played.changes.push(change);
@@ -226,6 +263,23 @@ impl Stage<'_> {
         }
         let changed = self.played.detector.advance(self.setup.end);
         self.played.changes.extend(changed);
+    }
+
+    /// Asks go out to whoever is connected; one in twenty never answers.
+    fn forward(&mut self, at: Timestamp) {
+        for ask in self.played.detector.take_asks() {
+            let person = ask.observer as usize - 1;
+            self.played.asks += 1;
+            let Some(of) = self.world.people.get(person) else { continue };
+            let ms = self.since_onset(at);
+            let silent = ms.is_some_and(|ms| self.truth.is_silent(person, of, ms));
+            if silent || self.coin(person, "deaf", ask.nonce).happens(50_000) {
+                continue;
+            }
+            let transit = 20 + self.coin(person, "ask", ask.nonce).below(180);
+            let (nonce, targets) = (ask.nonce, ask.targets);
+            self.push(at.plus_ms(transit), Event::Ask { person, nonce, targets });
+        }
     }
 
     fn wake(&mut self, person: usize, at: Timestamp) {
@@ -275,7 +329,8 @@ impl Stage<'_> {
         let minute = (at.as_ms() / 60_000 % 1_440) as u32;
         let ms = self.since_onset(at);
         let full = request.full_handshake;
-        let finding = self.truth.probe(self.world, person, target, ms, minute, full, coin);
+        let moment = Moment { ms, minute };
+        let finding = self.truth.probe(self.world, person, target, moment, full, coin);
         self.played.probes += 1;
         self.played.bytes += finding.bytes;
         let done = at.plus_ms(finding.total_ms);

@@ -411,7 +411,7 @@ impl Scenario {
                         draft.targets.iter().any(|t| t.roles.iter().any(|r| r.provider == id));
                     if !known {
                         for n in 0..PROVIDER_TARGETS {
-                            let host = format!("{}-{n}.test", id.as_str().replace('.', "-"));
+                            let host = format!("{}-{n}.com", id.as_str().replace('.', "-"));
                             let roles = vec![Draft::role(self.layer, &id)];
                             draft.add(&format!("{id}-{n}"), &host, roles)?;
                         }
@@ -436,7 +436,7 @@ impl Scenario {
                         let roles = vec![Draft::role(Layer::Hosting, &own)];
                         draft.add(
                             &format!("{name}-{n}"),
-                            &format!("{}-{n}.test", slug(name)),
+                            &format!("{}-{n}.com", slug(name)),
                             roles,
                         )?;
                     }

@@ -44,6 +44,15 @@ struct Prepared {
     dice: Dice,
 }
 
+/// When a probe starts.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// Milliseconds after the onset; `None` before it.
+    pub ms: Option<u64>,
+    /// Minute of the day.
+    pub minute: u32,
+}
+
 /// The scenario, as it meets this world.
 pub struct Truth {
     phases: Vec<Prepared>,
@@ -305,15 +314,14 @@ impl Truth {
         })
     }
 
-    /// What a probe that starts `ms` after the onset finds. `minute` is that of the day.
+    /// What a probe that starts at a moment finds.
     #[must_use]
     pub fn probe(
         &self,
         world: &World,
         person: usize,
         target: &Target,
-        ms: Option<u64>,
-        minute: u32,
+        Moment { ms, minute }: Moment,
         full: bool,
         coin: Dice,
     ) -> Finding {
@@ -345,7 +353,12 @@ impl Truth {
                 (Some(Step::Dns), false) => DnsPath::Both,
                 _ => DnsPath::Unconfirmed,
             };
-            return self.failed(target, phase.symptom, culprit.as_deref(), path, usual, full);
+            // What stands behind an edge is met through it: the edge answers, and says so.
+            let behind = matches!(phase.targets, Targets::Hosted(_) | Targets::Origin(..))
+                && target.provider(Layer::Edge).is_some()
+                && matches!(phase.symptom.phase(), Some(Step::Tcp | Step::Tls | Step::Http));
+            let symptom = if behind { Outcome::Http5xx } else { phase.symptom };
+            return self.failed(target, symptom, culprit.as_deref(), path, usual, full);
         }
         let chance = match &of.trouble {
             Trouble::Broken => 350_000,

@@ -56,7 +56,12 @@ pub struct Outcome {
 ///
 /// # Errors
 /// When the scenario needs a name that cannot be one.
-pub fn run(scenario: &Scenario, observers: usize, seed: u64) -> anyhow::Result<Outcome> {
+pub fn run(
+    scenario: &Scenario,
+    observers: usize,
+    seed: u64,
+    asks_back: bool,
+) -> anyhow::Result<Outcome> {
     let dice = super::dice::Dice::new(seed);
     let builtin = tocsin_proto::catalogue::Catalogue::builtin();
     let catalogue = scenario.catalogue(builtin, dice)?;
@@ -69,6 +74,7 @@ pub fn run(scenario: &Scenario, observers: usize, seed: u64) -> anyhow::Result<O
         start: scenario.onset.minus_ms(LEAD_MS),
         onset: scenario.onset,
         end: scenario.onset.plus_ms(scenario.length_ms() + TAIL_MS),
+        asks_back,
     };
     let played = play(&world, &truth, setup, |_, _| true);
     Ok(judge(scenario, &played, setup, seed))

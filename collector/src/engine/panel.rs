@@ -1,0 +1,645 @@
+//! Asking back: a suspicion is tested by asking observers, drawn at random, to look now.
+//!
+//! Spontaneous reports only raise a suspicion; what is volunteered can be chosen by liars. A panel
+//! cannot: its members are drawn under a secret, and silence is not a vote. A small *screening*
+//! panel looks first; a share of 15 % calls the *full* one, which alone confirms, by the same
+//! conditions as the crowd (C1 to C5) over its own answers. While an incident is open a *tracking*
+//! panel a minute measures how it goes on.
+//!
+//! This file draws, counts and tells; when to begin is [`super::alert`]'s, and what an incident
+//! makes of it is the detector's.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use tocsin_proto::{
+    id::TargetIndex,
+    implicate::Layer,
+    incident::{LiarBound, Reason},
+    sign::sha256,
+    time::Timestamp,
+};
+
+use super::{
+    attribute::class,
+    fixed::{ONE, Ppm, median, percent, scale, share, votes},
+    judge::{Participants, Shares, Strata, strata},
+    params::{
+        CONFIRM, COVERAGE, PANEL_CONTROLS, PANEL_CONTROLS_OK, PANEL_DUE_MS, PANEL_FULL,
+        PANEL_LATE_ROUND_GAP_MS, PANEL_ROUNDS, PANEL_SCREEN, PANEL_SCREEN_SHARE,
+        PANEL_SCREEN_VOTES, PANEL_SECOND_BELOW, PANEL_SITES, PANEL_STOP_SHARE, PANEL_TRACK,
+        PANEL_TRACK_MIN, Settings, ZONE_CAP, ZONE_SEATS_MIN, ZONES_MIN,
+    },
+    plan::{EntityIndex, Plan},
+    tally::{NOWHERE, Tally},
+};
+
+/// What a panel is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// A first look by few.
+    Screening,
+    /// The look that can confirm.
+    Full,
+    /// How an open incident goes on.
+    Tracking,
+}
+
+/// What an observer is asked: to probe these now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// Number of the observer in the log.
+    pub observer: u32,
+    /// Tells this ask from all others; nobody could have foretold it.
+    pub nonce: u64,
+    /// What to probe.
+    pub targets: Vec<TargetIndex>,
+}
+
+/// An observer that may be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its number.
+    pub observer: u32,
+    /// Its capped weight.
+    pub weight: i64,
+    /// Its zone.
+    pub zone: u8,
+    /// Its prefix.
+    pub slot: u64,
+    /// Its network.
+    pub asn: u32,
+    /// Its probe-core version.
+    pub version: u16,
+    /// Its resolver class.
+    pub resolver: u8,
+}
+
+/// What is known when a panel is drawn.
+#[derive(Debug, Clone, Copy)]
+pub struct Scene<'a> {
+    /// The time.
+    pub now: Timestamp,
+    /// Entities and targets.
+    pub plan: &'a Plan,
+    /// Everybody who may be asked, by number.
+    pub crowd: &'a [Candidate],
+    /// Who else is suspected, asked about or confirmed.
+    pub rivals: &'a BTreeSet<EntityIndex>,
+    /// Rivals that the same failures implicate: their sites are left out where enough remain.
+    pub shadows: &'a BTreeSet<EntityIndex>,
+    /// Nobody outside can foretell a hash under it.
+    pub secret: &'a [u8; 32],
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Answer {
+    target: TargetIndex,
+    /// `None` until it came; else whether it failed in a way that implicates the suspect.
+    failed: Option<bool>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Member {
+    zone: u8,
+    weight: i64,
+    slot: u64,
+    asn: u32,
+    version: u16,
+    resolver: u8,
+    sites: Vec<Answer>,
+    controls: Vec<Answer>,
+}
+
+impl Member {
+    fn tally(answers: &[Answer]) -> (usize, usize) {
+        let failed = answers.iter().filter(|answer| answer.failed == Some(true)).count();
+        (answers.iter().filter(|answer| answer.failed.is_some()).count(), failed)
+    }
+
+    /// Its vote: `None` while its controls do not vouch for it. A no counts only once everything
+    /// has been answered or is due.
+    fn vote(&self, due: bool) -> Option<bool> {
+        let (sites, failing) = Self::tally(&self.sites);
+        let (controls, bad) = Self::tally(&self.controls);
+        let fine = controls - bad;
+        let needed = if sites <= 16 { 2 } else { 3 };
+        // More failing among the suspect's sites than twice the share among the controls.
+        let stands_out = failing * controls >= 2 * bad * sites;
+        if failing >= needed && fine >= PANEL_CONTROLS_OK && stands_out {
+            return Some(true);
+        }
+        let complete = due || (sites == self.sites.len() && controls == self.controls.len());
+        (complete && sites > 0 && fine >= PANEL_CONTROLS_OK && 3 * bad <= controls).then_some(false)
+    }
+}
+
+/// A panel under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Panel {
+    /// Whom it is about.
+    pub entity: EntityIndex,
+    /// What it is for.
+    pub kind: Kind,
+    /// Which of the draws that must all pass this is, from 0.
+    pub draw: u8,
+    /// Its number: of all panels of this log.
+    pub number: u64,
+    /// When its round began.
+    pub began: Timestamp,
+    /// Rounds begun.
+    pub rounds: u8,
+    /// Evaluations running that passed.
+    passes: u8,
+    members: BTreeMap<u32, Member>,
+    nonces: BTreeMap<u64, u32>,
+    zones_online: BTreeMap<u8, i64>,
+}
+
+/// What a panel has come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// Share of the votes that see it.
+    pub share: Ppm,
+    /// Failure rate over the suspect's asked sites.
+    pub rate: Ppm,
+    /// Zones with a majority of their own.
+    pub regional: Vec<u8>,
+    /// Each rule that was asked.
+    pub reasons: Vec<Reason>,
+    /// Whether all of them held.
+    pub holds: bool,
+    /// Whether those that are not of the whole world held.
+    pub holds_in_zones: bool,
+    /// What liars it would take.
+    pub liar_bound: LiarBound,
+    /// Prefixes that voted.
+    pub prefixes: u32,
+}
+
+/// What to do with a panel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Wait.
+    Wait,
+    /// Begin another round of it.
+    Round,
+    /// Call the full panel.
+    CallFull,
+    /// It must pass once more, freshly drawn.
+    DrawAgain,
+    /// It has confirmed.
+    Confirmed(Finding),
+    /// It has measured (tracking).
+    Measured(Finding),
+    /// It could not tell.
+    Inconclusive(Finding),
+    /// It came to nothing.
+    Refuted(Finding),
+}
+
+fn prf(secret: &[u8; 32], what: &[u8], numbers: &[u64]) -> u64 {
+    let bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+    let hash = sha256(&[b"tocsin/panel/v1\0", secret, what, &[0], &bytes]);
+    hash.iter().take(8).fold(0, |value, byte| value << 8 | u64::from(*byte))
+}
+
+impl Panel {
+    /// A panel with nobody asked yet.
+    #[must_use]
+    pub const fn new(
+        entity: EntityIndex,
+        kind: Kind,
+        draw: u8,
+        number: u64,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            entity,
+            kind,
+            draw,
+            number,
+            began: now,
+            rounds: 0,
+            passes: 0,
+            members: BTreeMap::new(),
+            nonces: BTreeMap::new(),
+            zones_online: BTreeMap::new(),
+        }
+    }
+
+    /// Draws the members, in the first round, and what each is asked in this one.
+    #[must_use]
+    pub fn begin_round(&mut self, scene: &Scene<'_>) -> Vec<Ask> {
+        if self.rounds == 0 {
+            self.draw_members(scene);
+        }
+        self.rounds += 1;
+        self.began = scene.now;
+        self.passes = 0;
+        let suspect = scene.plan.entity(self.entity);
+        let apart: Vec<TargetIndex> = suspect
+            .targets
+            .iter()
+            .copied()
+            .filter(|target| {
+                let behind = scene.plan.behind(*target);
+                !scene.shadows.iter().any(|rival| behind.is_some_and(|b| b.has(*rival)))
+            })
+            .collect();
+        let sites = if apart.len() >= 4 { apart } else { suspect.targets.clone() };
+        let controls: Vec<TargetIndex> = scene
+            .plan
+            .targets()
+            .filter(|(_, behind)| {
+                let used = |entity: &EntityIndex| behind.has(*entity);
+                !used(&self.entity)
+                    && !scene.rivals.iter().any(used)
+                    && !behind.entities().is_empty()
+            })
+            .map(|(target, _)| target)
+            .collect();
+        let key = [self.number, self.rounds.into()];
+        let mut asks = Vec::new();
+        for (observer, member) in &mut self.members {
+            let seen: BTreeSet<TargetIndex> = member.sites.iter().map(|a| a.target).collect();
+            let order = |targets: &[TargetIndex], what: &[u8]| {
+                let mut order: Vec<(bool, u64, TargetIndex)> = targets
+                    .iter()
+                    .map(|target| {
+                        let [number, round] = key;
+                        let at = [number, round, (*observer).into(), target.0.into()];
+                        (seen.contains(target), prf(scene.secret, what, &at), *target)
+                    })
+                    .collect();
+                order.sort_unstable();
+                order.into_iter().map(|(_, _, target)| target).collect::<Vec<_>>()
+            };
+            // Sites already asked come again only where all have been.
+            let mut mine: Vec<TargetIndex> = order(&sites, b"site");
+            mine.truncate(PANEL_SITES);
+            let mut own: Vec<TargetIndex> = order(&controls, b"control");
+            own.truncate(PANEL_CONTROLS);
+            let nonce = prf(scene.secret, b"nonce", &[key[0], key[1], (*observer).into()]);
+            self.nonces.insert(nonce, *observer);
+            let open = |target: &TargetIndex| Answer { target: *target, failed: None };
+            member.sites.extend(mine.iter().map(open));
+            member.controls.extend(own.iter().map(open));
+            let targets = mine.into_iter().chain(own).collect();
+            asks.push(Ask { observer: *observer, nonce, targets });
+        }
+        asks
+    }
+
+    fn draw_members(&mut self, scene: &Scene<'_>) {
+        let mut by_zone: BTreeMap<u8, Vec<&Candidate>> = BTreeMap::new();
+        for candidate in scene.crowd.iter().filter(|candidate| candidate.weight > 0) {
+            by_zone.entry(candidate.zone).or_default().push(candidate);
+        }
+        for (zone, candidates) in &by_zone {
+            self.zones_online.insert(*zone, candidates.iter().map(|c| c.weight).sum());
+        }
+        let online: usize = by_zone.values().map(Vec::len).sum();
+        let seats = match self.kind {
+            Kind::Screening => PANEL_SCREEN,
+            Kind::Full => PANEL_FULL,
+            Kind::Tracking => PANEL_TRACK.min(PANEL_TRACK_MIN.max(online / 4)),
+        };
+        let everybody = seats >= online;
+        let total: i64 = self.zones_online.values().sum();
+        for (zone, candidates) in &mut by_zone {
+            // Accepted by weight, at most one of a prefix; then each has one vote. Where everybody
+            // is asked, the vote is the weight. Never both.
+            let key =
+                |c: &Candidate| prf(scene.secret, b"draw", &[self.number, u64::from(c.observer)]);
+            candidates.sort_by_key(|c| key(c));
+            let of_zone = self.zones_online.get(zone).copied().unwrap_or(0);
+            let part = share(of_zone, total).min(ZONE_CAP);
+            let quota = usize::try_from(scale(seats as i64, part)).unwrap_or(0).max(ZONE_SEATS_MIN);
+            let mut prefixes = BTreeSet::new();
+            let mut taken = 0;
+            for candidate in candidates {
+                if !everybody {
+                    let luck = i64::try_from(key(candidate) % ONE.unsigned_abs()).unwrap_or(0);
+                    if taken == quota {
+                        break;
+                    }
+                    if luck >= candidate.weight || !prefixes.insert(candidate.slot) {
+                        continue;
+                    }
+                }
+                taken += 1;
+                self.members.insert(
+                    candidate.observer,
+                    Member {
+                        zone: candidate.zone,
+                        weight: if everybody { candidate.weight } else { ONE },
+                        slot: candidate.slot,
+                        asn: candidate.asn,
+                        version: candidate.version,
+                        resolver: candidate.resolver,
+                        sites: Vec::new(),
+                        controls: Vec::new(),
+                    },
+                );
+            }
+        }
+    }
+
+    /// Takes an answer under a nonce. Of no use: one that was not asked for, or by another.
+    pub fn answer(
+        &mut self,
+        observer: u32,
+        nonce: u64,
+        target: TargetIndex,
+        failed: bool,
+        blames: bool,
+    ) {
+        if self.nonces.get(&nonce) != Some(&observer) {
+            return;
+        }
+        let Some(member) = self.members.get_mut(&observer) else { return };
+        let open = |answers: &mut Vec<Answer>, says: bool| {
+            let asked = answers.iter_mut().find(|a| a.target == target && a.failed.is_none());
+            asked.is_some_and(|answer| {
+                answer.failed = Some(says);
+                true
+            })
+        };
+        // Of the suspect's sites, failures that do not point at it are dropped.
+        if failed && !blames && member.sites.iter().any(|a| a.target == target) {
+            member.sites.retain(|a| a.target != target || a.failed.is_some());
+            return;
+        }
+        if !open(&mut member.sites, failed) {
+            open(&mut member.controls, failed);
+        }
+    }
+
+    /// Observers that were asked.
+    #[must_use]
+    pub fn asked(&self) -> usize {
+        self.members.len()
+    }
+
+    fn is_due(&self, now: Timestamp) -> bool {
+        now.since_ms(self.began) >= PANEL_DUE_MS
+    }
+
+    /// What the answers so far amount to.
+    #[must_use]
+    pub fn find(
+        &self,
+        plan: &Plan,
+        settings: &Settings,
+        due: bool,
+        established: impl Fn(u16) -> bool,
+    ) -> Finding {
+        let mut zones: BTreeMap<u8, Tally> = BTreeMap::new();
+        let mut versions: BTreeMap<u16, Tally> = BTreeMap::new();
+        let mut resolvers: BTreeMap<u8, Tally> = BTreeMap::new();
+        let (mut prefixes, mut networks, mut placed) =
+            (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        let mut asked = 0;
+        let mut participants = Participants::default();
+        for member in self.members.values() {
+            asked += member.weight;
+            let Some(yes) = member.vote(due) else { continue };
+            let more =
+                Tally { eligible: member.weight, flagging: if yes { member.weight } else { 0 } };
+            let add = |tally: &mut Tally| *tally = tally.plus(more);
+            add(zones.entry(member.zone).or_default());
+            add(versions.entry(member.version).or_default());
+            add(resolvers.entry(member.resolver).or_default());
+            participants.observers += 1;
+            prefixes.insert(member.slot);
+            networks.insert(member.asn);
+            if member.zone != NOWHERE {
+                placed.insert(member.zone);
+            }
+        }
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        participants.prefixes = count(prefixes.len());
+        participants.networks = count(networks.len());
+        participants.zones = count(placed.len());
+        let shares = Shares::new(zones, asked);
+        // Zones stand for their crowds, not for how many of them were drawn.
+        let total: i64 = self.zones_online.values().sum();
+        let cap = scale(total, ZONE_CAP);
+        let (mut weight, mut seeing) = (0, 0);
+        for (zone, tally) in &shares.zones {
+            let online = match *zone {
+                NOWHERE => total / 20,
+                zone => self.zones_online.get(&zone).copied().unwrap_or(0),
+            };
+            let counted = online.min(cap);
+            weight += counted;
+            seeing += scale(counted, tally.share());
+        }
+        let overall = share(seeing, weight);
+        let majority = Reason {
+            rule: "c1.majority".to_owned(),
+            held: overall >= CONFIRM,
+            found: format!(
+                "{} of a panel drawn at random see it ({} of {} votes)",
+                percent(overall),
+                votes(shares.all.flagging),
+                votes(shares.all.eligible)
+            ),
+            needed: format!("at least {}", percent(CONFIRM)),
+        };
+        let answered = share(shares.all.eligible, asked);
+        let coverage = Reason {
+            rule: "c3.coverage".to_owned(),
+            held: asked > 0 && answered >= COVERAGE,
+            found: format!(
+                "{} of those asked answered and can tell ({} of {})",
+                percent(answered),
+                votes(shares.all.eligible),
+                votes(asked)
+            ),
+            needed: format!("at least {}", percent(COVERAGE)),
+        };
+        let by_version: Strata =
+            strata("c4.versions", "probe-core version", &versions, overall, established);
+        let by_resolver: Strata =
+            strata("c4.resolvers", "resolver class", &resolvers, overall, |_| true);
+        let (attributed, rate) = self.attributed(plan);
+        let world = [participants.enough(settings), majority, shares.geography()];
+        let any = [coverage, by_version.reason.clone(), by_resolver.reason.clone(), attributed];
+        let holds_in_zones = any.iter().all(|reason| reason.held);
+        let holds = holds_in_zones && world.iter().all(|reason| reason.held);
+        Finding {
+            share: overall,
+            rate,
+            regional: shares.regional().collect(),
+            reasons: world.into_iter().chain(any).collect(),
+            holds,
+            holds_in_zones,
+            liar_bound: shares.liar_bound(),
+            prefixes: participants.prefixes,
+        }
+    }
+
+    /// C5 over the panel's own answers: the suspect's sites fail, the controls do not, and where a
+    /// rival is absent they fail as well.
+    fn attributed(&self, plan: &Plan) -> (Reason, Ppm) {
+        let mut sites: BTreeMap<TargetIndex, (i64, i64, BTreeSet<u8>)> = BTreeMap::new();
+        let mut controls: BTreeMap<TargetIndex, (i64, i64)> = BTreeMap::new();
+        for member in self.members.values() {
+            for answer in &member.sites {
+                let Some(failed) = answer.failed else { continue };
+                let (n, f, zones) = sites.entry(answer.target).or_default();
+                *n += 1;
+                *f += i64::from(failed);
+                if failed {
+                    zones.insert(member.zone);
+                }
+            }
+            for answer in &member.controls {
+                let Some(failed) = answer.failed else { continue };
+                let (n, f) = controls.entry(answer.target).or_default();
+                *n += 1;
+                *f += i64::from(failed);
+            }
+        }
+        let sum = |values: &mut dyn Iterator<Item = (i64, i64)>| {
+            values.fold((0, 0), |(n, f), (more, failed)| (n + more, f + failed))
+        };
+        let (n, f) = sum(&mut sites.values().map(|(n, f, _)| (*n, *f)));
+        let (control_n, control_f) = sum(&mut controls.values().copied());
+        let rate = share(f, n);
+        let control_rate = share(control_f, control_n);
+        let middle = median(controls.values().map(|(n, f)| share(*f, *n)).collect()).unwrap_or(0);
+        let mean_answers = n / (sites.len() as i64).max(1);
+        let limit = (rate / 2).max(50_000);
+        let elevated = sites
+            .values()
+            .filter(|(n, f, zones)| {
+                // In halves, so that two and a half failures can be asked for.
+                2 * f >= 5.min(mean_answers) && share(*f, *n) >= limit && zones.len() >= 2
+            })
+            .count();
+        let needed = sites.len().min(3.max((sites.len() * 20).div_ceil(100)));
+        let contrast = rate >= 40_000
+            && (rate >= 3 * middle || (rate > ONE / 2 && rate > 2 * middle))
+            && rate >= control_rate * 9 / 5;
+        let rival = self.rival(plan, &sites);
+        let held = contrast && elevated >= needed && elevated > 0 && rival.is_none();
+        let found = match rival {
+            Some(rival) => format!(
+                "its sites fail at {} where {} is behind them too, and not where it is not",
+                percent(rate),
+                plan.entity(rival).provider
+            ),
+            None => format!(
+                "its asked sites fail at {}, the controls at {}; {elevated} of {} sites are hit",
+                percent(rate),
+                percent(control_rate),
+                sites.len()
+            ),
+        };
+        let reason = Reason {
+            rule: "c5.attributed".to_owned(),
+            held,
+            found,
+            needed: format!(
+                "4 %, three times the controls' median, {needed} sites hit, and no rival that explains it"
+            ),
+        };
+        (reason, rate)
+    }
+
+    /// A rival whose absence makes the failures go away.
+    fn rival(
+        &self,
+        plan: &Plan,
+        sites: &BTreeMap<TargetIndex, (i64, i64, BTreeSet<u8>)>,
+    ) -> Option<EntityIndex> {
+        let own: Layer = plan.entity(self.entity).layer;
+        plan.entities().map(|(entity, _)| entity).find(|rival| {
+            let other = plan.entity(*rival).layer;
+            if *rival == self.entity || class(other) != class(own) {
+                return false;
+            }
+            let (mut with, mut without, mut shared) = ((0, 0), (0, 0), 0);
+            for (target, (n, f, _)) in sites {
+                let behind = plan.behind(*target).is_some_and(|b| b.has(*rival));
+                let side = if behind { &mut with } else { &mut without };
+                side.0 += n;
+                side.1 += f;
+                shared += usize::from(behind);
+            }
+            shared >= 3
+                && with.0 >= 8
+                && without.0 >= 8
+                && share(without.1, without.0) < scale(share(with.1, with.0), 400_000)
+        })
+    }
+
+    /// One evaluation.
+    #[must_use]
+    pub fn step(
+        &mut self,
+        now: Timestamp,
+        plan: &Plan,
+        settings: &Settings,
+        established: impl Fn(u16) -> bool,
+    ) -> Step {
+        let due = self.is_due(now);
+        let found = self.find(plan, settings, due, established);
+        let zones = found.reasons.len();
+        debug_assert!(zones > 0, "every rule is asked");
+        match self.kind {
+            Kind::Tracking if due => Step::Measured(found),
+            Kind::Tracking => Step::Wait,
+            Kind::Screening => {
+                let voted = self.members.values().filter(|m| m.vote(due).is_some()).count();
+                let seeing: BTreeSet<u8> = self
+                    .members
+                    .values()
+                    .filter(|member| member.vote(due) == Some(true))
+                    .map(|member| member.zone)
+                    .collect();
+                let enough = voted >= PANEL_SCREEN_VOTES && seeing.len() >= ZONES_MIN;
+                // Of all who were asked: who is silent has not seen it.
+                let yes = self.members.values().filter(|m| m.vote(due) == Some(true)).count();
+                let part = share(yes as i64, self.members.len().max(1) as i64);
+                if enough
+                    && (part >= PANEL_SCREEN_SHARE || (due && found.share >= PANEL_SCREEN_SHARE))
+                {
+                    Step::CallFull
+                } else if due {
+                    Step::Refuted(found)
+                } else {
+                    Step::Wait
+                }
+            }
+            Kind::Full => {
+                self.passes = if found.holds { self.passes + 1 } else { 0 };
+                if self.passes >= 2 {
+                    return match found.share < PANEL_SECOND_BELOW && self.draw == 0 {
+                        true => Step::DrawAgain,
+                        false => Step::Confirmed(found),
+                    };
+                }
+                if !due {
+                    return Step::Wait;
+                }
+                let last = self.rounds >= PANEL_ROUNDS;
+                let gap = if self.rounds >= 3 { PANEL_LATE_ROUND_GAP_MS } else { 0 };
+                if found.share < PANEL_STOP_SHARE && found.regional.is_empty() {
+                    Step::Refuted(found)
+                } else if self.passes > 0 {
+                    Step::Wait
+                } else if last {
+                    Step::Inconclusive(found)
+                } else if now.since_ms(self.began) >= gap {
+                    Step::Round
+                } else {
+                    Step::Wait
+                }
+            }
+        }
+    }
+}
