@@ -204,6 +204,7 @@ fn incident(detector: &Detector, shown: Shown<'_>) -> Incident {
         factor,
         title,
         organisation,
+        part_of: incident.part_of.clone(),
         scope,
         phase: incident.phase(),
         started_at: incident.started_at,

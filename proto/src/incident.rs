@@ -204,6 +204,9 @@ pub struct Incident {
     pub title: String,
     /// Whoever runs it; `None` for a site.
     pub organisation: Option<Id>,
+    /// The incident that it turned out to be part of; `None` for one of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_of: Option<String>,
     /// How far it reaches.
     pub scope: Scope,
     /// Where it stands.

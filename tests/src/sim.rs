@@ -11,6 +11,7 @@
 
 pub mod dice;
 pub mod play;
+pub mod quiet;
 pub mod scenario;
 pub mod truth;
 pub mod verdict;

@@ -979,7 +979,14 @@ impl Detector {
             plan: &self.plan,
             catalogue: &self.catalogue,
             windows,
-            standing: frozen.iter().map(|entity| &self.plan.entity(entity).provider).collect(),
+            standing: frozen
+                .iter()
+                .filter_map(|entity| {
+                    let open = suspects.get(&entity)?.open.as_ref()?;
+                    let provider = &self.plan.entity(entity).provider;
+                    Some((provider, (open.id.as_str(), open.started_at)))
+                })
+                .collect(),
             named: |entity| {
                 let Some(suspect) = suspects.get(&entity) else { return false };
                 // While its incident stands it explains its sites, also in a quiet minute of it.

@@ -87,6 +87,8 @@ pub struct Incident {
     pub peak: Ppm,
     /// What it rests on.
     pub grounds: Grounds,
+    /// The incident that it turned out to be part of.
+    pub part_of: Option<String>,
     confirm_run: u8,
     low_since: Option<Timestamp>,
     quiet_since: Option<Timestamp>,
@@ -114,6 +116,7 @@ impl Incident {
             relapses: 0,
             peak: 0,
             grounds,
+            part_of: None,
             confirm_run: 0,
             low_since: None,
             quiet_since: None,
@@ -148,7 +151,15 @@ impl Incident {
     /// Whether a new outage now is this one come back.
     #[must_use]
     pub fn may_reopen(&self, now: Timestamp) -> bool {
-        self.phase() == Phase::Resolved && now.since_ms(self.since()) < REOPEN_MS
+        self.phase() == Phase::Resolved
+            && self.part_of.is_none()
+            && now.since_ms(self.since()) < REOPEN_MS
+    }
+
+    /// Turns out to be part of another, which goes on.
+    pub fn merge(&mut self, now: Timestamp, into: String) {
+        self.part_of = Some(into);
+        self.enter(now, Phase::Resolved);
     }
 
     /// Is confirmed by a panel, which asks its own conditions twice.

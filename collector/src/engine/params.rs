@@ -110,6 +110,8 @@ pub const RESOLVE_HELD_MS: u64 = 7_200_000;
 pub const REOPEN_MS: u64 = 3_600_000;
 /// A suspicion below `CLEAR` for this long is retracted, ms.
 pub const RETRACT_MS: u64 = 300_000;
+/// Incidents of what one layer explains that began within this long of each other are one, ms.
+pub const MERGE_MS: u64 = 1_800_000;
 /// A site that is up for this long is resolved, ms.
 pub const SITE_RESOLVE_MS: u64 = 600_000;
 

@@ -16,8 +16,8 @@ use super::{
     fixed::{ONE, Ppm, median, percent, scale, votes},
     incident::{Grounds, Incident, Reach},
     params::{
-        CONFIRM, HOLD, NETWORK_CAP_MIN, SITE_DOWN, SITE_SIBLINGS, SITE_WEIGHT, SITE_ZONE_WEIGHT,
-        ZONES_MIN,
+        CONFIRM, HOLD, MERGE_MS, NETWORK_CAP_MIN, SITE_DOWN, SITE_RESOLVE_MS, SITE_SIBLINGS,
+        SITE_UP, SITE_WEIGHT, SITE_ZONE_WEIGHT, ZONES_MIN,
     },
     plan::{EntityIndex, Plan},
     tally::NOWHERE,
@@ -31,6 +31,10 @@ struct Site {
     symptoms: Symptoms,
     open: Option<Incident>,
     last: Option<Incident>,
+    /// The provider's incident in which this site failed, until it is well again: what began in one
+    /// incident and has not ended is no other.
+    part_of: Option<String>,
+    well_since: Option<Timestamp>,
 }
 
 /// What the rule looks at.
@@ -45,8 +49,8 @@ pub struct Scene<'a, F> {
     pub windows: &'a Windows,
     /// Whether attribution has named an entity lately.
     pub named: F,
-    /// Providers whose incident stands, in whatever role.
-    pub standing: BTreeSet<&'a Id>,
+    /// Providers whose incident stands, in whatever role: its name, and since when it is.
+    pub standing: BTreeMap<&'a Id, (&'a str, Timestamp)>,
 }
 
 /// An incident that has ended, of a site.
@@ -96,6 +100,38 @@ impl Sites {
         for (target, site) in &mut self.0 {
             let total = scene.windows.of(*target);
             let rate = total.failure_rate();
+            // However faintly a provider is known to stand behind a site: while it is down, that is
+            // the likelier reason.
+            let roles = scene.catalogue.target(*target).map(|target| target.roles.as_slice());
+            let explained = roles
+                .unwrap_or_default()
+                .iter()
+                .find_map(|role| scene.standing.get(&role.provider).copied());
+            if let Some((by, since)) = explained {
+                if rate >= SITE_UP {
+                    site.part_of = Some(by.to_owned());
+                    site.well_since = None;
+                }
+                // One that began with it is not another.
+                let began =
+                    site.open.as_ref().map(|incident| incident.started_at.plus_ms(MERGE_MS));
+                if began.is_some_and(|began| began >= since)
+                    && let Some(mut merged) = site.open.take()
+                {
+                    merged.merge(now, by.to_owned());
+                    let id = merged.id.clone();
+                    changed.push(Changed { incident: id, at: now, phase: Phase::Resolved });
+                    ended.push((*target, merged, std::mem::take(&mut site.symptoms)));
+                    site.first_failure = None;
+                    continue;
+                }
+            } else if site.part_of.is_some() {
+                let well = total.observed >= SITE_WEIGHT && rate < SITE_UP;
+                site.well_since = if well { site.well_since.or(Some(now)) } else { None };
+                if site.well_since.is_some_and(|at| now.since_ms(at) >= SITE_RESOLVE_MS) {
+                    (site.part_of, site.well_since) = (None, None);
+                }
+            }
             if let Some(incident) = &mut site.open {
                 if let Some(phase) = incident.step_site(now, rate, total.observed >= SITE_WEIGHT) {
                     changed.push(Changed { incident: incident.id.clone(), at: now, phase });
@@ -116,7 +152,7 @@ impl Sites {
                 continue;
             };
             site.run += 1;
-            if site.run < HOLD {
+            if site.run < HOLD || site.part_of.is_some() {
                 continue;
             }
             site.run = 0;
@@ -140,7 +176,10 @@ impl Sites {
         // What is at rest needs no row.
         self.0.retain(|_, site| {
             site.last.take_if(|last| !last.may_reopen(now));
-            site.open.is_some() || site.last.is_some() || site.first_failure.is_some()
+            site.open.is_some()
+                || site.last.is_some()
+                || site.first_failure.is_some()
+                || site.part_of.is_some()
         });
         ended
     }
@@ -185,15 +224,6 @@ fn is_down(
         format!("{seeing} of {} zones with enough votes see it", zones.len()),
         format!("{needed} of at least {ZONES_MIN}"),
     )?;
-    // However faintly a provider is known to stand behind a site: while it is down, that is the
-    // likelier reason.
-    let roles = scene.catalogue.target(target).map(|target| target.roles.as_slice());
-    if let Some(role) =
-        roles.unwrap_or_default().iter().find(|r| scene.standing.contains(&r.provider))
-    {
-        let found = format!("{} is down, and may stand behind it", role.provider);
-        reason("site.alone", false, found, "no provider of its that is down".to_owned())?;
-    }
     let mut unexplained = Vec::new();
     for (_, entity) in scene.plan.behind(target).into_iter().flat_map(|b| b.entities()) {
         let provider = scene.plan.entity(*entity);

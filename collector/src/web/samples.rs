@@ -62,6 +62,7 @@ pub(super) fn incident(id_text: &str, phase: Phase) -> Incident {
         transitions.push(Transition { at: started_at.plus_ms(700_000), phase });
     }
     Incident {
+        part_of: None,
         id: id_text.to_owned(),
         factor: Factor::Provider { provider: id("cloudflare"), role: Layer::Edge },
         title: "Cloudflare (edge)".to_owned(),

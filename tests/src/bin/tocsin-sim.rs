@@ -4,7 +4,7 @@ use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use clap::Parser;
-use tocsin_tests::sim::{scenario, verdict};
+use tocsin_tests::sim::{quiet, scenario, verdict};
 
 /// Plays scenarios of outages through the real engines, in a simulated world.
 ///
@@ -13,8 +13,11 @@ use tocsin_tests::sim::{scenario, verdict};
 #[command(name = "tocsin-sim", version)]
 struct Args {
     /// File of scenarios.
-    #[arg(long)]
-    scenario: PathBuf,
+    #[arg(long, required_unless_present = "quiet_days")]
+    scenario: Option<PathBuf>,
+    /// Instead: so many days on which nothing is broken. Passes when nothing is confirmed.
+    #[arg(long, conflicts_with_all = ["scenario", "only"])]
+    quiet_days: Option<u64>,
     /// Only the scenario of this name.
     #[arg(long)]
     only: Option<String>,
@@ -51,8 +54,12 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<bool> {
-    let text = std::fs::read_to_string(&args.scenario)
-        .with_context(|| format!("{} cannot be read", args.scenario.display()))?;
+    if let Some(days) = args.quiet_days {
+        return quiet(args, days);
+    }
+    let path = args.scenario.as_ref().context("name a file of scenarios")?;
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("{} cannot be read", path.display()))?;
     let scenarios = scenario::parse(&text)?;
     let wanted: Vec<_> = scenarios
         .iter()
@@ -101,4 +108,30 @@ fn run(args: &Args) -> anyhow::Result<bool> {
         )?;
     }
     Ok(passed == all)
+}
+
+fn quiet(args: &Args, days: u64) -> anyhow::Result<bool> {
+    let quiet = quiet::run(days, args.observers, args.seed, !args.no_panels);
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string(&quiet)?)?;
+    } else {
+        writeln!(
+            out,
+            "{} quiet days, {} observers, seed {}: {} confirmed, {} suspected; an agent and day: {:.1} \
+             asks, {:.0} probes, {:.1} MB",
+            quiet.days,
+            quiet.observers,
+            quiet.seed,
+            quiet.confirmed.len(),
+            quiet.suspected,
+            quiet.asks_per_agent_day,
+            quiet.probes_per_agent_day,
+            quiet.megabytes_per_agent_day,
+        )?;
+        for false_alarm in &quiet.confirmed {
+            writeln!(out, "  false: {false_alarm}")?;
+        }
+    }
+    Ok(quiet.confirmed.is_empty())
 }

@@ -62,6 +62,8 @@ pub struct Truth {
 /// What an answer of a broken edge is, by the real rules.
 struct Answers {
     by_edge: BTreeMap<Id, (Outcome, RuleNumber, u16)>,
+    /// What the edge says when what stands behind it failed.
+    origin: BTreeMap<Id, (Outcome, RuleNumber, u16)>,
 }
 
 #[derive(Deserialize)]
@@ -96,19 +98,24 @@ impl Answers {
         // The shapes that the classifier is tested with; one of the edge's own errors for each.
         let text = include_str!("../../../agent/tests/responses.toml");
         let shapes: Shapes = toml::from_str(text).expect("the agent's tests read the same file");
-        let mut by_edge = BTreeMap::new();
+        let (mut by_edge, mut origin) = (BTreeMap::new(), BTreeMap::new());
         for shape in &shapes.response {
             let Some(Ok(edge)) = shape.edge.as_deref().map(str::parse::<Id>) else { continue };
-            if shape.expect != "edge" || by_edge.contains_key(&edge) {
+            let kind = match shape.expect.as_str() {
+                "edge" => &mut by_edge,
+                "origin" => &mut origin,
+                _ => continue,
+            };
+            if kind.contains_key(&edge) {
                 continue;
             }
             let headers: Vec<(&str, &str)> =
                 shape.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
             let said =
                 verdict(shape.edge.as_deref(), shape.status, &headers, shape.body.as_bytes());
-            by_edge.insert(edge, said);
+            kind.insert(edge, said);
         }
-        Self { by_edge }
+        Self { by_edge, origin }
     }
 
     /// A 5xx of a target, by who made it.
@@ -120,12 +127,7 @@ impl Answers {
                 self.by_edge.get(edge).copied().unwrap_or((Outcome::Http5xx, RuleNumber::NONE, 503))
             }
             // The origin failed; through an edge that says so, or with nobody in front.
-            None if edge.is_some_and(|id| id.as_str() == "cloudflare") => verdict(
-                Some("cloudflare"),
-                522,
-                &[("server", "cloudflare"), ("content-type", "application/problem+json")],
-                br#"{"status":522,"error_category":"origin","cloudflare_error":true}"#,
-            ),
+            None if let Some(said) = edge.and_then(|edge| self.origin.get(edge)) => *said,
             None => verdict(
                 edge.map(Id::as_str),
                 500,

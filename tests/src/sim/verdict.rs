@@ -95,6 +95,10 @@ fn judge(scenario: &Scenario, played: &Played, setup: Setup, seed: u64) -> Outco
     let (mut resolved, mut open, mut reopened, mut incidents) = (None, false, 0, 0);
     for shown in detector.incidents() {
         let Some(at) = confirmed_at(shown.incident) else { continue };
+        // What turned out to be part of another is no verdict of its own.
+        if shown.incident.part_of.is_some() {
+            continue;
+        }
         incidents += 1;
         verdicts.push(verdict(detector, shown.subject, shown.incident, &names));
         confirmed = Some(confirmed.map_or(at, |first| first.min(at)));
