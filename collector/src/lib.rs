@@ -29,6 +29,7 @@ pub mod keys;
 pub mod metrics;
 pub mod pipeline;
 pub mod publish;
+pub mod replay;
 pub mod store;
 pub mod web;
 

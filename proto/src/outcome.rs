@@ -140,6 +140,32 @@ impl Outcome {
     }
 }
 
+impl Outcome {
+    /// The outcome that a name means which field reports use: that of this list, or what others
+    /// write for it (a status, `timeout`, `tls_cert`).
+    #[must_use]
+    pub fn from_field_name(name: &str) -> Option<Self> {
+        let name = name.trim().to_ascii_lowercase();
+        Some(match name.as_str() {
+            "success" | "up" => Self::Ok,
+            "http_4xx_challenge" | "challenge" => Self::Challenged,
+            "tls_cert" => Self::TlsCertUntrusted,
+            "tls_error" => Self::TlsHandshake,
+            "timeout" | "connect_timeout" => Self::TcpTimeout,
+            "dns_error" => Self::DnsServfail,
+            other => {
+                let status = other.strip_prefix("http_").unwrap_or(other);
+                match status.as_bytes() {
+                    [b'5', b'0'..=b'9' | b'x', b'0'..=b'9' | b'x'] => Self::Http5xx,
+                    [b'4', b'0'..=b'9' | b'x', b'0'..=b'9' | b'x'] => Self::Http4xx,
+                    [b'1'..=b'3', b'0'..=b'9', b'0'..=b'9'] => Self::Ok,
+                    _ => Self::ALL.iter().copied().find(|outcome| outcome.name() == other)?,
+                }
+            }
+        })
+    }
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -189,5 +215,24 @@ mod tests {
         }
         assert_eq!("http_4xx_challenge".parse(), Ok(Outcome::Challenged));
         assert!("http 5xx".parse::<Outcome>().is_err());
+    }
+
+    #[test]
+    fn names_from_the_field_are_understood() {
+        for outcome in Outcome::ALL {
+            assert_eq!(Outcome::from_field_name(outcome.name()), Some(*outcome));
+        }
+        for (name, outcome) in [
+            ("http_503", Outcome::Http5xx),
+            ("http_52x", Outcome::Http5xx),
+            ("404", Outcome::Http4xx),
+            ("200", Outcome::Ok),
+            ("http_4xx_challenge", Outcome::Challenged),
+            (" TCP_TIMEOUT ", Outcome::TcpTimeout),
+            ("tls_cert", Outcome::TlsCertUntrusted),
+        ] {
+            assert_eq!(Outcome::from_field_name(name), Some(outcome), "{name}");
+        }
+        assert_eq!(Outcome::from_field_name("broken"), None);
     }
 }

@@ -266,6 +266,12 @@ impl RuleTable {
         &self.rules
     }
 
+    /// The rule of this name.
+    #[must_use]
+    pub fn find(&self, id: &str) -> Option<&Rule> {
+        self.rules().iter().find(|rule| rule.id.as_str() == id)
+    }
+
     /// The rule of this number; `None` for 0 and for numbers that this table does not know.
     #[must_use]
     pub fn get(&self, number: RuleNumber) -> Option<&Rule> {

@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 pub mod init;
 pub mod location;
+pub mod replay;
 pub mod serve;
 
 /// Takes signed outage reports from agents, and publishes what is down.
@@ -30,6 +31,8 @@ pub enum Verb {
     Serve(serve::ServeArgs),
     /// Build or ask the table of locations.
     Location(location::LocationArgs),
+    /// Run the detector over recorded observations, or over the log with other settings.
+    Replay(replay::ReplayArgs),
 }
 
 /// Where configuration comes from: flags, then `TOCSIN_COLLECTOR_*`, then the file, then defaults.

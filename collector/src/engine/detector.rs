@@ -69,6 +69,8 @@ pub struct Changed {
     pub phase: Phase,
 }
 
+/// How long a panel's verdict waits for that on a larger suspect, ms: five rounds and a second draw.
+const HELD_MS: u64 = 120_000;
 /// Whether a version has been in the field for long enough to be trusted by itself.
 const ESTABLISHED_MS: u64 = 86_400_000;
 /// Ended incidents stay in the state, and so on the page, for this long.
@@ -93,6 +95,9 @@ struct Suspect {
     /// When the last tracking panel was begun, and what the last one found: share, rate, whether its
     /// conditions held, and how often running.
     track_at: Timestamp,
+    /// It has passed, but all its sites are behind another that is suspected too: whose panel is
+    /// awaited, until when, and what was found.
+    held: Option<(EntityIndex, Timestamp, panel::Finding)>,
     tracked: Option<(Timestamp, Ppm, Ppm, u8)>,
 }
 
@@ -737,6 +742,19 @@ impl Detector {
                 self.go_on(entity, changed);
                 continue;
             }
+            if let Some((parent, until, found)) = suspect.held.clone() {
+                let asked = self.state.suspects.get(&parent).is_some_and(|s| s.panel.is_some());
+                let explained = self.state.frozen.has(parent);
+                if explained || !asked || now >= until {
+                    if let Some(suspect) = self.state.suspects.get_mut(&entity) {
+                        suspect.held = None;
+                    }
+                    if !explained {
+                        self.confirm(entity, Reach::Global, found, changed);
+                    }
+                }
+                continue;
+            }
             let stands = suspect.open.as_ref().is_some_and(|i| i.phase() != Phase::Suspected);
             if stands {
                 if now.since_ms(suspect.track_at) >= PANEL_TRACK_EVERY_MS {
@@ -746,6 +764,24 @@ impl Detector {
                 self.suspect(entity, trigger, changed);
             }
         }
+    }
+
+    /// One that is suspected too, behind all of its sites and more (or as many, and nearer to the
+    /// visitor): where that fails, nothing is left to blame the smaller one for.
+    fn parent(&self, entity: EntityIndex) -> Option<EntityIndex> {
+        let now = self.state.now;
+        let own = self.plan.entity(entity);
+        let flags = self.state.alerts.flagging(now, entity);
+        self.plan.entities().find_map(|(other, of)| {
+            let apart = own.targets.iter().filter(|target| !of.targets.contains(target)).count();
+            let larger = (of.targets.len(), std::cmp::Reverse(of.layer))
+                > (own.targets.len(), std::cmp::Reverse(own.layer));
+            let nested = other != entity && class(of.layer) == class(own.layer) && apart < 2;
+            let suspect = self.state.suspects.get(&other);
+            let open = suspect.is_some_and(|s| s.panel.is_some() || s.open.is_some());
+            let seen = self.state.alerts.flagging(now, other) >= 2.max((flags * 15).div_ceil(100));
+            (nested && larger && (open || seen)).then_some(other)
+        })
     }
 
     fn suspect(
@@ -889,7 +925,21 @@ impl Detector {
             }
             Step::Confirmed(found) => {
                 suspect.panel = None;
-                self.confirm(entity, Reach::Global, found, changed);
+                match self.parent(entity) {
+                    None => self.confirm(entity, Reach::Global, found, changed),
+                    Some(parent) => {
+                        // Only its own panel can tell whether it is the larger one that fails.
+                        let until = now.plus_ms(HELD_MS);
+                        if let Some(suspect) = self.state.suspects.get_mut(&entity) {
+                            suspect.held = Some((parent, until, found));
+                        }
+                        let asked =
+                            self.state.suspects.get(&parent).is_some_and(|s| s.panel.is_some());
+                        if !asked && !self.state.frozen.has(parent) {
+                            self.call(parent, Kind::Full, 0);
+                        }
+                    }
+                }
             }
             Step::Measured(found) => {
                 suspect.panel = None;

@@ -157,7 +157,7 @@ pub struct Panel {
 }
 
 /// What a panel has come to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
     /// Share of the votes that see it.
     pub share: Ppm,

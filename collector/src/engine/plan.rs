@@ -140,9 +140,6 @@ pub struct Plan {
 
 impl Plan {
     /// From a catalogue; roles known from fair memory only decide nothing.
-    ///
-    /// # Panics
-    /// When the catalogue has more entities than fit; catalogues are checked when they are made.
     #[must_use]
     pub fn new(catalogue: &Catalogue) -> Self {
         let mut targets: BTreeMap<(Id, Layer), Vec<TargetIndex>> = BTreeMap::new();
@@ -155,12 +152,17 @@ impl Plan {
                 targets.entry((role.provider.clone(), role.role)).or_default().push(*index);
             }
         }
-        let entities: Vec<_> = targets
+        let mut entities: Vec<_> = targets
             .into_iter()
             .filter(|(_, targets)| targets.len() >= ENTITY_TARGETS_MIN)
             .map(|((provider, layer), targets)| Entity { provider, layer, targets })
             .collect();
-        assert!(entities.len() <= ENTITIES_MAX, "a catalogue has at most {ENTITIES_MAX} entities");
+        // Of more than fit, those with the most targets: the others are seen as sites only.
+        if entities.len() > ENTITIES_MAX {
+            entities.sort_by_key(|entity| std::cmp::Reverse(entity.targets.len()));
+            entities.truncate(ENTITIES_MAX);
+            entities.sort_by(|a, b| (&a.provider, a.layer).cmp(&(&b.provider, b.layer)));
+        }
         let size = catalogue.targets().keys().next_back().map_or(0, |last| usize::from(last.0) + 1);
         let mut behind: Vec<Option<Behind>> = vec![None; size];
         for (index, target) in catalogue.targets() {

@@ -217,17 +217,9 @@ fn millionths(share: f64) -> anyhow::Result<i64> {
     Ok((share * 1e6).round() as i64)
 }
 
-/// The outcome that a symptom's name means, with the names that field reports use.
 fn symptom(name: &str) -> anyhow::Result<Outcome> {
-    Ok(match name {
-        "http_4xx_challenge" => Outcome::Challenged,
-        "tls_cert" => Outcome::TlsCertUntrusted,
-        "http_500" | "http_502" | "http_503" | "http_504" | "http_52x" | "http_530" => {
-            Outcome::Http5xx
-        }
-        other => Outcome::from_str(other)
-            .with_context(|| format!("symptom {other:?}: name an outcome, such as http_5xx"))?,
-    })
+    Outcome::from_field_name(name)
+        .with_context(|| format!("symptom {name:?}: name an outcome, such as http_5xx"))
 }
 
 impl FromStr for Targets {
