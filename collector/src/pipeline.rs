@@ -161,10 +161,12 @@ pub fn resume(
     let mut detector = Detector::resume(catalogue.clone(), settings.clone(), detector);
     let keys = log.keys()?;
     detector.vouch(&keys);
+    detector.mute(behind == 0);
     let mut follower = Follower { detector, cells, keys };
     log.replay(behind, |record, _| drop(follower.record(&record)))?;
     // What was asked then is answered or over.
     drop(follower.detector.take_asks());
+    follower.detector.mute(false);
     Ok(follower)
 }
 

@@ -52,6 +52,8 @@ pub struct Play {
     pub seed: u64,
     /// Where the page is served; port 0 for any.
     pub web: SocketAddr,
+    /// Whether the collector may ask its agents to look closer.
+    pub ask_back: bool,
 }
 
 /// What is told of a run, as it happens.
@@ -166,6 +168,7 @@ impl Lab {
         raw.admission.tenure_hours_min = 0;
         raw.admission.tenure_hours_full = 0;
         raw.detector.established_versions = vec![tocsin_agent::PROBE_CORE];
+        raw.detector.ask_back = play.ask_back;
         raw.location.overrides = internet
             .overrides
             .iter()

@@ -12,8 +12,9 @@ use super::{
     params::{
         ALERT_ALPHA_BITS_Q16, ALERT_LONG_MS, ALERT_MIN, ALERT_PER_NETWORK, ALERT_SHORT_MS,
         ALERT_USUAL_MAX, ALERT_USUAL_TAU_MS, PANEL_BACKOFF_MAX_MS, PANEL_BACKOFF_MS,
-        PANEL_FULL_BURST, PANEL_FULL_DAY, PANEL_SCREEN_BURST, PANEL_SCREEN_DAY, PANEL_STAR_MAX,
-        PANEL_STAR_MS, PANEL_STAR_STEP, STRIKE_MS, STRIKES_MAX, ZONES_MIN,
+        PANEL_FORCED_EVERY_MS, PANEL_FULL_BURST, PANEL_FULL_DAY, PANEL_PROBES, PANEL_SCREEN_BURST,
+        PANEL_SCREEN_DAY, PANEL_STAR_MAX, PANEL_STAR_MS, PANEL_STAR_STEP, STRIKE_MS, STRIKES_MAX,
+        ZONES_MIN,
     },
     plan::EntityIndex,
     tally::NOWHERE,
@@ -46,6 +47,7 @@ struct Alert {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 struct Strikes {
     count: u8,
+    struck_at: Timestamp,
     muted_until: Timestamp,
     mute_ms: u64,
 }
@@ -82,6 +84,7 @@ pub struct Alerts {
     strikes: BTreeMap<u64, Strikes>,
     screening: Budget,
     full: Budget,
+    forced_at: Timestamp,
 }
 
 impl Default for Alerts {
@@ -92,6 +95,7 @@ impl Default for Alerts {
             strikes: BTreeMap::new(),
             screening: budget(PANEL_SCREEN_BURST),
             full: budget(PANEL_FULL_BURST),
+            forced_at: Timestamp::EPOCH,
         }
     }
 }
@@ -197,12 +201,20 @@ impl Alerts {
         kind: Kind,
         asked: usize,
         online: usize,
-        probes: usize,
+        must: bool,
     ) -> bool {
-        let cost = (asked * probes) as i64 * ONE / (online.max(1) as i64);
+        let cost = (asked * PANEL_PROBES) as i64 * ONE / (online.max(1) as i64);
         match kind {
-            Kind::Screening => self.screening.take(now, PANEL_SCREEN_DAY, PANEL_SCREEN_BURST, cost),
-            Kind::Full => self.full.take(now, PANEL_FULL_DAY, PANEL_FULL_BURST, cost),
+            Kind::Screening => {
+                let paid = self.screening.take(now, PANEL_SCREEN_DAY, PANEL_SCREEN_BURST, cost);
+                // What much of the crowd cries must be looked at, whoever emptied the budget.
+                let forced = must && now.since_ms(self.forced_at) >= PANEL_FORCED_EVERY_MS;
+                if !paid && forced {
+                    self.forced_at = now;
+                }
+                paid || forced
+            }
+            Kind::Full => self.full.take(now, PANEL_FULL_DAY, PANEL_FULL_BURST, cost) || must,
             // Of confirmed incidents; the agents' own caps bound these.
             Kind::Tracking => true,
         }
@@ -228,12 +240,25 @@ impl Alerts {
         let Some(alert) = self.alerts.get_mut(&entity) else { return };
         alert.rest_ms = (alert.rest_ms * 2).clamp(PANEL_BACKOFF_MS, PANEL_BACKOFF_MAX_MS);
         alert.rest_until = now.plus_ms(alert.rest_ms);
-        let points = if share < 50_000 { 2 } else { 1 };
+        self.strike(now, entity, if share < 50_000 { 2 } else { 1 });
+    }
+
+    /// Nothing can be asked, or nobody answers: a rest, and no blame.
+    pub fn pause(&mut self, now: Timestamp, entity: EntityIndex) {
+        let alert = self.alerts.entry(entity).or_default();
+        alert.rest_until = now.plus_ms(PANEL_BACKOFF_MS);
+        alert.last = alert.last.max(8);
+    }
+
+    /// Strikes for those who raised it.
+    fn strike(&mut self, now: Timestamp, entity: EntityIndex, points: u8) {
+        let Some(alert) = self.alerts.get_mut(&entity) else { return };
         let slots: Vec<u64> = alert.flags.iter().map(|flag| flag.slot).collect();
         alert.flags.clear();
         for slot in slots {
             let strikes = self.strikes.entry(slot).or_default();
             strikes.count += points;
+            strikes.struck_at = now;
             if strikes.count >= STRIKES_MAX {
                 strikes.count = 0;
                 strikes.mute_ms = (strikes.mute_ms * 2).clamp(STRIKE_MS, DAY_MS);
@@ -248,6 +273,7 @@ impl Alerts {
         alert.star = Some((share, now.plus_ms(PANEL_STAR_MS)));
         alert.rest_ms = (alert.rest_ms * 2).clamp(2 * PANEL_BACKOFF_MS, 2 * PANEL_BACKOFF_MAX_MS);
         alert.rest_until = now.plus_ms(alert.rest_ms);
+        self.strike(now, entity, 1);
     }
 
     /// It was confirmed: who raised it was right.
@@ -262,7 +288,8 @@ impl Alerts {
 
     /// Once in a while: strikes that are long over.
     pub fn forget(&mut self, now: Timestamp) {
-        self.strikes.retain(|_, strikes| now.since_ms(strikes.muted_until) < DAY_MS);
+        self.strikes
+            .retain(|_, strikes| now.since_ms(strikes.muted_until.max(strikes.struck_at)) < DAY_MS);
     }
 }
 
@@ -326,7 +353,7 @@ mod tests {
     fn the_budget_bounds_what_can_be_asked_in_a_day() {
         let mut alerts = Alerts::default();
         let asked = (0..2_000u64)
-            .filter(|n| alerts.pay(NOW.plus_ms(n * 43_200), Kind::Full, 400, 1_000, 12))
+            .filter(|n| alerts.pay(NOW.plus_ms(n * 43_200), Kind::Full, 400, 1_000, false))
             .count();
         // 4.8 probes an agent each: a burst of 400 and 600 over the day.
         assert!((190..=209).contains(&asked), "{asked}");

@@ -30,9 +30,9 @@ use super::{
     observer::{Observer, Standing},
     panel::{self, Ask, Candidate, Kind, Panel, Step},
     params::{
-        CANDIDATE, FORGET_MS, HOLD, ONLINE_MS, PANEL_ONLINE_MIN, PANEL_SCREEN_FROM,
-        PANEL_SCREEN_SHARE, PANEL_TICK_MS, PANEL_TRACK_EVERY_MS, PANEL_TRACK_GOOD_MS,
-        PICK_RECENT_MS, ROUND_MS, Settings, TICK_MS, WEIGH_MS,
+        CANDIDATE, CONFIRM, FORGET_MS, HOLD, ONLINE_MS, PANEL_FORCE_SHARE, PANEL_ONLINE_MIN,
+        PANEL_SCREEN_FROM, PANEL_SCREEN_SHARE, PANEL_TICK_MS, PANEL_TRACK_EVERY_MS,
+        PANEL_TRACK_GOOD_MS, PICK_RECENT_MS, ROUND_MS, Settings, TICK_MS, WEIGH_MS,
     },
     plan::{Entities, EntityIndex, Plan},
     sites::{Scene, Sites},
@@ -117,7 +117,6 @@ pub struct State {
     suspects: BTreeMap<EntityIndex, Suspect>,
     sites: Sites,
     alerts: Alerts,
-    panels: u64,
     /// Entities whose incident stands.
     frozen: Entities,
     ended: Vec<(Subject, Incident, Symptoms)>,
@@ -158,6 +157,8 @@ pub struct Detector {
     state: State,
     /// Asks that are to go out.
     asks: Vec<Ask>,
+    /// Whether the past is read anew: nobody can be asked about it.
+    mute: bool,
 }
 
 impl State {
@@ -189,7 +190,7 @@ impl Detector {
     #[must_use]
     pub fn resume(catalogue: Catalogue, settings: Settings, state: State) -> Self {
         let plan = Plan::new(&catalogue);
-        Self { catalogue, plan, settings, state, asks: Vec::new() }
+        Self { catalogue, plan, settings, state, asks: Vec::new(), mute: false }
     }
 
     /// Applies the settings' anchors to observers that are known already, by their keys.
@@ -202,6 +203,12 @@ impl Detector {
                 observer.anchor = anchor;
             }
         }
+    }
+
+    /// While the past is read anew without the state of then nobody is asked: no answer in the log
+    /// would fit, and who raised an alarm would be struck for it.
+    pub const fn mute(&mut self, mute: bool) {
+        self.mute = mute;
     }
 
     /// Who is to be asked what, since the last call.
@@ -638,7 +645,11 @@ impl Detector {
         // A panel that was asked a moment ago knows better than what is overheard.
         let tracked = suspect.tracked.filter(|(at, ..)| now.since_ms(*at) < PANEL_TRACK_GOOD_MS);
         let passes = tracked.map_or(0, |(_, _, _, passes)| passes);
-        let (share, rate) = tracked.map_or((share, rate), |(_, share, rate, _)| (share, rate));
+        // Of the whole world, that is: zones of their own go by their own votes.
+        let regional_only = matches!(zones, Some(Reach::Regional(_)));
+        let (share, rate) = tracked.map_or((share, rate), |(_, of_panel, rate, _)| {
+            (if regional_only { share } else { of_panel }, rate)
+        });
         let reading = Reading {
             share,
             rate,
@@ -727,7 +738,7 @@ impl Detector {
 
     /// Once a second: panels that are under way, and suspicions that are worth one.
     fn ask_back(&mut self, changed: &mut Vec<Changed>) {
-        if !self.settings.ask_back {
+        if !self.settings.ask_back || self.mute {
             return;
         }
         let now = self.state.now;
@@ -795,7 +806,8 @@ impl Detector {
             return;
         }
         self.state.alerts.asked(entity, trigger);
-        if online < PANEL_SCREEN_FROM {
+        let now = self.state.now;
+        if online < PANEL_SCREEN_FROM && self.state.alerts.bar(now, entity) == 0 {
             if self.call(entity, Kind::Full, 0) {
                 self.open_suspicion(entity, changed);
             }
@@ -806,14 +818,25 @@ impl Detector {
 
     /// Begins a panel; false when there is no budget for it.
     fn call(&mut self, entity: EntityIndex, kind: Kind, draw: u8) -> bool {
-        self.state.panels += 1;
-        let panel = Panel::new(entity, kind, draw, self.state.panels, self.state.now);
         let now = self.state.now;
+        // Of this moment and suspect: a replay that begins elsewhere comes to the same.
+        let number = now.as_ms() << 8 | u64::from(entity.0);
+        let panel = Panel::new(entity, kind, draw, number, now);
         let suspect = self.state.suspects.entry(entity).or_default();
         if kind == Kind::Tracking {
             suspect.track_at = now;
         }
         suspect.panel = Some(panel);
+        self.round(entity)
+    }
+
+    /// Begins a full panel that the budget must not prevent.
+    fn call_must(&mut self, entity: EntityIndex, draw: u8) -> bool {
+        let now = self.state.now;
+        let number = now.as_ms() << 8 | u64::from(entity.0);
+        let mut panel = Panel::new(entity, Kind::Full, draw, number, now);
+        panel.forced = true;
+        self.state.suspects.entry(entity).or_default().panel = Some(panel);
         self.round(entity)
     }
 
@@ -832,16 +855,18 @@ impl Detector {
             shadows: &shadows,
             secret: &self.settings.panel_secret,
         };
-        let asks = panel.begin_round(&scene);
-        let probes = asks.first().map_or(0, |ask| ask.targets.len());
-        let kind = panel.kind;
-        if !self.state.alerts.pay(now, kind, asks.len(), crowd.len(), probes) {
-            if let Some(suspect) = self.state.suspects.get_mut(&entity) {
-                suspect.panel = None;
-            }
+        let seats = panel.seats(crowd.len());
+        let flags = self.state.alerts.flagging(now, entity) as usize;
+        let must = match panel.kind {
+            Kind::Screening => 3 * flags >= crowd.len(),
+            Kind::Full | Kind::Tracking => panel.forced,
+        };
+        if !self.state.alerts.pay(now, panel.kind, seats, crowd.len(), must) {
+            suspect.panel = None;
+            self.state.alerts.pause(now, entity);
             return false;
         }
-        self.asks.extend(asks);
+        self.asks.extend(panel.begin_round(&scene));
         true
     }
 
@@ -856,7 +881,8 @@ impl Detector {
             let stands = self.state.frozen.has(other);
             let asked = suspect.is_some_and(|s| s.panel.is_some() || s.open.is_some());
             let seen = self.state.alerts.flagging(now, other);
-            if stands || asked || seen >= 2 {
+            // Two prefixes that cry about everything must not take the controls away.
+            if stands || asked || self.state.alerts.trigger(now, other).is_some() {
                 rivals.insert(other);
             }
             let beside = seen >= 2.max((flags * 15).div_ceil(100));
@@ -909,17 +935,22 @@ impl Detector {
         match step {
             Step::Wait => {}
             Step::Round => drop(self.round(entity)),
-            Step::DrawAgain => drop(self.call(entity, Kind::Full, draw + 1)),
+            Step::DrawAgain => drop(self.call_must(entity, draw + 1)),
             Step::CallFull => {
                 if bar > PANEL_SCREEN_SHARE {
                     let seen = panel.find(&self.plan, &self.settings, false, |_| true).share;
                     if seen < bar {
                         suspect.panel = None;
-                        self.state.alerts.inconclusive(now, entity, bar);
+                        self.state.alerts.pause(now, entity);
                         return;
                     }
                 }
-                if self.call(entity, Kind::Full, 0) {
+                let seen = panel.find(&self.plan, &self.settings, true, |_| true).share;
+                let called = match seen >= PANEL_FORCE_SHARE {
+                    true => self.call_must(entity, 0),
+                    false => self.call(entity, Kind::Full, 0),
+                };
+                if called {
                     self.open_suspicion(entity, changed);
                 }
             }
@@ -943,18 +974,30 @@ impl Detector {
             }
             Step::Measured(found) => {
                 suspect.panel = None;
-                let before = suspect.tracked.map_or(0, |(_, _, _, passes)| passes);
-                let passes = if found.holds { before.saturating_add(1) } else { 0 };
-                suspect.tracked = Some((now, found.share, found.rate, passes));
+                // Silence measures nothing: then what is overheard counts again.
+                if found.answered {
+                    let before = suspect.tracked.map_or(0, |(_, _, _, passes)| passes);
+                    let sees_it = found.holds_in_zones && found.share >= CONFIRM;
+                    let passes = if sees_it { before.saturating_add(1) } else { 0 };
+                    suspect.tracked = Some((now, found.share, found.rate, passes));
+                }
             }
             Step::Inconclusive(found) => {
                 suspect.panel = None;
-                if found.holds_in_zones && !found.regional.is_empty() {
+                let in_zones = found.holds_in_zones && !found.regional.is_empty();
+                if in_zones && draw == 0 {
+                    // As a narrow majority, it must pass once more, freshly drawn.
+                    self.call(entity, Kind::Full, 1);
+                } else if in_zones && self.parent(entity).is_none() {
                     let reach = Reach::Regional(found.regional.clone());
                     self.confirm(entity, reach, found, changed);
                 } else {
                     self.state.alerts.inconclusive(now, entity, found.share);
                 }
+            }
+            Step::Unanswered => {
+                suspect.panel = None;
+                self.state.alerts.pause(now, entity);
             }
             Step::Refuted(found) => {
                 suspect.panel = None;

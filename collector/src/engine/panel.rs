@@ -30,7 +30,7 @@ use super::{
         PANEL_SCREEN_VOTES, PANEL_SECOND_BELOW, PANEL_SITES, PANEL_STOP_SHARE, PANEL_TRACK,
         PANEL_TRACK_MIN, Settings, ZONE_CAP, ZONE_SEATS_MIN, ZONES_MIN,
     },
-    plan::{EntityIndex, Plan},
+    plan::{Behind, EntityIndex, Plan},
     tally::{NOWHERE, Tally},
 };
 
@@ -120,7 +120,10 @@ impl Member {
     /// Its vote: `None` while its controls do not vouch for it. A no counts only once everything
     /// has been answered or is due.
     fn vote(&self, due: bool) -> Option<bool> {
-        let (sites, failing) = Self::tally(&self.sites);
+        let (sites, _) = Self::tally(&self.sites);
+        // Distinct sites: one that is asked again and fails again is no second one.
+        let failing = self.sites.iter().filter(|a| a.failed == Some(true)).map(|a| a.target);
+        let failing = failing.collect::<BTreeSet<_>>().len();
         let (controls, bad) = Self::tally(&self.controls);
         let fine = controls - bad;
         let needed = if sites <= 16 { 2 } else { 3 };
@@ -149,6 +152,8 @@ pub struct Panel {
     pub began: Timestamp,
     /// Rounds begun.
     pub rounds: u8,
+    /// Whether the budget must not prevent it.
+    pub forced: bool,
     /// Evaluations running that passed.
     passes: u8,
     members: BTreeMap<u32, Member>,
@@ -171,6 +176,8 @@ pub struct Finding {
     pub holds: bool,
     /// Whether those that are not of the whole world held.
     pub holds_in_zones: bool,
+    /// Whether enough of those asked answered for anything to be said.
+    pub answered: bool,
     /// What liars it would take.
     pub liar_bound: LiarBound,
     /// Prefixes that voted.
@@ -194,6 +201,8 @@ pub enum Step {
     Measured(Finding),
     /// It could not tell.
     Inconclusive(Finding),
+    /// Too few answered for anything to be said.
+    Unanswered,
     /// It came to nothing.
     Refuted(Finding),
 }
@@ -221,6 +230,7 @@ impl Panel {
             number,
             began: now,
             rounds: 0,
+            forced: false,
             passes: 0,
             members: BTreeMap::new(),
             nonces: BTreeMap::new(),
@@ -259,6 +269,12 @@ impl Panel {
             })
             .map(|(target, _)| target)
             .collect();
+        // Where suspicions are so many that nothing is left, any other site must do.
+        let unrelated = |(_, behind): &(TargetIndex, &Behind)| !behind.has(self.entity);
+        let controls = match controls.len() {
+            PANEL_CONTROLS.. => controls,
+            _ => scene.plan.targets().filter(unrelated).map(|(target, _)| target).collect(),
+        };
         let key = [self.number, self.rounds.into()];
         let mut asks = Vec::new();
         for (observer, member) in &mut self.members {
@@ -291,6 +307,23 @@ impl Panel {
         asks
     }
 
+    const fn wanted(&self, online: usize) -> usize {
+        match self.kind {
+            Kind::Screening => PANEL_SCREEN,
+            Kind::Full => PANEL_FULL,
+            Kind::Tracking => {
+                let part = if online / 4 > PANEL_TRACK_MIN { online / 4 } else { PANEL_TRACK_MIN };
+                if part < PANEL_TRACK { part } else { PANEL_TRACK }
+            }
+        }
+    }
+
+    /// Members that it has, or will have of a crowd of so many.
+    #[must_use]
+    pub fn seats(&self, online: usize) -> usize {
+        if self.rounds == 0 { self.wanted(online).min(online) } else { self.members.len() }
+    }
+
     fn draw_members(&mut self, scene: &Scene<'_>) {
         let mut by_zone: BTreeMap<u8, Vec<&Candidate>> = BTreeMap::new();
         for candidate in scene.crowd.iter().filter(|candidate| candidate.weight > 0) {
@@ -300,11 +333,7 @@ impl Panel {
             self.zones_online.insert(*zone, candidates.iter().map(|c| c.weight).sum());
         }
         let online: usize = by_zone.values().map(Vec::len).sum();
-        let seats = match self.kind {
-            Kind::Screening => PANEL_SCREEN,
-            Kind::Full => PANEL_FULL,
-            Kind::Tracking => PANEL_TRACK.min(PANEL_TRACK_MIN.max(online / 4)),
-        };
+        let seats = self.wanted(online);
         let everybody = seats >= online;
         let total: i64 = self.zones_online.values().sum();
         for (zone, candidates) in &mut by_zone {
@@ -400,11 +429,20 @@ impl Panel {
         let mut resolvers: BTreeMap<u8, Tally> = BTreeMap::new();
         let (mut prefixes, mut networks, mut placed) =
             (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        let mut asked = 0;
+        let (mut asked, mut answered) = (0, 0);
         let mut participants = Participants::default();
         for member in self.members.values() {
             asked += member.weight;
-            let Some(yes) = member.vote(due) else { continue };
+            let Some(yes) = member.vote(due) else {
+                // Who has not answered yet counts as a no: those who have might be the quick liars.
+                if !due {
+                    let pending = Tally { eligible: member.weight, flagging: 0 };
+                    let tally = zones.entry(member.zone).or_default();
+                    *tally = tally.plus(pending);
+                }
+                continue;
+            };
+            answered += member.weight;
             let more =
                 Tally { eligible: member.weight, flagging: if yes { member.weight } else { 0 } };
             let add = |tally: &mut Tally| *tally = tally.plus(more);
@@ -429,7 +467,13 @@ impl Panel {
         let (mut weight, mut seeing) = (0, 0);
         for (zone, tally) in &shares.zones {
             let online = match *zone {
-                NOWHERE => total / 20,
+                // The crowds of all that were too thin to stand for themselves.
+                NOWHERE => {
+                    let thin =
+                        self.zones_online.iter().filter(|(z, _)| !shares.zones.contains_key(z));
+                    let own = self.zones_online.get(&NOWHERE).copied().unwrap_or(0);
+                    own + thin.map(|(_, weight)| weight).sum::<i64>()
+                }
                 zone => self.zones_online.get(&zone).copied().unwrap_or(0),
             };
             let counted = online.min(cap);
@@ -448,14 +492,14 @@ impl Panel {
             ),
             needed: format!("at least {}", percent(CONFIRM)),
         };
-        let answered = share(shares.all.eligible, asked);
+        let part = share(answered, asked);
         let coverage = Reason {
             rule: "c3.coverage".to_owned(),
-            held: asked > 0 && answered >= COVERAGE,
+            held: asked > 0 && part >= COVERAGE,
             found: format!(
                 "{} of those asked answered and can tell ({} of {})",
-                percent(answered),
-                votes(shares.all.eligible),
+                percent(part),
+                votes(answered),
                 votes(asked)
             ),
             needed: format!("at least {}", percent(COVERAGE)),
@@ -476,6 +520,7 @@ impl Panel {
             reasons: world.into_iter().chain(any).collect(),
             holds,
             holds_in_zones,
+            answered: asked > 0 && part >= COVERAGE,
             liar_bound: shares.liar_bound(),
             prefixes: participants.prefixes,
         }
@@ -609,10 +654,12 @@ impl Panel {
                     && (part >= PANEL_SCREEN_SHARE || (due && found.share >= PANEL_SCREEN_SHARE))
                 {
                     Step::CallFull
-                } else if due {
+                } else if !due {
+                    Step::Wait
+                } else if found.answered {
                     Step::Refuted(found)
                 } else {
-                    Step::Wait
+                    Step::Unanswered
                 }
             }
             Kind::Full => {
@@ -628,7 +675,9 @@ impl Panel {
                 }
                 let last = self.rounds >= PANEL_ROUNDS;
                 let gap = if self.rounds >= 3 { PANEL_LATE_ROUND_GAP_MS } else { 0 };
-                if found.share < PANEL_STOP_SHARE && found.regional.is_empty() {
+                if !found.answered && (last || found.share < PANEL_STOP_SHARE) {
+                    Step::Unanswered
+                } else if found.share < PANEL_STOP_SHARE && found.regional.is_empty() {
                     Step::Refuted(found)
                 } else if self.passes > 0 {
                     Step::Wait

@@ -112,6 +112,9 @@ pub const REOPEN_MS: u64 = 3_600_000;
 pub const RETRACT_MS: u64 = 300_000;
 /// Incidents of what one layer explains that began within this long of each other are one, ms.
 pub const MERGE_MS: u64 = 1_800_000;
+/// So long after the end of a provider's incident a site that failed in it and still does is a
+/// remainder of it; then it is down by itself, ms.
+pub const PART_OF_MS: u64 = 6 * 3_600_000;
 /// A site that is up for this long is resolved, ms.
 pub const SITE_RESOLVE_MS: u64 = 600_000;
 
@@ -150,6 +153,12 @@ pub const PANEL_SITES: usize = 8;
 pub const PANEL_CONTROLS: usize = 4;
 /// Controls that must be fine.
 pub const PANEL_CONTROLS_OK: usize = 3;
+/// Probes of a member in a round.
+pub const PANEL_PROBES: usize = PANEL_SITES + PANEL_CONTROLS;
+/// A screening of this share goes on to the full panel whatever the budget says.
+pub const PANEL_FORCE_SHARE: Ppm = 450_000;
+/// And when a third of the crowd flags, it is screened this often whatever the budget says, ms.
+pub const PANEL_FORCED_EVERY_MS: u64 = 300_000;
 /// Answers are due after this, ms.
 pub const PANEL_DUE_MS: u64 = 7_000;
 /// Rounds of a full panel.

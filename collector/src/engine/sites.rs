@@ -16,8 +16,8 @@ use super::{
     fixed::{ONE, Ppm, median, percent, scale, votes},
     incident::{Grounds, Incident, Reach},
     params::{
-        CONFIRM, HOLD, MERGE_MS, NETWORK_CAP_MIN, SITE_DOWN, SITE_RESOLVE_MS, SITE_SIBLINGS,
-        SITE_UP, SITE_WEIGHT, SITE_ZONE_WEIGHT, ZONES_MIN,
+        CONFIRM, HOLD, MERGE_MS, NETWORK_CAP_MIN, PART_OF_MS, SITE_DOWN, SITE_RESOLVE_MS,
+        SITE_SIBLINGS, SITE_UP, SITE_WEIGHT, SITE_ZONE_WEIGHT, ZONES_MIN,
     },
     plan::{EntityIndex, Plan},
     tally::NOWHERE,
@@ -33,7 +33,7 @@ struct Site {
     last: Option<Incident>,
     /// The provider's incident in which this site failed, until it is well again: what began in one
     /// incident and has not ended is no other.
-    part_of: Option<String>,
+    part_of: Option<(String, Timestamp)>,
     well_since: Option<Timestamp>,
 }
 
@@ -109,7 +109,7 @@ impl Sites {
                 .find_map(|role| scene.standing.get(&role.provider).copied());
             if let Some((by, since)) = explained {
                 if rate >= SITE_UP {
-                    site.part_of = Some(by.to_owned());
+                    site.part_of = Some((by.to_owned(), now));
                     site.well_since = None;
                 }
                 // One that began with it is not another.
@@ -125,10 +125,11 @@ impl Sites {
                     site.first_failure = None;
                     continue;
                 }
-            } else if site.part_of.is_some() {
+            } else if let Some((_, explained_at)) = site.part_of {
                 let well = total.observed >= SITE_WEIGHT && rate < SITE_UP;
                 site.well_since = if well { site.well_since.or(Some(now)) } else { None };
-                if site.well_since.is_some_and(|at| now.since_ms(at) >= SITE_RESOLVE_MS) {
+                let well = site.well_since.is_some_and(|at| now.since_ms(at) >= SITE_RESOLVE_MS);
+                if well || now.since_ms(explained_at) >= PART_OF_MS {
                     (site.part_of, site.well_since) = (None, None);
                 }
             }

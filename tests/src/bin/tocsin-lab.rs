@@ -30,6 +30,9 @@ struct Args {
     /// One line of JSON per event.
     #[arg(long)]
     json: bool,
+    /// The collector asks nobody to look closer: what agents report by themselves decides.
+    #[arg(long)]
+    no_ask_back: bool,
     /// Keep the page up until Ctrl-C.
     #[arg(long)]
     hold: bool,
@@ -61,7 +64,8 @@ fn main() -> ExitCode {
 
 async fn run(args: &Args) -> anyhow::Result<bool> {
     let colour = std::io::stdout().is_terminal() && !args.json;
-    let mut lab = Lab::start(Play { seed: args.seed, web: args.web }).await?;
+    let mut lab =
+        Lab::start(Play { seed: args.seed, web: args.web, ask_back: !args.no_ask_back }).await?;
     let mut broken = false;
     let tell = |dated: Dated| {
         let line = if args.json {
