@@ -532,6 +532,11 @@ impl Panel {
         let mut sites: BTreeMap<TargetIndex, (i64, i64, BTreeSet<u8>)> = BTreeMap::new();
         let mut controls: BTreeMap<TargetIndex, (i64, i64)> = BTreeMap::new();
         for member in self.members.values() {
+            // Whose controls fail has a line that fails, and tells of nothing else.
+            let (controls_seen, bad) = Member::tally(&member.controls);
+            if 3 * bad > controls_seen {
+                continue;
+            }
             for answer in &member.sites {
                 let Some(failed) = answer.failed else { continue };
                 let (n, f, zones) = sites.entry(answer.target).or_default();
