@@ -317,10 +317,10 @@ impl Work {
             let now = self.clock.now();
             // Only by a clock that a collector has confirmed: a wrong one would throw away much.
             let offset = self.operators.iter().find_map(|operator| operator.voice.offset_ms());
-            if let Some(offset) = offset.filter(|_| now >= expire_at) {
+            let right = offset.is_some_and(|ms| ms.unsigned_abs() <= CLOCK_OFFSET_MAX_MS);
+            if right && now >= expire_at {
                 expire_at = now.plus_ms(EXPIRE_EVERY_MS);
-                let ms = now.as_ms().saturating_add_signed(offset);
-                self.spool().expire(Timestamp::from_ms(ms))?;
+                self.spool().expire(now)?;
             }
             if self.network.has_changed().unwrap_or(false) {
                 self.follow_network(now)?;

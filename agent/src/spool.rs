@@ -3,7 +3,7 @@
 //! the last snapshot, what was probed lately).
 //!
 //! One SQLite file, short calls made inline by their caller. WAL with `synchronous = NORMAL`: a
-//! crash of the program loses nothing; a power cut may lose the last reports, which have not been
+//! crash of the program loses no report; a power cut may lose the last reports, which have not been
 //! acked, and then their numbers: [`Spool::acked`] raises them from what the collector knows.
 
 use std::{
@@ -32,7 +32,7 @@ pub const OUTBOX_FILE: &str = "outbox.db";
 /// What a report costs beside its body: signature, key, numbers.
 const OVERHEAD_BYTES: u64 = 128;
 /// Version of the database's layout.
-const LAYOUT: i64 = 2;
+const LAYOUT: i64 = 3;
 /// Acked reports of one observer that stay to be looked at by `tocsin show`.
 const SENT_KEPT: u64 = 20;
 /// Starts older than this bind nobody any more.
@@ -161,6 +161,14 @@ const SCHEMA: &str = "
     );
 ";
 
+/// From layouts 1 and 2, which no release had: what can be had again, or is a minute's work, is made
+/// anew. Signed reports, numbers, serials and starts stay.
+const FROM_EARLIER: &str = "
+    DROP TABLE IF EXISTS batching;
+    DROP TABLE IF EXISTS drafts;
+    DROP TABLE IF EXISTS snapshots;
+";
+
 const fn cause_code(cause: Cause) -> i64 {
     match cause {
         Cause::Scheduled => 0,
@@ -213,6 +221,9 @@ impl Spool {
             let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0))?;
             if version > LAYOUT {
                 return Err(rusqlite::Error::InvalidQuery);
+            }
+            if (1..LAYOUT).contains(&version) {
+                db.execute_batch(FROM_EARLIER)?;
             }
             db.execute_batch(SCHEMA)?;
             db.pragma_update(None, "user_version", LAYOUT)?;
@@ -1045,6 +1056,36 @@ mod tests {
             spool.keep_snapshot(&observer(1), &snapshot(byte), sequence, NOW).unwrap();
         }
         assert_eq!(spool.snapshot(&observer(1)).unwrap().unwrap().0, snapshot(4));
+    }
+
+    #[test]
+    fn an_outbox_of_an_earlier_layout_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(OUTBOX_FILE);
+        let mut spool = Spool::open(dir.path(), 1 << 20).unwrap();
+        push(&mut spool, 1, 0, true);
+        drop(spool);
+        let db = Connection::open(&path).unwrap();
+        db.execute_batch(
+            "DROP TABLE batching; DROP TABLE snapshots; DROP TABLE drafts;
+             CREATE TABLE batching (one INTEGER PRIMARY KEY, body BLOB NOT NULL);
+             CREATE TABLE snapshots (operator BLOB PRIMARY KEY, signature BLOB NOT NULL,
+                 document BLOB NOT NULL, received INTEGER NOT NULL) WITHOUT ROWID;
+             INSERT INTO batching VALUES (1, x'00'); PRAGMA user_version = 2;",
+        )
+        .unwrap();
+        drop(db);
+        let spool = Spool::open(dir.path(), 1 << 20).unwrap();
+        assert_eq!(seqs(&spool, 1), [1]);
+        assert_eq!(spool.batched().unwrap(), None);
+        spool.batching(Some(("here", &[1]))).unwrap();
+        let document = Bytes::new(vec![1]).unwrap();
+        let snapshot = SignedSnapshot { signature: Fixed([1; 64]), document };
+        spool.keep_snapshot(&observer(1), &snapshot, 1, NOW).unwrap();
+        let db = Connection::open(&path).unwrap();
+        db.pragma_update(None, "user_version", LAYOUT + 1).unwrap();
+        let newer = Spool::open(dir.path(), 1 << 20);
+        assert!(matches!(newer, Err(SpoolError::Damaged { .. })));
     }
 
     #[test]

@@ -252,7 +252,7 @@ impl Voice {
 
 /// The report in the collector's time. Its base is in whole seconds, so half a second may be lost.
 fn shifted(report: Report, seq: u64, offset_ms: i64) -> Report {
-    let base = i64::from(report.base_s) + (offset_ms + 500).div_euclid(1000);
+    let base = i64::from(report.base_s) + offset_ms.saturating_add(500).div_euclid(1000);
     let base_s = u32::try_from(base.max(0)).unwrap_or(u32::MAX);
     Report { seq, base_s, ..report }
 }

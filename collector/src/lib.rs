@@ -60,6 +60,8 @@ pub const STATE: &str = "detector.state";
 /// Attribution that the bundled location table asks for, as it stands on every page.
 pub const ATTRIBUTION: &str = "Locations: ip-location-db (RouteViews, NRO, DB-IP https://db-ip.com), \
      CC BY 4.0; provider ranges: cdncheck, MIT";
+/// How often it is looked whether a day has ended.
+const TURN_EVERY: Duration = Duration::from_secs(60);
 /// Longest wait for sessions to end when the collector stops.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -297,6 +299,19 @@ impl Collector {
                 name
             });
         }
+        let (context, stop) = (Arc::downgrade(&self.context), shutdown.clone());
+        tasks.spawn(async move {
+            // The key of the day goes with its day, also in a night without reports.
+            while let Some(context) = context.upgrade() {
+                context.slots.turn(context.clock.wall());
+                drop(context);
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    () = tokio::time::sleep(TURN_EVERY) => {}
+                }
+            }
+            "days"
+        });
         drop(self.context);
         let first = tasks.join_next().await;
         let stopping = shutdown.is_cancelled();

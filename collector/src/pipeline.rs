@@ -36,7 +36,7 @@ const SAVE_MS: u64 = 60_000;
 /// Events between the writer and the detector. When it is full the writer waits.
 pub const QUEUE: usize = 16_384;
 /// First bytes of a state file.
-const MAGIC: &[u8; 8] = b"tocsin02";
+const MAGIC: &[u8; 8] = b"tocsin03";
 
 /// Everything that is a function of the log.
 #[derive(Debug)]
@@ -150,12 +150,17 @@ pub fn resume(
     log: &LogReader,
 ) -> Result<Follower, StoreError> {
     let last = log.last_position()?;
+    // The log knows best since when observers are there; an older one may not have kept it.
+    let known = log.tenure()?;
+    let anew = |old: Option<&State>| {
+        let mut tenure = old.map(State::tenure).unwrap_or_default();
+        tenure.extend(known.clone());
+        (State::with_tenure(tenure), Cells::default())
+    };
     let (detector, cells) = match read_state(state_file, &fingerprint(catalogue)) {
         Found::Fits(kept) if kept.detector.position <= last => (kept.detector, kept.cells),
-        Found::Fits(kept) | Found::Other(kept) => {
-            (State::with_tenure_of(&kept.detector), Cells::default())
-        }
-        Found::Nothing => Default::default(),
+        Found::Fits(kept) | Found::Other(kept) => anew(Some(&kept.detector)),
+        Found::Nothing => anew(None),
     };
     let behind = detector.position;
     let mut detector = Detector::resume(catalogue.clone(), settings.clone(), detector);

@@ -44,6 +44,14 @@ fn an_edge_that_fails_is_named_within_a_minute_and_resolved() {
 }
 
 #[test]
+fn a_site_that_is_looked_at_seldom_is_still_seen_to_be_down() {
+    let mut scenario = outage("site:slack.com", "http_5xx", "per_request", 0.9, "site:slack.com");
+    scenario.phases[0].to_ms = 3_600_000;
+    let outcome = verdict::run(&scenario, 400, 3, true).unwrap();
+    assert!(outcome.pass, "{outcome:?}");
+}
+
+#[test]
 fn without_asking_back_it_takes_longer() {
     let scenario =
         outage("provider:cloudflare", "http_5xx", "per_request", 0.5, "global:cloudflare");

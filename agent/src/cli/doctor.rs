@@ -39,7 +39,8 @@ pub async fn doctor(config: &Config, identity: Identity, json: bool) -> io::Resu
                     line.operator,
                     Arc::clone(&identity),
                     Arc::new(Mutex::new(spool.scratch().map_err(io::Error::other)?)),
-                    Some("doctor".to_owned()),
+                    // Another one each time, so that nothing links the places it is run in.
+                    Some(format!("doctor {:x}", getrandom::u64().unwrap_or(0))),
                 )),
                 clock: Clock::start(),
                 sources: config.source_address.clone(),

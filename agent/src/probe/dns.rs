@@ -313,7 +313,8 @@ impl Walk<'_> {
                     }
                     Step::Referral(zone) => zone,
                 };
-                servers = self.servers(zone, deep).await;
+                let Some(found) = self.servers(zone, deep).await else { return Verdict::NoAnswer };
+                servers = found;
                 if servers.is_empty() {
                     // Our own bounds prove nothing of the name.
                     let spent = self.queries_left == 0 || self.deadline.left().is_zero();
@@ -327,30 +328,43 @@ impl Walk<'_> {
         Verdict::Failed(Outcome::DnsServfail)
     }
 
-    /// The addresses of a zone's name servers that may be asked.
-    async fn servers(&mut self, zone: Vec<(Name, Vec<IpAddr>)>, deep: bool) -> Vec<IpAddr> {
+    /// The addresses of a zone's name servers that may be asked; `None` when our own bounds kept us
+    /// from finding them.
+    async fn servers(&mut self, zone: Vec<(Name, Vec<IpAddr>)>, deep: bool) -> Option<Vec<IpAddr>> {
         let allowed = &self.resolver.allowed;
         let glue = zone.iter().flat_map(|(_, addresses)| addresses);
         let mut servers: Vec<IpAddr> =
             glue.copied().filter(|ip| allowed.may_connect(*ip)).collect();
         servers.sort_by_key(IpAddr::is_ipv6);
+        let glueless = zone.iter().all(|(_, addresses)| addresses.is_empty());
+        if servers.is_empty() && glueless && !deep {
+            return None;
+        }
         if servers.is_empty() && deep {
+            let mut bounded = false;
             for (server, _) in zone.into_iter().take(2) {
                 for family in [Family::V4, Family::V6] {
                     let found = Box::pin(self.resolve(server.clone(), family, false)).await;
-                    if let Verdict::Resolved(found) = found {
-                        let found = found.addresses.into_iter();
-                        servers.extend(found.filter(|ip| allowed.may_connect(*ip)));
-                        break;
+                    match found {
+                        Verdict::Resolved(found) => {
+                            let found = found.addresses.into_iter();
+                            servers.extend(found.filter(|ip| allowed.may_connect(*ip)));
+                            break;
+                        }
+                        Verdict::NoAnswer => bounded = true,
+                        Verdict::Failed(_) => {}
                     }
                 }
                 if !servers.is_empty() {
                     break;
                 }
             }
+            if servers.is_empty() && bounded {
+                return None;
+            }
         }
         servers.truncate(SERVERS_TRIED);
-        servers
+        Some(servers)
     }
 
     /// The first useful answer of a zone's servers; the last failure when there is none.

@@ -114,6 +114,8 @@ pub struct State {
     checks: BTreeSet<(Timestamp, u32)>,
     tallies: Tallies,
     windows: Windows,
+    /// The same over six times the time.
+    slow: Windows,
     suspects: BTreeMap<EntityIndex, Suspect>,
     sites: Sites,
     alerts: Alerts,
@@ -168,13 +170,13 @@ impl State {
         Self { tenure, ..Self::default() }
     }
 
-    /// An empty one, in which the observers of another have been there for as long.
+    /// Since when observers are known, by number.
     #[must_use]
-    pub fn with_tenure_of(other: &Self) -> Self {
-        let observers = (0u32..).zip(&other.observers);
-        let mut tenure = other.tenure.clone();
+    pub fn tenure(&self) -> BTreeMap<u32, Timestamp> {
+        let observers = (0u32..).zip(&self.observers);
+        let mut tenure = self.tenure.clone();
         tenure.extend(observers.filter_map(|(id, o)| Some((id, o.as_ref()?.first_seen))));
-        Self::with_tenure(tenure)
+        tenure
     }
 }
 
@@ -253,7 +255,16 @@ impl Detector {
         let now = self.state.now;
         let Record { observer: id, key, standing, report, .. } = record;
         let State {
-            observers, windows, suspects, sites, unweighed, frozen, tenure, alerts, ..
+            observers,
+            windows,
+            slow,
+            suspects,
+            sites,
+            unweighed,
+            frozen,
+            tenure,
+            alerts,
+            ..
         } = &mut self.state;
         let place = *id as usize;
         if observers.len() <= place {
@@ -287,7 +298,9 @@ impl Detector {
             {
                 let full = behind.layers(implication.full);
                 let half = behind.layers(implication.half);
-                windows.count(target, zone, &window_counts(full, half, observer.weight));
+                let counts = window_counts(full, half, observer.weight);
+                windows.count(target, zone, &counts);
+                slow.count(target, zone, &counts);
             }
             if let Cause::Asked { nonce } = observation.cause {
                 let (full, half) = (implication.full, implication.half);
@@ -402,6 +415,7 @@ impl Detector {
         let round = now.as_ms().is_multiple_of(ROUND_MS);
         if round {
             self.state.windows.rotate(now.as_ms() / ROUND_MS);
+            self.state.slow.rotate(now.as_ms() / (6 * ROUND_MS));
             if now.as_ms().is_multiple_of(60_000) {
                 self.forget();
             }
@@ -610,6 +624,7 @@ impl Detector {
         let participants = self.participants(entity);
         let rate = mean_rate(&self.plan, &self.state.windows, entity);
         let Some(suspect) = self.state.suspects.get(&entity) else { return };
+        let asking = suspect.panel.as_ref().is_some_and(|panel| panel.kind == Kind::Full);
         let recent = suspect.picked_at.is_some_and(|at| now.since_ms(at) <= PICK_RECENT_MS);
         let twice = recent && suspect.picks_run >= HOLD;
         let strata_hold = versions.holds && resolvers.holds;
@@ -654,7 +669,8 @@ impl Detector {
             share,
             rate,
             suspect: (is_suspect(shares.share) || !regional.is_empty()) && strata_hold && recent,
-            confirm: global || local,
+            // While a full panel is out, nothing narrower than the world is said in its place.
+            confirm: global || (local && !asking),
             relapse: passes >= HOLD
                 || recent
                     && (others("c5.attributed")
@@ -756,7 +772,11 @@ impl Detector {
             if let Some((parent, until, found)) = suspect.held.clone() {
                 let asked = self.state.suspects.get(&parent).is_some_and(|s| s.panel.is_some());
                 let explained = self.state.frozen.has(parent);
-                if explained || !asked || now >= until {
+                // The larger one's own panel may have found by now that this one explains it.
+                let of_parent = self.state.suspects.get(&parent).and_then(|s| s.panel.as_ref());
+                let cleared =
+                    of_parent.is_some_and(|p| p.explained_by(&self.plan, now) == Some(entity));
+                if explained || !asked || cleared || now >= until {
                     if let Some(suspect) = self.state.suspects.get_mut(&entity) {
                         suspect.held = None;
                     }
@@ -1066,12 +1086,13 @@ impl Detector {
     }
 
     fn judge_sites(&mut self, changed: &mut Vec<Changed>) {
-        let State { sites, windows, suspects, ended, now, frozen, .. } = &mut self.state;
+        let State { sites, windows, slow, suspects, ended, now, frozen, .. } = &mut self.state;
         let scene = Scene {
             now: *now,
             plan: &self.plan,
             catalogue: &self.catalogue,
             windows,
+            slow,
             standing: frozen
                 .iter()
                 .filter_map(|entity| {

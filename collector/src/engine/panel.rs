@@ -184,6 +184,9 @@ pub struct Finding {
     pub prefixes: u32,
 }
 
+/// Answers, failures, and the zones that fail, by site.
+type Sites = BTreeMap<TargetIndex, (i64, i64, BTreeSet<u8>)>;
+
 /// What to do with a panel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
@@ -526,10 +529,17 @@ impl Panel {
         }
     }
 
-    /// C5 over the panel's own answers: the suspect's sites fail, the controls do not, and where a
-    /// rival is absent they fail as well.
-    fn attributed(&self, plan: &Plan) -> (Reason, Ppm) {
-        let mut sites: BTreeMap<TargetIndex, (i64, i64, BTreeSet<u8>)> = BTreeMap::new();
+    /// The suspect that makes this one's failures go away where it is absent, once a round has been
+    /// answered.
+    #[must_use]
+    pub fn explained_by(&self, plan: &Plan, now: Timestamp) -> Option<EntityIndex> {
+        let answered = self.rounds > 1 || self.is_due(now);
+        answered.then(|| self.rival(plan, &self.counts().0)).flatten()
+    }
+
+    /// Answers and failures by site, with the zones that fail, and by control.
+    fn counts(&self) -> (Sites, BTreeMap<TargetIndex, (i64, i64)>) {
+        let mut sites: Sites = BTreeMap::new();
         let mut controls: BTreeMap<TargetIndex, (i64, i64)> = BTreeMap::new();
         for member in self.members.values() {
             // Whose controls fail has a line that fails, and tells of nothing else.
@@ -553,6 +563,13 @@ impl Panel {
                 *f += i64::from(failed);
             }
         }
+        (sites, controls)
+    }
+
+    /// C5 over the panel's own answers: the suspect's sites fail, the controls do not, and where a
+    /// rival is absent they fail as well.
+    fn attributed(&self, plan: &Plan) -> (Reason, Ppm) {
+        let (sites, controls) = self.counts();
         let sum = |values: &mut dyn Iterator<Item = (i64, i64)>| {
             values.fold((0, 0), |(n, f), (more, failed)| (n + more, f + failed))
         };
@@ -601,11 +618,7 @@ impl Panel {
     }
 
     /// A rival whose absence makes the failures go away.
-    fn rival(
-        &self,
-        plan: &Plan,
-        sites: &BTreeMap<TargetIndex, (i64, i64, BTreeSet<u8>)>,
-    ) -> Option<EntityIndex> {
+    fn rival(&self, plan: &Plan, sites: &Sites) -> Option<EntityIndex> {
         let own: Layer = plan.entity(self.entity).layer;
         plan.entities().map(|(entity, _)| entity).find(|rival| {
             let other = plan.entity(*rival).layer;
@@ -694,6 +707,212 @@ impl Panel {
                     Step::Wait
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tocsin_proto::catalogue::Catalogue;
+
+    use super::*;
+    use crate::engine::params::PANEL_PROBES;
+
+    const NOW: Timestamp = Timestamp::from_s(1_800_000_000);
+    const DUE: Timestamp = NOW.plus_ms(PANEL_DUE_MS);
+    const SECRET: [u8; 32] = [7; 32];
+
+    /// Forty sites: twenty behind the edge `big`, eight behind `small`, the others behind `rest`;
+    /// `nested` is the aux of twelve behind `big`.
+    fn plan() -> Plan {
+        let mut text = "schema = 1\nversion = 1\n".to_owned();
+        for id in ["big", "small", "rest", "nested"] {
+            text +=
+                &format!("[[provider]]\nid = \"{id}\"\nname = \"{id}\"\norganisation = \"{id}\"\n");
+        }
+        for at in 0..40 {
+            let edge = match at {
+                0..20 => "big",
+                20..28 => "small",
+                _ => "rest",
+            };
+            let role = |role: &str, provider: &str| {
+                format!(
+                    "{{ role = \"{role}\", provider = \"{provider}\", evidence = \"operator\" }}"
+                )
+            };
+            let mut roles = vec![role("edge", edge)];
+            if at < 12 {
+                roles.push(role("aux", "nested"));
+            }
+            text += &format!(
+                "[[target]]\nindex = {at}\nid = \"t{at}\"\nname = \"t\"\nhost = \"t{at}.test\"\n\
+                 roles = [{}]\n",
+                roles.join(", ")
+            );
+        }
+        Plan::new(&Catalogue::parse(&text).unwrap())
+    }
+
+    fn entity(plan: &Plan, name: &str) -> EntityIndex {
+        plan.entities().find(|(_, entity)| entity.provider.as_str() == name).unwrap().0
+    }
+
+    /// 160 observers in 80 networks and 8 zones.
+    fn crowd() -> Vec<Candidate> {
+        (0..160u32)
+            .map(|n| Candidate {
+                observer: n,
+                weight: ONE,
+                zone: (n % 8) as u8,
+                slot: n.into(),
+                asn: n / 2,
+                version: (n % 3) as u16,
+                resolver: (n % 4) as u8,
+            })
+            .collect()
+    }
+
+    struct Asked {
+        plan: Plan,
+        panel: Panel,
+        asks: Vec<Ask>,
+    }
+
+    fn ask(kind: Kind, of: &str, secret: [u8; 32]) -> Asked {
+        let (plan, crowd) = (plan(), crowd());
+        let mut panel = Panel::new(entity(&plan, of), kind, 1, 1, NOW);
+        let none = BTreeSet::new();
+        let scene = Scene {
+            now: NOW,
+            plan: &plan,
+            crowd: &crowd,
+            rivals: &none,
+            shadows: &none,
+            secret: &secret,
+        };
+        let asks = panel.begin_round(&scene);
+        Asked { plan, panel, asks }
+    }
+
+    impl Asked {
+        /// Everybody for whom `says` has an answer gives it.
+        fn answer(&mut self, says: impl Fn(u32, u16) -> Option<bool>) {
+            for Ask { observer, nonce, targets } in self.asks.clone() {
+                for target in targets {
+                    if let Some(failed) = says(observer, target.0) {
+                        self.panel.answer(observer, nonce, target, failed, true);
+                    }
+                }
+            }
+        }
+
+        fn step(&mut self, now: Timestamp) -> Step {
+            self.panel.step(now, &self.plan, &Settings::default(), |_| true)
+        }
+    }
+
+    #[test]
+    fn nobody_can_foretell_who_is_asked_what() {
+        let asks = |secret| ask(Kind::Screening, "big", [secret; 32]).asks;
+        assert_eq!(asks(1), asks(1));
+        let (one, other) = (asks(1), asks(2));
+        assert_ne!(one, other);
+        let nonces: BTreeSet<u64> = one.iter().chain(&other).map(|ask| ask.nonce).collect();
+        assert_eq!(nonces.len(), one.len() + other.len(), "a nonce is of one ask");
+        assert!((40..=PANEL_SCREEN + 8).contains(&one.len()), "{}", one.len());
+        for ask in one {
+            let behind = ask.targets.iter().filter(|target| target.0 < 20).count();
+            assert_eq!((behind, ask.targets.len()), (PANEL_SITES, PANEL_PROBES));
+        }
+    }
+
+    #[test]
+    fn a_majority_of_those_asked_confirms_and_few_refute() {
+        let mut asked = ask(Kind::Full, "small", SECRET);
+        assert_eq!(asked.asks.len(), 160, "everybody");
+        asked.answer(|observer, target| Some((20..28).contains(&target) && observer % 10 < 8));
+        assert_eq!(asked.step(NOW.plus_ms(1_000)), Step::Wait, "it must hold twice");
+        let Step::Confirmed(found) = asked.step(NOW.plus_ms(2_000)) else { panic!() };
+        assert!(found.share >= 750_000 && found.holds, "{found:?}");
+        let mut asked = ask(Kind::Full, "small", SECRET);
+        asked.answer(|observer, target| Some((20..28).contains(&target) && observer % 20 == 0));
+        assert!(matches!(asked.step(DUE), Step::Refuted(_)));
+    }
+
+    #[test]
+    fn quick_liars_decide_nothing_before_the_others_have_answered() {
+        let mut asked = ask(Kind::Full, "small", SECRET);
+        asked.answer(|observer, target| (observer % 10 < 3).then_some((20..28).contains(&target)));
+        for second in 1..7 {
+            assert_eq!(asked.step(NOW.plus_ms(second * 1_000)), Step::Wait);
+        }
+        asked.answer(|_, _| Some(false));
+        let Step::Round = asked.step(DUE) else { panic!("30 % is no majority and not nothing") };
+    }
+
+    #[test]
+    fn silence_and_dead_lines_say_nothing() {
+        let mut silent = ask(Kind::Full, "small", SECRET);
+        assert_eq!(silent.step(DUE), Step::Unanswered);
+        // A few who see it are no panel either; it is asked again.
+        silent.answer(|observer, target| (observer < 20).then_some((20..28).contains(&target)));
+        assert_eq!([silent.step(DUE), silent.step(DUE)], [Step::Round, Step::Round]);
+        let mut dead = ask(Kind::Full, "small", SECRET);
+        dead.answer(|_, _| Some(true));
+        assert_eq!(dead.step(DUE), Step::Unanswered, "whose controls fail has no vote");
+    }
+
+    #[test]
+    fn answers_count_under_their_own_nonce_alone() {
+        let mut asked = ask(Kind::Full, "small", SECRET);
+        let asks = asked.asks.clone();
+        for Ask { observer, nonce, targets } in &asks {
+            for target in targets {
+                // By another, or under a nonce that was never given.
+                asked.panel.answer(observer + 1, *nonce, *target, target.0 >= 20, true);
+                asked.panel.answer(*observer, nonce + 1, *target, target.0 >= 20, true);
+            }
+        }
+        assert_eq!(asked.step(DUE), Step::Unanswered);
+    }
+
+    #[test]
+    fn one_dead_site_is_no_dead_provider() {
+        let mut asked = ask(Kind::Full, "small", SECRET);
+        asked.answer(|_, target| Some(target == 20));
+        assert!(matches!(asked.step(DUE), Step::Refuted(_)));
+    }
+
+    #[test]
+    fn where_the_rival_is_absent_it_must_fail_as_well() {
+        // What is nested in the edge fails: the edge's other sites do not.
+        let mut asked = ask(Kind::Full, "big", SECRET);
+        asked.answer(|_, target| Some(target < 12));
+        asked.step(DUE);
+        let found = asked.panel.find(&asked.plan, &Settings::default(), true, |_| true);
+        assert!(found.share >= CONFIRM, "{found:?}");
+        let attributed = found.reasons.iter().find(|r| r.rule == "c5.attributed").unwrap();
+        assert!(!attributed.held && attributed.found.contains("nested"), "{attributed:?}");
+        let mut asked = ask(Kind::Full, "nested", SECRET);
+        asked.answer(|_, target| Some(target < 12));
+        asked.step(DUE);
+        assert!(matches!(asked.step(DUE), Step::Confirmed(_)));
+    }
+
+    proptest! {
+        /// Attackers move the share by no more than their part of the crowd.
+        #[test]
+        fn liars_are_worth_their_number(liars in 0u32..80) {
+            let mut asked = ask(Kind::Full, "small", SECRET);
+            asked.answer(|observer, target| {
+                Some((20..28).contains(&target) && observer * 7 % 160 < liars)
+            });
+            let found = asked.panel.find(&asked.plan, &Settings::default(), true, |_| true);
+            let part = share(i64::from(liars), 160);
+            prop_assert!(found.share <= part + 60_000, "{} {part}", found.share);
+            prop_assert!(!found.holds || liars >= 80);
         }
     }
 }

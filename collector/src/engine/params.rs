@@ -7,7 +7,7 @@ use tocsin_proto::id::ObserverId;
 use super::fixed::{ONE, Ppm};
 
 /// Version of the defaults below.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Evaluation period, ms: shares, conditions and the state machine.
 pub const TICK_MS: u64 = 5_000;

@@ -45,12 +45,28 @@ pub struct Scene<'a, F> {
     pub plan: &'a Plan,
     /// The targets.
     pub catalogue: &'a Catalogue,
-    /// What failed lately.
+    /// What failed in the last two minutes.
     pub windows: &'a Windows,
+    /// And in the last twelve: where a site is looked at too seldom for two to tell.
+    pub slow: &'a Windows,
     /// Whether attribution has named an entity lately.
     pub named: F,
     /// Providers whose incident stands, in whatever role: its name, and since when it is.
     pub standing: BTreeMap<&'a Id, (&'a str, Timestamp)>,
+}
+
+impl<F> Scene<'_, F> {
+    /// The windows to judge a site by.
+    fn of(&self, target: TargetIndex) -> &Windows {
+        let enough = self.windows.of(target).observed >= SITE_WEIGHT;
+        let zones = self.windows.by_zone(target).filter(is_counted).count();
+        if enough && zones >= ZONES_MIN { self.windows } else { self.slow }
+    }
+}
+
+/// Whether a zone has enough votes to count by itself.
+fn is_counted((zone, counts): &(u8, Counts)) -> bool {
+    *zone != NOWHERE && counts.observed >= SITE_ZONE_WEIGHT
 }
 
 /// An incident that has ended, of a site.
@@ -98,7 +114,7 @@ impl Sites {
         let now = scene.now;
         let mut ended = Vec::new();
         for (target, site) in &mut self.0 {
-            let total = scene.windows.of(*target);
+            let total = scene.of(*target).of(*target);
             let rate = total.failure_rate();
             // However faintly a provider is known to stand behind a site: while it is down, that is
             // the likelier reason.
@@ -211,12 +227,8 @@ fn is_down(
         format!("{} of {} votes fail", percent(rate), votes(total.observed)),
         format!("{} of at least {}", percent(SITE_DOWN), votes(SITE_WEIGHT)),
     )?;
-    let zones: Vec<Counts> = scene
-        .windows
-        .by_zone(target)
-        .filter(|(zone, counts)| *zone != NOWHERE && counts.observed >= SITE_ZONE_WEIGHT)
-        .map(|(_, counts)| counts)
-        .collect();
+    let zones: Vec<Counts> =
+        scene.of(target).by_zone(target).filter(is_counted).map(|(_, counts)| counts).collect();
     let seeing = zones.iter().filter(|counts| counts.failure_rate() >= SITE_DOWN).count();
     let needed = (zones.len() * 3).div_ceil(5).max(ZONES_MIN);
     let geography = reason(
@@ -230,7 +242,7 @@ fn is_down(
         let provider = scene.plan.entity(*entity);
         let siblings = provider.targets.iter().filter(|sibling| **sibling != target);
         let rates: Vec<Ppm> = siblings
-            .map(|sibling| scene.windows.of(*sibling))
+            .map(|sibling| scene.of(*sibling).of(*sibling))
             .filter(|counts| counts.observed > 0)
             .map(|counts| counts.failure_rate())
             .collect();

@@ -42,18 +42,18 @@ impl std::fmt::Debug for Today {
 
 fn open(dir: &std::path::Path, now: Timestamp) -> Result<Today, KeysError> {
     let day = now.as_ms() / 86_400_000;
-    let name = |day: u64| dir.join(format!("prefix-{day}.key"));
-    // Yesterday's key is of no use to anybody but to find out who was there.
-    for past in day.saturating_sub(8)..day {
-        if name(past).exists() {
-            std::fs::remove_file(name(past)).map_err(|source| KeysError::File {
-                path: name(past),
-                doing: "removed",
-                source,
-            })?;
+    let today = format!("prefix-{day}.key");
+    let failed = |path: PathBuf, doing| move |source| KeysError::File { path, doing, source };
+    // A past day's key is of no use to anybody but to find out who was there.
+    let entries = std::fs::read_dir(dir).map_err(failed(dir.to_owned(), "listed"))?;
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("prefix-") && name.ends_with(".key") && name != today {
+            std::fs::remove_file(entry.path()).map_err(failed(entry.path(), "removed"))?;
         }
     }
-    Ok(Today { day, key: keep_secret(&name(day))?, new_keys: BTreeMap::new() })
+    Ok(Today { day, key: keep_secret(&dir.join(today))?, new_keys: BTreeMap::new() })
 }
 
 impl Slots {
@@ -72,6 +72,12 @@ impl Slots {
         self.of(&mut self.lock(), now, address)
     }
 
+    /// Lets the day change, also where nobody reports.
+    pub fn turn(&self, now: Timestamp) {
+        let mut today = self.lock();
+        self.turn_to(&mut today, now);
+    }
+
     /// Whether one more key that nobody knows may come from there today. Keys are free; what is
     /// kept of each is not.
     #[must_use]
@@ -87,13 +93,17 @@ impl Slots {
         self.today.lock().expect("no thread panics while it holds the key")
     }
 
-    fn of(&self, today: &mut Today, now: Timestamp, address: IpAddr) -> u64 {
+    fn turn_to(&self, today: &mut Today, now: Timestamp) {
         if now.as_ms() / 86_400_000 > today.day {
             match open(&self.dir, now) {
                 Ok(next) => *today = next,
                 Err(error) => tracing::error!(%error, "the key of the day could not be changed"),
             }
         }
+    }
+
+    fn of(&self, today: &mut Today, now: Timestamp, address: IpAddr) -> u64 {
+        self.turn_to(today, now);
         let hash = sha256(&[b"tocsin/prefix/v1\0", &today.key, prefix_of(address).as_bytes()]);
         let (slot, _) = hash.split_at(8);
         u64::from_be_bytes(slot.try_into().expect("eight bytes were split off"))
@@ -167,6 +177,9 @@ mod tests {
         assert_ne!(slot(&slots, tomorrow, "192.0.2.1"), here);
         let left = std::fs::read_dir(dir.path()).unwrap().count();
         assert_eq!(left, 1, "yesterday's key is gone");
+        let months = tomorrow.plus_ms(100 * 86_400_000);
+        slots.turn(months);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "however long ago it was");
     }
 
     #[test]

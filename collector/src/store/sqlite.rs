@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, params};
 use tocsin_proto::{
     bounded::{Bytes, Fixed},
     catalogue::Zones,
@@ -26,6 +26,7 @@ use crate::engine::{admit::SeqWindow, detector::Record, observer::Standing};
 const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0001_log.sql"),
     include_str!("../../migrations/0002_seen.sql"),
+    include_str!("../../migrations/0003_since.sql"),
 ];
 /// The cache of prepared statements holds one insert per day table.
 const STATEMENTS: usize = 16;
@@ -54,6 +55,8 @@ pub struct Known {
     pub window: SeqWindow,
     /// The day on which it was last heard, since the Unix epoch; 0 when that was not kept.
     pub seen_day: u64,
+    /// When its first report was taken; the epoch when that was not kept.
+    pub since: Timestamp,
 }
 
 /// The write connection.
@@ -100,7 +103,7 @@ impl SqliteLog {
         let failed = |doing| sqlite(&self.path, doing);
         let mut statement = self
             .connection
-            .prepare("SELECT id, key, high, bits, seen FROM observers")
+            .prepare("SELECT id, key, high, bits, seen, since FROM observers")
             .map_err(failed("reading observers"))?;
         let rows = statement
             .query_map([], |row| {
@@ -110,7 +113,9 @@ impl SqliteLog {
                     bits: row.get::<_, i64>(3)?.cast_unsigned(),
                 };
                 let seen_day = row.get::<_, i64>(4)?.cast_unsigned();
-                Ok((PublicKey::from_bytes(key), Known { id: row.get(0)?, window, seen_day }))
+                let since = Timestamp::from_ms(row.get::<_, i64>(5)?.cast_unsigned());
+                let known = Known { id: row.get(0)?, window, seen_day, since };
+                Ok((PublicKey::from_bytes(key), known))
             })
             .map_err(failed("reading observers"))?;
         rows.collect::<Result<_, _>>().map_err(failed("reading observers"))
@@ -122,6 +127,14 @@ impl SqliteLog {
     /// When the database fails.
     pub fn last_position(&self) -> Result<u64, StoreError> {
         last_position(&self.path, &self.connection)
+    }
+
+    /// The latest time in it; the epoch in an empty log.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn last_time(&self) -> Result<Timestamp, StoreError> {
+        Ok(newest(&self.path, &self.connection)?.1)
     }
 
     /// Commits rows and windows together.
@@ -190,7 +203,8 @@ impl SqliteLog {
         for (key, known) in known {
             transaction
                 .prepare_cached(
-                    "INSERT INTO observers (id, key, high, bits, seen) VALUES (?1, ?2, ?3, ?4, ?5)
+                    "INSERT INTO observers (id, key, high, bits, seen, since)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)
                      ON CONFLICT (id) DO UPDATE SET high = excluded.high, bits = excluded.bits,
                      seen = excluded.seen",
                 )
@@ -200,7 +214,8 @@ impl SqliteLog {
                         key.as_bytes(),
                         signed(known.window.high),
                         signed(known.window.bits),
-                        signed(known.seen_day)
+                        signed(known.seen_day),
+                        signed(known.since.as_ms())
                     ])
                 })
                 .map_err(failed("keeping an observer's number"))?;
@@ -240,7 +255,7 @@ impl SqliteLog {
 
 fn segments(path: &Path, connection: &Connection) -> Result<Vec<u64>, StoreError> {
     connection
-        .prepare("SELECT day FROM segments ORDER BY day")
+        .prepare("SELECT day FROM segments ORDER BY first, day")
         .and_then(|mut statement| {
             let days = statement.query_map([], |row| Ok(row.get::<_, i64>(0)?.cast_unsigned()))?;
             days.collect()
@@ -249,17 +264,22 @@ fn segments(path: &Path, connection: &Connection) -> Result<Vec<u64>, StoreError
 }
 
 fn last_position(path: &Path, connection: &Connection) -> Result<u64, StoreError> {
-    for day in segments(path, connection)?.into_iter().rev() {
-        let last: Option<i64> = connection
-            .query_row(&format!("SELECT max(position) FROM log_{day}"), [], |row| row.get(0))
-            .optional()
-            .map_err(sqlite(path, "reading the last position"))?
-            .flatten();
-        if let Some(last) = last {
-            return Ok(last.cast_unsigned());
-        }
+    Ok(newest(path, connection)?.0)
+}
+
+/// The highest position, and the latest time of a record. A clock that was set back may have put
+/// newer records into an older day.
+fn newest(path: &Path, connection: &Connection) -> Result<(u64, Timestamp), StoreError> {
+    let mut newest = (0, Timestamp::EPOCH);
+    for day in segments(path, connection)? {
+        let sql = format!("SELECT max(position), max(received_at) FROM log_{day}");
+        let (position, at): (Option<i64>, Option<i64>) = connection
+            .query_row(&sql, [], |row| Ok((row.get(0)?, row.get(1)?)))
+            .map_err(sqlite(path, "reading the last position"))?;
+        let at = Timestamp::from_ms(at.unwrap_or(0).cast_unsigned());
+        newest = (newest.0.max(position.unwrap_or(0).cast_unsigned()), newest.1.max(at));
     }
-    Ok(0)
+    Ok(newest)
 }
 
 fn sqlite(path: &Path, doing: &'static str) -> impl Fn(rusqlite::Error) -> StoreError {
@@ -323,6 +343,23 @@ impl LogReader {
                 let of = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
                 let rows = statement.query_map([], of)?;
                 rows.map(|row| row.map(|(id, key)| (id, PublicKey::from_bytes(key)))).collect()
+            })
+            .map_err(sqlite(&self.path, "reading observers"))
+    }
+
+    /// Since when each observer is known, by its number, where that was kept.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn tenure(&self) -> Result<BTreeMap<u32, Timestamp>, StoreError> {
+        self.connection
+            .prepare("SELECT id, since FROM observers WHERE since > 0")
+            .and_then(|mut statement| {
+                let rows = statement.query_map([], |row| {
+                    let since = Timestamp::from_ms(row.get::<_, i64>(1)?.cast_unsigned());
+                    Ok((row.get(0)?, since))
+                })?;
+                rows.collect()
             })
             .map_err(sqlite(&self.path, "reading observers"))
     }

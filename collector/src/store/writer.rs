@@ -74,7 +74,8 @@ impl Writer {
         let known = log.observers()?;
         let next_id = known.values().map(|known| known.id + 1).max().unwrap_or(1);
         let position = log.last_position()?;
-        let now = clock.wall();
+        // Time never goes back in the log, whatever was done to the clock in between.
+        let now = clock.wall().max(log.last_time()?);
         let mut state = State {
             log,
             known,
@@ -165,7 +166,8 @@ impl State {
             let known = changed.entry(append.observer).or_insert_with(|| {
                 self.known.get(&append.observer).copied().unwrap_or_else(|| {
                     next_id += 1;
-                    Known { id: next_id - 1, window: Default::default(), seen_day: 0 }
+                    let (id, since) = (next_id - 1, self.now);
+                    Known { id, window: Default::default(), seen_day: 0, since }
                 })
             });
             known.seen_day = self.now.as_ms() / DAY_MS;
