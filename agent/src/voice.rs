@@ -131,7 +131,7 @@ impl Voice {
         })
     }
 
-    /// As [`Voice::place`], for what waits for its report.
+    /// Where something is seen now, as drafts tell it: for what waits for its report.
     #[must_use]
     pub fn here(&self) -> String {
         self.place(&self.known())
