@@ -107,12 +107,6 @@ impl Metrics {
         self.rejected.get_or_create(&Reason { reason: reason.name() }).inc();
     }
 
-    /// How often reports were refused for a reason.
-    #[must_use]
-    pub fn rejections(&self, reason: Rejection) -> u64 {
-        self.rejected.get_or_create(&Reason { reason: reason.name() }).get()
-    }
-
     /// Reports were committed; others were there already.
     pub fn committed(&self, fresh: usize, duplicates: usize) {
         self.accepted.inc_by(fresh as u64);

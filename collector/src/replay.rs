@@ -392,7 +392,7 @@ impl Recording {
         let country: Country =
             line.country.as_deref().and_then(|code| code.parse().ok()).unwrap_or(Country::UNKNOWN);
         let outcome = Outcome::from_field_name(&line.outcome)?;
-        let rule = line.rule_id.as_deref().and_then(|id| RuleTable::builtin().find(id));
+        let rule = line.rule_id.as_deref().and_then(|id| RuleTable::builtin().by_id(id));
         let failure = (outcome != Outcome::Ok).then(|| Failure {
             rule: rule.map_or(RuleNumber::NONE, |rule| rule.number),
             // Whoever recorded it says that the name failed, and not only a resolver.
@@ -459,15 +459,9 @@ fn catalogue(
     let mut providers: BTreeMap<Id, Provider> = BTreeMap::new();
     let mut add = |id: Id| {
         let known = builtin.providers().get(&id).cloned();
-        let new = || Provider {
-            id: id.clone(),
-            name: id.to_string(),
-            organisation: id.clone(),
-            status_page: None,
-            status_api: None,
-            asn: Vec::new(),
-        };
-        providers.entry(id.clone()).or_insert_with(|| known.unwrap_or_else(new));
+        providers
+            .entry(id.clone())
+            .or_insert_with(|| known.unwrap_or_else(|| Provider::unlisted(id)));
     };
     let (mut met, mut providers_met) = (BTreeSet::new(), 0);
     let (mut targets, mut by_name) = (Vec::new(), BTreeMap::new());

@@ -62,6 +62,22 @@ pub struct Provider {
     pub asn: Vec<u32>,
 }
 
+impl Provider {
+    /// A provider of which only the identifier is known: its name and organisation are the same,
+    /// it has no status page and no networks.
+    #[must_use]
+    pub fn unlisted(id: Id) -> Self {
+        Self {
+            name: id.to_string(),
+            organisation: id.clone(),
+            id,
+            status_page: None,
+            status_api: None,
+            asn: Vec::new(),
+        }
+    }
+}
+
 /// A site that is probed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -63,14 +63,6 @@ pub enum Fault {
     Unknown,
 }
 
-impl Fault {
-    /// Whether this fault is a failure of something, rather than an answer or an interception.
-    #[must_use]
-    pub const fn is_failure(self) -> bool {
-        matches!(self, Self::Edge | Self::Origin | Self::Aux | Self::Site | Self::Unknown)
-    }
-}
-
 /// Statuses from `first` to `last`, both included; 100 to 999.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StatusRange {
@@ -264,12 +256,6 @@ impl RuleTable {
     #[must_use]
     pub fn rules(&self) -> &[Rule] {
         &self.rules
-    }
-
-    /// The rule of this name.
-    #[must_use]
-    pub fn find(&self, id: &str) -> Option<&Rule> {
-        self.rules().iter().find(|rule| rule.id.as_str() == id)
     }
 
     /// The rule of this number; `None` for 0 and for numbers that this table does not know.

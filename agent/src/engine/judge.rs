@@ -67,13 +67,6 @@ impl Judge {
         }
     }
 
-    /// Share of the last probes that failed, in percent.
-    #[must_use]
-    pub fn failing_percent(&self) -> usize {
-        let failing = self.last.iter().filter(|probed| !probed.ok).count();
-        failing * 100 / self.last.len().max(1)
-    }
-
     /// Of the last probes behind none of the providers of the newest failure: how many there were
     /// and how many were fine.
     fn unrelated(&self, catalogue: &Catalogue) -> (usize, usize) {
@@ -170,6 +163,5 @@ mod tests {
         assert_eq!(health.check(HealthCheck::Ipv4), Some(false));
         assert_eq!(health.check(HealthCheck::Unrelated), Some(false));
         assert_eq!(health.check(HealthCheck::Budget), Some(false));
-        assert_eq!(judge.failing_percent(), 100);
     }
 }

@@ -596,16 +596,10 @@ impl Detector {
     }
 
     fn strata(&self, entity: EntityIndex, share: Ppm) -> (Strata, Strata) {
-        let established = |version: u16| {
-            self.settings.established_versions.contains(&version)
-                || self.state.majority_version.is_some_and(|(known, since)| {
-                    known == version && self.state.now.since_ms(since) >= ESTABLISHED_MS
-                })
-        };
         let versions = self.state.tallies.versions(entity).collect();
         let resolvers = self.state.tallies.resolvers(entity).collect();
         (
-            strata("c4.versions", "probe-core version", &versions, share, established),
+            strata("c4.versions", "probe-core version", &versions, share, self.is_established()),
             strata("c4.resolvers", "resolver class", &resolvers, share, |_| true),
         )
     }
@@ -789,7 +783,7 @@ impl Detector {
             let stands = suspect.open.as_ref().is_some_and(|i| i.phase() != Phase::Suspected);
             if stands {
                 if now.since_ms(suspect.track_at) >= PANEL_TRACK_EVERY_MS {
-                    self.call(entity, Kind::Tracking, 0);
+                    self.call(entity, Kind::Tracking, 0, false);
                 }
             } else if let Some(trigger) = self.state.alerts.trigger(now, entity) {
                 self.suspect(entity, trigger, changed);
@@ -828,35 +822,27 @@ impl Detector {
         self.state.alerts.asked(entity, trigger);
         let now = self.state.now;
         if online < PANEL_SCREEN_FROM && self.state.alerts.bar(now, entity) == 0 {
-            if self.call(entity, Kind::Full, 0) {
+            if self.call(entity, Kind::Full, 0, false) {
                 self.open_suspicion(entity, changed);
             }
         } else {
-            self.call(entity, Kind::Screening, 0);
+            self.call(entity, Kind::Screening, 0, false);
         }
     }
 
-    /// Begins a panel; false when there is no budget for it.
-    fn call(&mut self, entity: EntityIndex, kind: Kind, draw: u8) -> bool {
+    /// Begins a panel; false when there is no budget for it, which does not hold back one that is
+    /// `forced`.
+    fn call(&mut self, entity: EntityIndex, kind: Kind, draw: u8, forced: bool) -> bool {
         let now = self.state.now;
         // Of this moment and suspect: a replay that begins elsewhere comes to the same.
         let number = now.as_ms() << 8 | u64::from(entity.0);
-        let panel = Panel::new(entity, kind, draw, number, now);
+        let mut panel = Panel::new(entity, kind, draw, number, now);
+        panel.forced = forced;
         let suspect = self.state.suspects.entry(entity).or_default();
         if kind == Kind::Tracking {
             suspect.track_at = now;
         }
         suspect.panel = Some(panel);
-        self.round(entity)
-    }
-
-    /// Begins a full panel that the budget must not prevent.
-    fn call_must(&mut self, entity: EntityIndex, draw: u8) -> bool {
-        let now = self.state.now;
-        let number = now.as_ms() << 8 | u64::from(entity.0);
-        let mut panel = Panel::new(entity, Kind::Full, draw, number, now);
-        panel.forced = true;
-        self.state.suspects.entry(entity).or_default().panel = Some(panel);
         self.round(entity)
     }
 
@@ -932,6 +918,7 @@ impl Detector {
         suspect.open = Some(open);
     }
 
+    /// Tells which probe-core versions are established.
     fn is_established(&self) -> impl Fn(u16) -> bool + use<> {
         let vouched = self.settings.established_versions.clone();
         let now = self.state.now;
@@ -955,7 +942,7 @@ impl Detector {
         match step {
             Step::Wait => {}
             Step::Round => drop(self.round(entity)),
-            Step::DrawAgain => drop(self.call_must(entity, draw + 1)),
+            Step::DrawAgain => drop(self.call(entity, Kind::Full, draw + 1, true)),
             Step::CallFull => {
                 if bar > PANEL_SCREEN_SHARE {
                     let seen = panel.find(&self.plan, &self.settings, false, |_| true).share;
@@ -966,11 +953,7 @@ impl Detector {
                     }
                 }
                 let seen = panel.find(&self.plan, &self.settings, true, |_| true).share;
-                let called = match seen >= PANEL_FORCE_SHARE {
-                    true => self.call_must(entity, 0),
-                    false => self.call(entity, Kind::Full, 0),
-                };
-                if called {
+                if self.call(entity, Kind::Full, 0, seen >= PANEL_FORCE_SHARE) {
                     self.open_suspicion(entity, changed);
                 }
             }
@@ -987,7 +970,7 @@ impl Detector {
                         let asked =
                             self.state.suspects.get(&parent).is_some_and(|s| s.panel.is_some());
                         if !asked && !self.state.frozen.has(parent) {
-                            self.call(parent, Kind::Full, 0);
+                            self.call(parent, Kind::Full, 0, false);
                         }
                     }
                 }
@@ -1007,7 +990,7 @@ impl Detector {
                 let in_zones = found.holds_in_zones && !found.regional.is_empty();
                 if in_zones && draw == 0 {
                     // As a narrow majority, it must pass once more, freshly drawn.
-                    self.call(entity, Kind::Full, 1);
+                    self.call(entity, Kind::Full, 1, false);
                 } else if in_zones && self.parent(entity).is_none() {
                     let reach = Reach::Regional(found.regional.clone());
                     self.confirm(entity, reach, found, changed);

@@ -339,14 +339,7 @@ impl Draft {
     fn provider(&mut self, id: &str) -> anyhow::Result<Id> {
         let id: Id = slug(id).parse()?;
         if !self.providers.iter().any(|provider| provider.id == id) {
-            self.providers.push(Provider {
-                id: id.clone(),
-                name: id.to_string(),
-                organisation: id.clone(),
-                status_page: None,
-                status_api: None,
-                asn: Vec::new(),
-            });
+            self.providers.push(Provider::unlisted(id.clone()));
         }
         Ok(id)
     }

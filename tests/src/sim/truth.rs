@@ -1,7 +1,7 @@
 //! What a probe meets: the scenario and the habits of the observer's own line, put into findings as
 //! the real prober would make them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use tocsin_agent::engine::{
@@ -426,12 +426,6 @@ impl Truth {
             retry_after_s: None,
             body_comes: None,
         }
-    }
-
-    /// Targets that any phase selects.
-    #[must_use]
-    pub fn touched(&self) -> BTreeSet<TargetIndex> {
-        self.phases.iter().flat_map(|prepared| prepared.targets.keys().copied()).collect()
     }
 }
 
