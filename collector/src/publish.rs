@@ -8,7 +8,7 @@ use std::{
 use tocsin_proto::{
     bounded::Bytes,
     delegation::SignedDelegation,
-    id::{Country, TargetIndex},
+    id::{Country, Id, TargetIndex},
     incident::{
         Affected, AffectedNetwork, AffectedRegion, AffectedTarget, Factor, Incident, Phase, SCHEMA,
         Scope, Symptom,
@@ -24,9 +24,10 @@ use crate::{
         cells::{Cells, Key, LONG_MINUTES, SHORT_MINUTES},
         detector::{Detector, Shown, Subject, Symptoms},
         fixed::{ONE, permille},
+        groups::{self, Group},
         incident::Reach,
+        observer::Standing,
         params,
-        plan::EntityIndex,
         window::Counts,
     },
     feed::Published,
@@ -182,6 +183,10 @@ fn incident(detector: &Detector, shown: Shown<'_>) -> Incident {
             let site = detector.catalogue().target(target).expect("sites are of the catalogue");
             (Factor::Site { target: site.id.clone() }, site.name.clone(), None, vec![target], None)
         }
+        Subject::Group(group) => {
+            let (factor, title) = of_group(group);
+            (factor, title, None, Vec::new(), None)
+        }
     };
     let zone = |zone: &u8| Detector::zone_name(*zone).cloned();
     let scope = match &incident.reach {
@@ -190,14 +195,21 @@ fn incident(detector: &Detector, shown: Shown<'_>) -> Incident {
             Scope::Regional { zones: zones.iter().filter_map(zone).collect() }
         }
         Reach::Site => Scope::Site,
+        Reach::Observers => Scope::Observers,
     };
     let (regions, networks) = match subject {
-        Subject::Entity(entity) if open => seen_by(detector, entity),
+        Subject::Entity(entity) if open => seen_by(detector.online().filter_map(|observer| {
+            let vote = observer.vote;
+            (vote.weight > 0 && vote.eligible.has(entity))
+                .then(|| (observer.standing, vote.flags.has(entity)))
+        })),
+        Subject::Group(group) if open => seen_by(detector.members(group)),
         _ => (Vec::new(), Vec::new()),
     };
     let share = match subject {
         Subject::Entity(entity) => detector.shares(entity).share,
         Subject::Site(target) => detector.window(target).failure_rate(),
+        Subject::Group(group) => detector.cut_share(group),
     };
     Incident {
         id: incident.id.clone(),
@@ -210,6 +222,7 @@ fn incident(detector: &Detector, shown: Shown<'_>) -> Incident {
         started_at: incident.started_at,
         transitions: incident.transitions.clone(),
         relapses: incident.relapses,
+        reported_late: incident.late,
         share_permille: if open { permille(share) } else { 0 },
         peak_permille: permille(incident.peak),
         symptoms: words(symptoms),
@@ -225,6 +238,30 @@ fn incident(detector: &Detector, shown: Shown<'_>) -> Incident {
         confidence: incident.grounds.confidence,
         liar_bound: incident.grounds.liar_bound,
         parameters: params::VERSION,
+    }
+}
+
+fn of_group(group: Group) -> (Factor, String) {
+    let unknown = || "unknown".parse::<Id>().expect("it is an identifier");
+    match group {
+        Group::Network(asn) => (Factor::Network { asn }, format!("AS{asn} (network)")),
+        Group::OwnResolver(asn) => {
+            (Factor::NetworkResolver { asn }, format!("AS{asn} (its resolver)"))
+        }
+        Group::Country(country) => (Factor::Country { country }, format!("{country} (country)")),
+        Group::Zone(zone) => {
+            let zone = Detector::zone_name(zone).cloned().unwrap_or_else(unknown);
+            let title = format!("{zone} (zone)");
+            (Factor::Zone { zone }, title)
+        }
+        Group::Resolver(class) => {
+            let name = groups::resolver(class).replace('_', "-");
+            let title = format!("{name} (public resolver)");
+            (Factor::Resolver { resolver: name.parse().unwrap_or_else(|_| unknown()) }, title)
+        }
+        Group::Version(version) => {
+            (Factor::ProbeCore { version }, format!("Probe core {version} (our own fault)"))
+        }
     }
 }
 
@@ -262,20 +299,17 @@ fn affected_target(
 
 type SeenBy = (Vec<Affected<AffectedRegion>>, Vec<Affected<AffectedNetwork>>);
 
-fn seen_by(detector: &Detector, entity: EntityIndex) -> SeenBy {
+/// By country and network: who can tell, and who sees it.
+fn seen_by(observers: impl Iterator<Item = (Standing, bool)>) -> SeenBy {
     let mut countries: BTreeMap<Country, (u32, u32)> = BTreeMap::new();
     let mut networks: BTreeMap<u32, (u32, u32)> = BTreeMap::new();
-    for observer in detector.online() {
-        let vote = observer.vote;
-        if vote.weight > 0 && vote.eligible.has(entity) {
-            let failing = u32::from(vote.flags.has(entity));
-            let count = |(observed, seen): &mut (u32, u32)| {
-                *observed += 1;
-                *seen += failing;
-            };
-            count(countries.entry(observer.standing.country).or_default());
-            count(networks.entry(observer.standing.asn).or_default());
-        }
+    for (standing, failing) in observers {
+        let count = |(observed, seen): &mut (u32, u32)| {
+            *observed += 1;
+            *seen += u32::from(failing);
+        };
+        count(countries.entry(standing.country).or_default());
+        count(networks.entry(standing.asn).or_default());
     }
     let regions = countries
         .into_iter()

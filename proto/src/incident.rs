@@ -29,6 +29,37 @@ pub enum Factor {
         /// Which target.
         target: Id,
     },
+    /// A network of observers.
+    Network {
+        /// Its ASN.
+        asn: u32,
+    },
+    /// The resolver that a network gives its users.
+    NetworkResolver {
+        /// Its ASN.
+        asn: u32,
+    },
+    /// A country of observers.
+    Country {
+        /// Which.
+        country: Country,
+    },
+    /// A zone of observers.
+    Zone {
+        /// Its name.
+        zone: Id,
+    },
+    /// A public resolver.
+    Resolver {
+        /// The name of its class.
+        resolver: Id,
+    },
+    /// A version of the probe core: Tocsin's own fault, never more than suspected, and what those
+    /// who run it report counts nowhere.
+    ProbeCore {
+        /// Its number.
+        version: u16,
+    },
 }
 
 impl std::fmt::Display for Factor {
@@ -39,6 +70,12 @@ impl std::fmt::Display for Factor {
                 write!(f, "{provider}/{role}")
             }
             Self::Site { target } => write!(f, "site/{target}"),
+            Self::Network { asn } => write!(f, "network/as{asn}"),
+            Self::NetworkResolver { asn } => write!(f, "network-resolver/as{asn}"),
+            Self::Country { country } => write!(f, "country/{country}"),
+            Self::Zone { zone } => write!(f, "zone/{zone}"),
+            Self::Resolver { resolver } => write!(f, "resolver/{resolver}"),
+            Self::ProbeCore { version } => write!(f, "probe-core/{version}"),
         }
     }
 }
@@ -56,6 +93,8 @@ pub enum Scope {
     },
     /// One site, everywhere.
     Site,
+    /// The observers that have the culprit in common, and nobody else.
+    Observers,
 }
 
 /// Where an incident stands. The one table of transitions is in the collector's
@@ -97,7 +136,8 @@ impl Phase {
 
 /// How sure a reader may be, by a documented rule and no invented percentage: `high` when the
 /// share is at least 0.75 in every evaluated zone, `low` while fewer than 100 prefixes can
-/// tell, `medium` else; a site's is `medium`, since its rule has one threshold.
+/// tell, `medium` else; a site's is `medium`, since its rule has one threshold. A network's or
+/// country's is `low` below a majority or below five prefixes that were cut off, else `medium`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Confidence {
@@ -217,6 +257,9 @@ pub struct Incident {
     pub transitions: Vec<Transition>,
     /// How often it came back.
     pub relapses: u32,
+    /// It was over before anybody could tell of it: from a backlog.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reported_late: bool,
     /// Share of networks that see it now, in thousandths.
     pub share_permille: u16,
     /// Failure rate over its targets at the worst, in thousandths.

@@ -396,6 +396,7 @@ impl Told {
                 let scope = match &incident.scope {
                     Scope::Global => "global".to_owned(),
                     Scope::Site => "site".to_owned(),
+                    Scope::Observers => "observers".to_owned(),
                     Scope::Regional { zones } => {
                         let zones: Vec<_> = zones.iter().map(ToString::to_string).collect();
                         format!("regional: {}", zones.join(", "))

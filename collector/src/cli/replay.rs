@@ -101,6 +101,7 @@ fn describe(at: Timestamp, change: &Changed, detector: &Detector, json: bool) ->
             let target = detector.catalogue().target(target);
             ("site", target.map_or(String::new(), |target| target.name.clone()), None)
         }
+        Some(Subject::Group(group)) => ("group", group.name(), None),
         None => ("unknown", String::new(), None),
     };
     let scope = match shown.map(|shown| &shown.incident.reach) {
@@ -109,6 +110,7 @@ fn describe(at: Timestamp, change: &Changed, detector: &Detector, json: bool) ->
             let zones = zones.iter().filter_map(|zone| Detector::zone_name(*zone));
             format!("regional: {}", zones.map(ToString::to_string).collect::<Vec<_>>().join(", "))
         }
+        Some(Reach::Observers) => "observers".to_owned(),
         Some(Reach::Site) | None => "site".to_owned(),
     };
     if json {

@@ -5,7 +5,7 @@
 //! detector passes every evaluation (5 s) and round (10 s) that lies between them, so a replay of
 //! the same records takes the same steps, however the ticks fell.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use tocsin_proto::{
@@ -24,15 +24,17 @@ use super::{
     admit::is_late,
     alert::Alerts,
     attribute::{Pick, Rejected, attribute, class, mean_rate},
-    fixed::{ONE, Ppm, smooth},
+    fixed::{ONE, Ppm, share, smooth},
+    groups::{self, Census, Cut, Group, Groups},
     incident::{Grounds, Incident, Reach, Reading, is_suspect},
     judge::{Participants, Shares, Strata, strata},
+    line::Spell,
     observer::{Observer, Standing},
     panel::{self, Ask, Candidate, Kind, Panel, Step},
     params::{
-        CANDIDATE, CONFIRM, FORGET_MS, HOLD, ONLINE_MS, PANEL_FORCE_SHARE, PANEL_ONLINE_MIN,
+        CANDIDATE, CONFIRM, DARK_WITHIN_MS, FORGET_MS, HOLD, ONLINE_MS, PANEL_FORCE_SHARE, PANEL_ONLINE_MIN,
         PANEL_SCREEN_FROM, PANEL_SCREEN_SHARE, PANEL_TICK_MS, PANEL_TRACK_EVERY_MS,
-        PANEL_TRACK_GOOD_MS, PICK_RECENT_MS, ROUND_MS, Settings, TICK_MS, WEIGH_MS,
+        PANEL_TRACK_GOOD_MS, PICK_RECENT_MS, ROUND_MS, SPELL_FRESH_MS, Settings, TICK_MS, WEIGH_MS,
     },
     plan::{Entities, EntityIndex, Plan},
     sites::{Scene, Sites},
@@ -118,6 +120,12 @@ pub struct State {
     slow: Windows,
     suspects: BTreeMap<EntityIndex, Suspect>,
     sites: Sites,
+    groups: Groups,
+    census: Census,
+    /// Whom nothing answers, or lately did not.
+    cut: BTreeSet<u32>,
+    /// Who fell silent in the last minutes.
+    lost: VecDeque<(Timestamp, u32)>,
     alerts: Alerts,
     /// Entities whose incident stands.
     frozen: Entities,
@@ -137,6 +145,8 @@ pub enum Subject {
     Entity(EntityIndex),
     /// A site.
     Site(TargetIndex),
+    /// What observers have in common.
+    Group(Group),
 }
 
 /// An incident with what is known of it besides, for the view.
@@ -264,6 +274,8 @@ impl Detector {
             frozen,
             tenure,
             alerts,
+            groups,
+            cut,
             ..
         } = &mut self.state;
         let place = *id as usize;
@@ -283,14 +295,26 @@ impl Detector {
         observer.standing = *standing;
         let zone = standing.zone.map_or(NOWHERE, |zone| zone.0);
         for (observed_at, observation) in report.timed() {
+            let (target, implication) = (observation.target, observation.implication());
+            let scheduled = observation.cause == Cause::Scheduled;
+            let says = implication.says();
+            let rule = observation.failure.map(|failure| failure.rule).unwrap_or_default();
+            let known = RuleTable::builtin().get(rule).is_some();
+            let met = (observation.outcome, if known { rule } else { RuleNumber::NONE });
+            if scheduled {
+                let answered = says == Says::Answers;
+                let own_resolver = implication.full.has(Layer::Resolver);
+                observer.line.observe(now, observed_at, answered, own_resolver);
+                if !answered && observer.weight > 0 && observer.line.current().is_some() {
+                    groups.met(standing, met);
+                }
+            }
+            // Of what is late, only who was cut off when is of use.
             if is_late(record.received_at, observed_at) {
                 continue;
             }
-            let (target, implication) = (observation.target, observation.implication());
             let Some(behind) = self.plan.behind(target) else { continue };
             observer.observe(now, behind, target, implication);
-            let scheduled = observation.cause == Cause::Scheduled;
-            let says = implication.says();
             if scheduled
                 && says != Says::Nothing
                 && observer.weight > 0
@@ -330,10 +354,6 @@ impl Detector {
             }
             // Who has no vote leaves no trace in what is published.
             if says == Says::Fails && observer.weight > 0 {
-                let rule = observation.failure.map(|failure| failure.rule).unwrap_or_default();
-                let known = RuleTable::builtin().get(rule).is_some();
-                let rule = if known { rule } else { RuleNumber::NONE };
-                let met = (observation.outcome, rule);
                 for entity in behind.blamed(implication) {
                     let suspect = suspects.entry(entity).or_default();
                     suspect.first_failure.get_or_insert(observed_at);
@@ -342,7 +362,10 @@ impl Detector {
                 sites.failed(target, observed_at, met);
             }
         }
-        observer.age(now, *frozen);
+        if observer.line.current().or(observer.line.past()).is_some() {
+            cut.insert(*id);
+        }
+        observer.age(now, *frozen, groups.excuse(standing));
         self.refresh(*id);
         changed
     }
@@ -378,12 +401,15 @@ impl Detector {
     /// Puts an observer as it is now in the place of what is in the sums of it.
     fn refresh(&mut self, id: u32) {
         let now = self.state.now;
-        let State { observers, tallies, checks, .. } = &mut self.state;
+        let State { observers, tallies, checks, lost, .. } = &mut self.state;
         let Some(Some(observer)) = observers.get_mut(id as usize) else { return };
         let bits = observer.bits(now, &self.plan);
         let offline_at = observer.last_seen.plus_ms(ONLINE_MS);
         let online = now < offline_at;
         let vote = observer.vote_of(bits, online);
+        if observer.vote.weight > 0 && !online {
+            lost.push_back((now, id));
+        }
         tallies.replace(&observer.vote, &vote);
         observer.vote = vote;
         let due = bits.due.filter(|_| online).unwrap_or(offline_at).min(offline_at);
@@ -425,6 +451,7 @@ impl Detector {
         if round {
             self.attribute(&shares);
             self.judge_sites(changed);
+            self.judge_groups(changed);
             let State { alerts, suspects, tallies, .. } = &mut self.state;
             alerts.rest(now, ROUND_MS, tallies.online(), |entity| {
                 suspects.get(&entity).is_none_or(|s| s.open.is_none() && s.panel.is_none())
@@ -462,16 +489,20 @@ impl Detector {
                 asn: observer.standing.asn,
             })
             .collect();
-        let State { observers, tallies, .. } = &mut self.state;
+        let State { observers, tallies, census, .. } = &mut self.state;
         let mut versions: BTreeMap<u16, i64> = BTreeMap::new();
+        *census = Census::default();
         for (observer, weight) in observers.iter_mut().flatten().zip(weigh(&voters)) {
             let online = now < observer.last_seen.plus_ms(ONLINE_MS);
-            observer.weight = weight;
-            let vote = Vote { weight: if online { weight } else { 0 }, ..observer.vote };
+            (observer.weight, observer.within) = (weight.vote, weight.within);
+            let vote = Vote { weight: if online { weight.vote } else { 0 }, ..observer.vote };
             tallies.replace(&observer.vote, &vote);
             observer.vote = vote;
             if online {
-                *versions.entry(observer.standing.version).or_default() += weight;
+                *versions.entry(observer.standing.version).or_default() += weight.vote;
+            }
+            if weight.within > 0 && !observer.is_sick() {
+                census.add(&observer.standing, weight.within);
             }
         }
         let total: i64 = versions.values().sum();
@@ -1098,6 +1129,71 @@ impl Detector {
         ended.extend(over.into_iter().map(|(target, i, met)| (Subject::Site(target), i, met)));
     }
 
+    /// Who is cut off, and what those have in common.
+    fn judge_groups(&mut self, changed: &mut Vec<Changed>) {
+        let State { groups, census, cut, lost, observers, now, ended, .. } = &mut self.state;
+        let now = *now;
+        let of = |id: u32| observers.get(id as usize).and_then(Option::as_deref);
+        let mut cuts = Vec::new();
+        cut.retain(|id| {
+            let Some(observer) = of(*id) else { return false };
+            let online = now < observer.last_seen.plus_ms(ONLINE_MS);
+            let current = observer.line.current();
+            let fresh = |spell: &Spell| now.since_ms(spell.heard_at) <= SPELL_FRESH_MS;
+            let Some(spell) = current.or(observer.line.past()).filter(fresh) else { return false };
+            if !observer.is_sick() {
+                let (standing, within) = (observer.standing, observer.within);
+                let cut_now = online && current.is_some();
+                cuts.push(Cut { observer: *id, standing, within, spell, now: cut_now });
+            }
+            true
+        });
+        while lost.front().is_some_and(|(at, _)| now.since_ms(*at) > DARK_WITHIN_MS) {
+            lost.pop_front();
+        }
+        let silent: Vec<_> = lost
+            .iter()
+            .filter_map(|(at, id)| {
+                let observer = of(*id).filter(|o| now >= o.last_seen.plus_ms(ONLINE_MS))?;
+                Some((*at, *id, observer.standing, observer.within))
+            })
+            .collect();
+        let scene = groups::Scene {
+            now,
+            cuts: &cuts,
+            lost: &silent,
+            heard_since: &|id, at| of(id).is_none_or(|observer| observer.last_seen > at),
+            census,
+        };
+        let mut reopened = Vec::new();
+        let over = groups.judge(&scene, changed, &mut reopened);
+        ended.retain(|(_, incident, _)| !reopened.contains(&incident.id));
+        ended.extend(over.into_iter().map(|(group, i, met)| (Subject::Group(group), i, met)));
+    }
+
+    /// Who of a group was heard in the last hour and has a vote: where it stands, and whether it is
+    /// cut off now.
+    pub fn members(&self, group: Group) -> impl Iterator<Item = (Standing, bool)> {
+        let now = self.state.now;
+        self.observers().filter_map(move |(_, observer)| {
+            let heard = now.since_ms(observer.last_seen) <= FORGET_MS;
+            let counts = heard && observer.within > 0 && group.has(&observer.standing);
+            counts.then(|| (observer.standing, observer.line.current().is_some()))
+        })
+    }
+
+    /// The share of a group that is cut off now.
+    #[must_use]
+    pub fn cut_share(&self, group: Group) -> Ppm {
+        let cut = |id: &u32| {
+            let observer = self.state.observers.get(*id as usize)?.as_deref()?;
+            let online = self.state.now < observer.last_seen.plus_ms(ONLINE_MS);
+            let counts = online && observer.line.current().is_some() && !observer.is_sick();
+            (counts && group.has(&observer.standing)).then_some(observer.within)
+        };
+        share(self.state.cut.iter().filter_map(cut).sum(), self.state.census.of(group))
+    }
+
     /// Every incident that is open or ended lately, newest first; suspicions too.
     #[must_use]
     pub fn incidents(&self) -> Vec<Shown<'_>> {
@@ -1111,7 +1207,12 @@ impl Detector {
             incident,
             symptoms,
         });
-        let open: Vec<_> = providers.chain(sites).collect();
+        let groups = self.state.groups.open().map(|(group, incident, symptoms)| Shown {
+            subject: Subject::Group(group),
+            incident,
+            symptoms,
+        });
+        let open: Vec<_> = providers.chain(sites).chain(groups).collect();
         let ended = self
             .state
             .ended

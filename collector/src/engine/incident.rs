@@ -10,7 +10,7 @@ use tocsin_proto::{
 use super::{
     fixed::{Ppm, smooth},
     params::{
-        CLEAR, HOLD, RECOVER_MS, RELEASE, REOPEN_MS, RESOLVE_HELD_MS, RESOLVE_MS, RETRACT_MS,
+        CLEAR, GROUP_WELL, HOLD, RECOVER_MS, RELEASE, REOPEN_MS, RESOLVE_HELD_MS, RESOLVE_MS, RETRACT_MS,
         SITE_RESOLVE_MS, SITE_UP, SUSPECT,
     },
 };
@@ -18,14 +18,15 @@ use super::{
 /// Legal changes of phase; `None` is before the first.
 pub const TRANSITIONS: &[(Option<Phase>, Phase)] = &[
     (None, Phase::Suspected),
-    // A site is confirmed at once: its rule already asks for two rounds.
+    // A site or a group of observers is confirmed at once: its rule already asks for two rounds.
     (None, Phase::Confirmed),
     (Some(Phase::Suspected), Phase::Confirmed),
     (Some(Phase::Suspected), Phase::Retracted),
     (Some(Phase::Confirmed), Phase::Recovering),
     (Some(Phase::Recovering), Phase::Confirmed),
     (Some(Phase::Recovering), Phase::Resolved),
-    // A site is resolved at once: its rule already asks for ten quiet minutes.
+    // A site is resolved at once: its rule already asks for ten quiet minutes. So is what was
+    // reported late, when it was over.
     (Some(Phase::Confirmed), Phase::Resolved),
     // A new outage within the hour is the old one come back.
     (Some(Phase::Resolved), Phase::Confirmed),
@@ -40,6 +41,8 @@ pub enum Reach {
     Regional(Vec<u8>),
     /// One site.
     Site,
+    /// The observers that have the culprit in common.
+    Observers,
 }
 
 /// What a verdict rested on, when it was last confirmed.
@@ -70,6 +73,17 @@ pub struct Reading {
     pub relapse: bool,
 }
 
+/// What a round found of a group of observers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupReading {
+    /// Share of it that is cut off now.
+    pub share: Ppm,
+    /// Whether it can tell: most of it is not silent.
+    pub known: bool,
+    /// Whether the conditions for a verdict hold now.
+    pub holds: bool,
+}
+
 /// An incident and its clocks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Incident {
@@ -89,6 +103,8 @@ pub struct Incident {
     pub grounds: Grounds,
     /// The incident that it turned out to be part of.
     pub part_of: Option<String>,
+    /// It was over before anybody could tell of it.
+    pub late: bool,
     confirm_run: u8,
     low_since: Option<Timestamp>,
     quiet_since: Option<Timestamp>,
@@ -117,6 +133,7 @@ impl Incident {
             peak: 0,
             grounds,
             part_of: None,
+            late: false,
             confirm_run: 0,
             low_since: None,
             quiet_since: None,
@@ -168,6 +185,17 @@ impl Incident {
         self.grounds = grounds;
         self.peak = self.peak.max(rate);
         self.enter(now, Phase::Confirmed);
+    }
+
+    /// A suspicion comes to nothing.
+    pub fn retract(&mut self, now: Timestamp) {
+        self.enter(now, Phase::Retracted);
+    }
+
+    /// It is over already: those who met it could not tell before.
+    pub fn reported_late(&mut self, now: Timestamp) {
+        self.late = true;
+        self.enter(now, Phase::Resolved);
     }
 
     /// Comes back after it was resolved.
@@ -248,6 +276,35 @@ impl Incident {
             self.enter(now, Phase::Resolved);
             Phase::Resolved
         })
+    }
+}
+
+impl Incident {
+    /// One round of a group's incident. While most of it is silent nothing is known, and nothing
+    /// changes.
+    pub fn step_group(&mut self, now: Timestamp, reading: &GroupReading) -> Option<Phase> {
+        let GroupReading { share, known, holds } = *reading;
+        let next = match self.phase() {
+            Phase::Confirmed => {
+                self.peak = self.peak.max(share);
+                let low = known && !holds && share <= self.peak / 2;
+                let wait = RECOVER_MS << self.relapses.min(2);
+                held(&mut self.low_since, now, low, wait).then_some(Phase::Recovering)
+            }
+            Phase::Recovering if holds => {
+                self.relapses += 1;
+                Some(Phase::Confirmed)
+            }
+            Phase::Recovering => {
+                let well = known && share < GROUP_WELL;
+                let quiet = held(&mut self.quiet_since, now, well, RESOLVE_MS);
+                let below = held(&mut self.below_since, now, known, RESOLVE_HELD_MS);
+                (quiet || below).then_some(Phase::Resolved)
+            }
+            Phase::Suspected | Phase::Resolved | Phase::Retracted => None,
+        }?;
+        self.enter(now, next);
+        Some(next)
     }
 }
 

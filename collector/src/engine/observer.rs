@@ -16,6 +16,7 @@ use tocsin_proto::{
 
 use super::{
     fixed::{ONE, Ppm, smooth},
+    line::Line,
     params::{
         ALERT_FRESH_MS, CHRON_MAX, CONTROLS_MIN, CUSUM_CAP, CUSUM_FLAG, CUSUM_HALF, CUSUM_UP, RING,
         SEEN_MAX_MS, SEEN_MIN_MS, SICK_MAX, SLOW_MS, STREAK_MAX,
@@ -127,10 +128,14 @@ pub struct Observer {
     sick: Ppm,
     streak: u8,
     streak_edge: Option<EntityIndex>,
+    /// Whether anything answers it at all.
+    pub line: Line,
     /// What of it is in the sums.
     pub vote: Vote,
     /// Its weight, online or not.
     pub weight: i64,
+    /// Its weight within its network.
+    pub within: i64,
     /// When its bits are to be looked at again, where that is planned.
     pub check_at: Option<Timestamp>,
 }
@@ -150,8 +155,10 @@ impl Observer {
             sick: 0,
             streak: 0,
             streak_edge: None,
+            line: Line::default(),
             vote: Vote::default(),
             weight: 0,
+            within: 0,
             check_at: None,
         }
     }
@@ -213,12 +220,13 @@ impl Observer {
     }
 
     /// The slow averages: how much of the day it flagged an entity, and how much it fails at all.
-    /// `frozen` are entities with an open incident: an outage is not the observer's habit.
-    pub fn age(&mut self, now: Timestamp, frozen: Entities) {
+    /// `frozen` are entities with an open incident, and `excused` is who stands in one of a group's:
+    /// an outage is not the observer's habit.
+    pub fn age(&mut self, now: Timestamp, frozen: Entities, excused: bool) {
         let elapsed = now.since_ms(self.last_seen);
         self.last_seen = now;
         let ratio = ratio(self.ring.len() - self.ring.answered(), self.ring.len());
-        if frozen == Entities::default() {
+        if frozen == Entities::default() && !excused {
             self.sick = smooth(self.sick, ratio, elapsed, SLOW_MS);
         }
         let flags = self.flags();
@@ -259,10 +267,16 @@ impl Observer {
         })
     }
 
+    /// Whether it fails for so much of the day that it says nothing of anything.
+    #[must_use]
+    pub const fn is_sick(&self) -> bool {
+        self.sick > SICK_MAX
+    }
+
     /// Whether it is to be believed on anything at all.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
-        self.streak < STREAK_MAX && self.sick <= SICK_MAX && self.ring.answered() >= CONTROLS_MIN
+        self.streak < STREAK_MAX && !self.is_sick() && self.ring.answered() >= CONTROLS_MIN
     }
 
     /// Whether it has flagged one of these for most of the day: blocked there, not out.

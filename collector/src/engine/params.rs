@@ -204,6 +204,48 @@ pub const STRIKE_MS: u64 = 3_600_000;
 /// Panels are looked at this often, ms.
 pub const PANEL_TICK_MS: u64 = 1_000;
 
+/// Step of a scheduled probe that nothing answered, in the CUSUM of an observer's own line,
+pub const LINE_UP: u8 = 3;
+/// and of one that was answered: it rises from a failure ratio of two fifths on.
+pub const LINE_DOWN: u8 = 2;
+/// From here on the line counts as cut: four failures running.
+pub const LINE_CUT: u8 = 12;
+/// Clipped here, so that nine answers mend it.
+pub const LINE_CAP: u8 = 18;
+/// Over a pause this long nothing is carried on, ms.
+pub const LINE_GAP_MS: u64 = 1_800_000;
+/// A spell that is over is remembered from this length on, ms: longer than a bad moment on the radio.
+pub const SPELL_MIN_MS: u64 = 300_000;
+/// One that goes on counts from this length on, ms.
+pub const SPELL_COUNTS_MS: u64 = 120_000;
+/// A spell that was told of later counts for this long after it was heard, ms: those who were cut
+/// off together come back within minutes of each other.
+pub const SPELL_FRESH_MS: u64 = 1_800_000;
+/// Share of the time for which some line is out of order by itself.
+pub const LINE_BACKGROUND: Ppm = 5_000;
+/// Prefixes that a network, country, resolver or version needs before anything is said of it,
+pub const GROUP_PREFIXES: u32 = 5;
+/// and of them, those that must be cut off.
+pub const GROUP_CUT: usize = 3;
+/// Share of a network that must be cut off together.
+pub const NETWORK_SHARE: Ppm = 300_000;
+/// Share of anything larger.
+pub const GROUP_SHARE: Ppm = 500_000;
+/// So many times the share among all others.
+pub const GROUP_CONTRAST: i64 = 3;
+/// The evidence that is needed, in bits of log-likelihood ratio, 1/65536: 8 nats.
+pub const GROUP_BITS_Q16: i64 = 756_388;
+/// Share of a group below which it counts as well again.
+pub const GROUP_WELL: Ppm = 100_000;
+/// Those lost within this time are lost together, ms.
+pub const DARK_WITHIN_MS: u64 = 300_000;
+/// Share of a group that must fall silent together for a suspicion.
+pub const DARK_SHARE: Ppm = 500_000;
+/// A group of which half is back for this long, without telling of a cut, was not cut, ms.
+pub const DARK_BACK_MS: u64 = 900_000;
+/// A group that stays silent is forgotten after this long, ms: as old as a report may be.
+pub const DARK_MAX_MS: u64 = 7 * 86_400_000;
+
 /// What an operator may set. Every field that differs from its default is shown on the page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {

@@ -22,9 +22,18 @@ pub struct Voter {
 /// Rounds until the network cap, itself a share of the capped total, stands still.
 const ROUNDS_MAX: usize = 6;
 
-/// The vote of each, in the order given.
+/// What an observer's word weighs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Weight {
+    /// In the world: capped by prefix and by network.
+    pub vote: i64,
+    /// Within its network: capped by prefix only.
+    pub within: i64,
+}
+
+/// The weight of each, in the order given.
 #[must_use]
-pub fn weigh(voters: &[Voter]) -> Vec<i64> {
+pub fn weigh(voters: &[Voter]) -> Vec<Weight> {
     let mut by_prefix: BTreeMap<u64, i64> = BTreeMap::new();
     for voter in voters {
         *by_prefix.entry(voter.slot).or_default() += voter.tenure;
@@ -49,9 +58,10 @@ pub fn weigh(voters: &[Voter]) -> Vec<i64> {
         }
         cap = next;
     }
-    let capped = |(voter, weight): (&Voter, &i64)| {
+    let capped = |(voter, within): (&Voter, &i64)| {
         let sum = by_network.get(&voter.asn).copied().unwrap_or_default();
-        if sum > cap { scale(*weight, share(cap, sum)) } else { *weight }
+        let vote = if sum > cap { scale(*within, share(cap, sum)) } else { *within };
+        Weight { vote, within: *within }
     };
     voters.iter().zip(&prefix_capped).map(capped).collect()
 }
@@ -67,9 +77,9 @@ mod tests {
         let mut voters = vec![Voter { tenure: ONE, slot: 1, asn: 1 }; 10_000];
         voters.extend((2..100).map(|n| Voter { tenure: ONE, slot: n, asn: n as u32 }));
         let weights = weigh(&voters);
-        let sybil: i64 = weights.iter().take(10_000).sum();
+        let sybil: i64 = weights.iter().take(10_000).map(|weight| weight.within).sum();
         assert!(sybil <= ONE, "{sybil}");
-        assert_eq!(weights.last(), Some(&ONE));
+        assert_eq!(weights.last(), Some(&Weight { vote: ONE, within: ONE }));
     }
 
     proptest! {
@@ -80,12 +90,13 @@ mod tests {
                 .map(|(tenure, slot, asn)| Voter { tenure, slot, asn })
                 .collect();
             let weights = weigh(&voters);
-            let total: i64 = weights.iter().sum();
+            let total: i64 = weights.iter().map(|weight| weight.vote).sum();
             let (mut prefixes, mut networks) = (BTreeMap::new(), BTreeMap::new());
             for (voter, weight) in voters.iter().zip(&weights) {
-                prop_assert!(0 <= *weight && *weight <= voter.tenure);
-                *prefixes.entry(voter.slot).or_insert(0) += weight;
-                *networks.entry(voter.asn).or_insert(0) += weight;
+                let Weight { vote, within } = *weight;
+                prop_assert!(0 <= vote && vote <= within && within <= voter.tenure);
+                *prefixes.entry(voter.slot).or_insert(0) += within;
+                *networks.entry(voter.asn).or_insert(0) += vote;
             }
             prop_assert!(prefixes.values().all(|sum| *sum <= ONE));
             // The cap stands still only nearly after six rounds: a hundredth of slack.

@@ -89,6 +89,7 @@ impl Card {
                     incident.targets.len()
                 ),
                 Factor::Site { .. } => "this site alone".to_owned(),
+                _ => "everything, for those who use it".to_owned(),
             },
             relapses: incident.relapses,
         }
@@ -246,6 +247,11 @@ fn only_one(incident: &Incident, catalogue: &Catalogue) -> String {
         Factor::Site { .. } => format!(
             "The fault is the site’s own: not your connection, and no provider it shares with \
              others. Seen in {share} of networks, since {since}."
+        ),
+        other => format!(
+            "The sites are well. Whoever depends on {} is cut off from them: {share} of those, \
+             since {since}.",
+            words::culprit(catalogue, other),
         ),
     }
 }

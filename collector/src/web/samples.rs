@@ -72,6 +72,7 @@ pub(super) fn incident(id_text: &str, phase: Phase) -> Incident {
         started_at,
         transitions,
         relapses: 0,
+        reported_late: false,
         share_permille: 873,
         peak_permille: 941,
         symptoms: vec![

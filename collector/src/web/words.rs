@@ -83,6 +83,23 @@ pub(super) const fn role_explained(layer: Layer) -> &'static str {
     }
 }
 
+/// What kind of group it is that is cut off, and what that means.
+pub(super) const fn group_explained(factor: &Factor) -> (&'static str, &'static str) {
+    match factor {
+        Factor::Network { .. } => ("Network", "network: whoever connects through it is cut off"),
+        Factor::NetworkResolver { .. } => {
+            ("Resolver", "resolver: whoever asks it for names gets no answer; another one works")
+        }
+        Factor::Resolver { .. } => ("Resolver", "resolver: whoever asks it gets no answer"),
+        Factor::Country { .. } => ("Country", "country: its networks are cut off"),
+        Factor::Zone { .. } => ("Zone", "zone: its countries are cut off"),
+        Factor::ProbeCore { .. } => {
+            ("Probe core", "our own program: a release that fails; its reports do not count")
+        }
+        Factor::Provider { .. } | Factor::Site { .. } => ("", ""),
+    }
+}
+
 pub(super) fn scope(scope: &Scope) -> String {
     match scope {
         Scope::Global => "worldwide".to_owned(),
@@ -91,6 +108,7 @@ pub(super) fn scope(scope: &Scope) -> String {
             format!("in {}", list(&zones))
         }
         Scope::Site => "one site, everywhere".to_owned(),
+        Scope::Observers => "for its users only".to_owned(),
     }
 }
 
@@ -136,6 +154,12 @@ pub(super) fn culprit(catalogue: &Catalogue, factor: &Factor) -> String {
         Factor::Site { target: id } => {
             target(catalogue, id).map_or_else(|| id.to_string(), |found| found.name.clone())
         }
+        Factor::Network { asn } => format!("AS{asn} (network)"),
+        Factor::NetworkResolver { asn } => format!("the resolver of AS{asn}"),
+        Factor::Country { country } => format!("{country} (country)"),
+        Factor::Zone { zone: id } => format!("{} (zone)", zone(id)),
+        Factor::Resolver { resolver } => format!("{resolver} (public resolver)"),
+        Factor::ProbeCore { version } => format!("probe core {version} (our own program)"),
     }
 }
 

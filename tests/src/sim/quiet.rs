@@ -49,7 +49,7 @@ pub fn run(days: u64, observers: usize, seed: u64, asks_back: bool) -> Quiet {
                 let of = incidents.iter().find(|shown| shown.incident.id == change.incident);
                 let what = of.map_or("?".to_owned(), |shown| match shown.subject {
                     Subject::Entity(_) => format!("{} {:?}", change.incident, shown.incident.reach),
-                    Subject::Site(_) => change.incident.clone(),
+                    Subject::Site(_) | Subject::Group(_) => change.incident.clone(),
                 });
                 confirmed.push(what);
             }

@@ -39,6 +39,8 @@ const NEW_VERSION: u16 = 900;
 struct Prepared {
     phase: Phase,
     people: Vec<bool>,
+    /// Where the mode is by observer: selected ones in the order of failing.
+    ranks: BTreeMap<usize, usize>,
     /// Selected targets, each with its rank in the order of failing.
     targets: BTreeMap<TargetIndex, usize>,
     dice: Dice,
@@ -220,12 +222,19 @@ impl Truth {
             let targets =
                 chosen.into_iter().enumerate().map(|(rank, target)| (target, rank)).collect();
             let people = world.people.iter().enumerate();
-            let people = people
+            let people: Vec<bool> = people
                 .map(|(at, person)| {
                     in_region(phase.region, person) && is_one_of(&phase.who, at, person, world)
                 })
                 .collect();
-            Prepared { phase: phase.clone(), people, targets, dice }
+            let mut order: Vec<usize> = (0..people.len())
+                .filter(|at| {
+                    phase.mode == Mode::PerAgent && people.get(*at).copied().unwrap_or(false)
+                })
+                .collect();
+            order.sort_by_key(|at| dice.named("agent").of(*at as u64).throw());
+            let ranks = order.into_iter().enumerate().map(|(rank, at)| (at, rank)).collect();
+            Prepared { phase: phase.clone(), people, ranks, targets, dice }
         };
         Self { phases: scenario.phases.iter().map(prepare).collect(), answers: Answers::new() }
     }
@@ -254,11 +263,16 @@ impl Truth {
         })
     }
 
-    fn hits_person(prepared: &Prepared, person: usize, of: &Person) -> bool {
+    /// Whether an observer is hit on its way to a destination.
+    fn hits_person(prepared: &Prepared, person: usize, of: &Person, to: u64) -> bool {
         let Prepared { phase, dice, .. } = prepared;
         match phase.mode {
-            Mode::PerAgent => dice.named("agent").of(person as u64).happens(phase.fraction),
-            Mode::PerPath => dice.named("path").of(of.asn.into()).happens(phase.fraction),
+            // So many of those selected, as of targets: the fraction is what is known of them.
+            Mode::PerAgent => prepared.ranks.get(&person).is_some_and(|rank| {
+                (*rank as i64) * 1_000_000 < phase.fraction * prepared.ranks.len() as i64
+            }),
+            // A path leads from the observer's network to whoever answers for the target.
+            Mode::PerPath => dice.named("path").of(of.asn.into()).of(to).happens(phase.fraction),
             Mode::PerRegion => {
                 // A country has some serving locations; which one depends on the network.
                 let country = of.country.as_str().bytes().fold(0, |n, b| n * 256 + u64::from(b));
@@ -271,7 +285,7 @@ impl Truth {
     /// Whether the observer cannot reach the collector, milliseconds after the onset.
     #[must_use]
     pub fn is_silent(&self, person: usize, of: &Person, ms: u64) -> bool {
-        self.holding(person, ms).any(|p| p.phase.silent && Self::hits_person(p, person, of))
+        self.holding(person, ms).any(|p| p.phase.silent && Self::hits_person(p, person, of, 0))
     }
 
     /// The probe-core version that it runs.
@@ -288,10 +302,21 @@ impl Truth {
         &self,
         person: usize,
         of: &Person,
-        target: TargetIndex,
+        target: &Target,
         ms: u64,
         coin: Dice,
     ) -> Option<&Prepared> {
+        // Who answers: the provider that is selected; else the edge, the hosting, the site itself.
+        let edge = target.provider(Layer::Edge).or(target.provider(Layer::Hosting));
+        let answers = edge.map_or(target.host.as_str(), Id::as_str);
+        let number = |name: &str| {
+            name.bytes().fold(7u64, |hash, byte| hash.wrapping_mul(131).wrapping_add(byte.into()))
+        };
+        let to = |targets: &Targets| match targets {
+            Targets::Provider(name) | Targets::Hosted(name) => number(&slug(name)),
+            _ => number(answers),
+        };
+        let target = target.index;
         self.holding(person, ms).find(|prepared| {
             let Prepared { phase, targets, dice, .. } = prepared;
             let Some(rank) = targets.get(&target) else { return false };
@@ -305,7 +330,7 @@ impl Truth {
                     let turn = (ms + own.below(FLAP_MS)) / FLAP_MS;
                     own.of(turn).happens(phase.fraction)
                 }
-                _ => Self::hits_person(prepared, person, of),
+                _ => Self::hits_person(prepared, person, of, to(&phase.targets)),
             };
             // A resolver that has the answer goes on giving it.
             let names =
@@ -336,7 +361,7 @@ impl Truth {
                 .of(u64::from(target.index.0))
                 .below(340);
         let usual = usual + coin.named("jitter").below(usual / 4 + 1);
-        if let Some(prepared) = ms.and_then(|ms| self.broken(person, of, target.index, ms, coin)) {
+        if let Some(prepared) = ms.and_then(|ms| self.broken(person, of, target, ms, coin)) {
             let phase = &prepared.phase;
             let culprit = match &phase.targets {
                 Targets::Provider(name) => Some(slug(name)),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use tocsin_collector::engine::{
     detector::{Detector, Subject},
+    groups::{self, Group},
     incident::{Incident, Reach},
 };
 use tocsin_proto::{implicate::Layer, incident::Phase, time::Timestamp};
@@ -13,7 +14,7 @@ use super::{
     play::{Played, Setup, play},
     scenario::{Scenario, Targets, slug},
     truth::Truth,
-    world::World,
+    world::{RESOLVERS, World},
 };
 
 /// Milliseconds that a play runs before anything breaks: long enough for everybody's controls.
@@ -77,7 +78,7 @@ pub fn run(
         asks_back,
     };
     let played = play(&world, &truth, setup, |_, _| true);
-    Ok(judge(scenario, &played, setup, seed))
+    Ok(judge(scenario, &world, &played, setup, seed))
 }
 
 fn confirmed_at(incident: &Incident) -> Option<Timestamp> {
@@ -85,9 +86,15 @@ fn confirmed_at(incident: &Incident) -> Option<Timestamp> {
     incident.transitions.iter().find(confirmed).map(|t| t.at)
 }
 
-fn judge(scenario: &Scenario, played: &Played, setup: Setup, seed: u64) -> Outcome {
+fn judge(
+    scenario: &Scenario,
+    world: &World,
+    played: &Played,
+    setup: Setup,
+    seed: u64,
+) -> Outcome {
     let detector = &played.detector;
-    let names = names(scenario);
+    let names = Names::new(scenario, world);
     let mut verdicts = Vec::new();
     let clock = scenario.onset.plus_ms(scenario.clock_ms);
     let seconds = |at: Timestamp| (at - clock) as f64 / 1_000.0;
@@ -141,45 +148,76 @@ fn judge(scenario: &Scenario, played: &Played, setup: Setup, seed: u64) -> Outco
     }
 }
 
-/// Identifiers that the scenario writes otherwise: `aws-us-east-1` is its `aws:us-east-1`.
-fn names(scenario: &Scenario) -> BTreeMap<String, String> {
-    let mut names = BTreeMap::new();
-    for phase in &scenario.phases {
-        let mut add = |name: &str| names.insert(slug(name), name.to_owned());
-        match &phase.targets {
-            Targets::Provider(name) | Targets::Hosted(name) => drop(add(name)),
-            Targets::Origin(_, host) => {
-                // As a region of a cloud is named in verdicts.
-                let cloud = host.split_once('-').map(|(cloud, region)| format!("{cloud}:{region}"));
-                names.insert(slug(host), cloud.unwrap_or_else(|| host.clone()));
-            }
-            _ => {}
-        }
-    }
-    names
+/// What the scenario calls by other names than the collector.
+struct Names {
+    /// `aws-us-east-1` is its `aws:us-east-1`.
+    factors: BTreeMap<String, String>,
+    /// A network by its number.
+    networks: BTreeMap<u32, String>,
 }
 
-fn verdict(
-    detector: &Detector,
-    subject: Subject,
-    incident: &Incident,
-    names: &BTreeMap<String, String>,
-) -> String {
+impl Names {
+    fn new(scenario: &Scenario, world: &World) -> Self {
+        let mut factors = BTreeMap::new();
+        for phase in &scenario.phases {
+            match &phase.targets {
+                Targets::Provider(name) | Targets::Hosted(name) => {
+                    factors.insert(slug(name), name.to_owned());
+                }
+                Targets::Origin(_, host) => {
+                    // As a region of a cloud is named in verdicts.
+                    let cloud =
+                        host.split_once('-').map(|(cloud, region)| format!("{cloud}:{region}"));
+                    factors.insert(slug(host), cloud.unwrap_or_else(|| host.clone()));
+                }
+                _ => {}
+            }
+        }
+        let networks = world.people.iter().filter_map(|person| {
+            let mark = person.marks.iter().find(|mark| mark.starts_with("isp:"))?;
+            Some((person.asn, mark.clone()))
+        });
+        Self { factors, networks: networks.collect() }
+    }
+
+    fn network(&self, asn: u32) -> String {
+        self.networks.get(&asn).cloned().unwrap_or_else(|| format!("isp:AS{asn}"))
+    }
+
+    fn group(&self, group: Group) -> String {
+        match group {
+            Group::Network(asn) | Group::OwnResolver(asn) => self.network(asn),
+            Group::Country(country) => format!("regional:all:{country}"),
+            Group::Zone(zone) => {
+                let zone = Detector::zone_name(zone).map(ToString::to_string);
+                format!("regional:all:{}", zone.unwrap_or_default())
+            }
+            Group::Resolver(class) => {
+                let name = groups::resolver(class);
+                let address = RESOLVERS.iter().find(|(_, of, _)| of.name() == name);
+                format!("global:resolver:{}", address.map_or(name, |(address, ..)| *address))
+            }
+            Group::Version(version) => format!("global:version:{version}"),
+        }
+    }
+}
+
+fn verdict(detector: &Detector, subject: Subject, incident: &Incident, names: &Names) -> String {
     match subject {
         Subject::Site(target) => {
             let host = detector.catalogue().target(target).map(|target| target.host.clone());
             let host = host.unwrap_or_default();
             format!("site:{}", host.strip_prefix("www.").unwrap_or(&host))
         }
+        Subject::Group(group) => names.group(group),
         Subject::Entity(entity) => {
             let entity = detector.plan().entity(entity);
             let id = entity.provider.to_string();
             let factor = match entity.layer {
                 Layer::Tld => format!("tld:{id}"),
-                _ => names.get(&id).cloned().unwrap_or(id),
+                _ => names.factors.get(&id).cloned().unwrap_or(id),
             };
             match &incident.reach {
-                Reach::Global | Reach::Site => format!("global:{factor}"),
                 Reach::Regional(zones) => {
                     let zones: Vec<String> = zones
                         .iter()
@@ -188,6 +226,7 @@ fn verdict(
                         .collect();
                     format!("regional:{factor}:{}", zones.join("+"))
                 }
+                _ => format!("global:{factor}"),
             }
         }
     }

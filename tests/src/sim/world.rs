@@ -87,7 +87,7 @@ const SHARED_PREFIX: i64 = 100_000;
 /// Observers that are always on.
 const ALWAYS_ON: i64 = 500_000;
 /// Public resolvers and their shares of a thousand; the rest asks its own provider's.
-const RESOLVERS: &[(&str, ResolverClass, u32)] = &[
+pub const RESOLVERS: &[(&str, ResolverClass, u32)] = &[
     ("isp", ResolverClass::Local, 500),
     ("1.1.1.1", ResolverClass::Cloudflare, 200),
     ("8.8.8.8", ResolverClass::Google, 200),

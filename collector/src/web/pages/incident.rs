@@ -112,6 +112,11 @@ impl Fault {
                     status_page: words::link(known.and_then(|known| known.status_page.as_ref())),
                 }
             }
+            other => {
+                let (kind, role) = words::group_explained(other);
+                let name = words::culprit(catalogue, other);
+                Self { kind, name, role, organisation, status_page: None }
+            }
         }
     }
 }

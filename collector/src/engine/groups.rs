@@ -1,0 +1,671 @@
+//! The observers' side: whom nothing answers any more, and what they have in common.
+//!
+//! A provider's outage shows in sites that fail while others do not; an outage of a network, a
+//! country, a resolver or a release of the probe core shows in observers that are cut off while
+//! others are not. Each observer tells of its own line ([`super::line`]), live or in a backlog that
+//! arrives when it can. A group is named when enough of it was cut off at the same time, when the
+//! others were not, and when no larger group explains it. Loss of most of a group at once, with no
+//! word yet, is a suspicion: *dark*.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use tocsin_proto::{
+    catalogue::{ZoneIndex, Zones},
+    id::Country,
+    incident::{Confidence, LiarBound, Phase, Reason},
+    report::ResolverClass,
+    time::Timestamp,
+};
+
+use super::{
+    detector::{Changed, Symptoms, stamp},
+    fixed::{ONE, Ppm, divergence_q16, log2_q16, percent, scale, share, votes},
+    incident::{Grounds, GroupReading, Incident, Reach},
+    line::Spell,
+    observer::Standing,
+    params::{
+        DARK_BACK_MS, DARK_MAX_MS, DARK_SHARE, DARK_WITHIN_MS, GROUP_BITS_Q16, GROUP_CONTRAST,
+        GROUP_CUT, GROUP_PREFIXES, GROUP_SHARE, HOLD, LINE_BACKGROUND, NETWORK_SHARE,
+        SPELL_COUNTS_MS, SPELL_FRESH_MS,
+    },
+};
+
+/// What observers can have in common, from the widest to the narrowest: the first that explains a
+/// cut is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Group {
+    /// The probe core's version: our own fault, which is never published as a verdict.
+    Version(u16),
+    /// A public resolver, by the number of its class.
+    Resolver(u8),
+    /// A zone.
+    Zone(u8),
+    /// A country.
+    Country(Country),
+    /// A network.
+    Network(u32),
+    /// The resolver of a network, of those who use it.
+    OwnResolver(u32),
+}
+
+impl Group {
+    fn of(standing: &Standing) -> impl Iterator<Item = Self> {
+        let own = standing.resolver_class() == ResolverClass::Local;
+        let public = !matches!(
+            standing.resolver_class(),
+            ResolverClass::Local | ResolverClass::OtherPublic | ResolverClass::Unknown
+        );
+        let network = (standing.asn != 0).then_some(standing.asn);
+        [
+            Some(Self::Version(standing.version)),
+            public.then_some(Self::Resolver(standing.resolver)),
+            standing.zone.map(|zone| Self::Zone(zone.0)),
+            (standing.country != Country::UNKNOWN).then_some(Self::Country(standing.country)),
+            network.map(Self::Network),
+            network.filter(|_| own).map(Self::OwnResolver),
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    /// Whether who stands there is of it.
+    #[must_use]
+    pub fn has(self, standing: &Standing) -> bool {
+        Self::of(standing).any(|own| own == self)
+    }
+
+    /// Groups of one kind are rivals for the same evidence.
+    const fn kind(self) -> u8 {
+        match self {
+            Self::Version(_) => 0,
+            Self::Resolver(_) => 1,
+            Self::Zone(_) => 2,
+            Self::Country(_) => 3,
+            Self::Network(_) => 4,
+            Self::OwnResolver(_) => 5,
+        }
+    }
+
+    /// Whether only those count who cannot resolve names.
+    const fn is_of_names(self) -> bool {
+        matches!(self, Self::Resolver(_) | Self::OwnResolver(_))
+    }
+
+    const fn share_needed(self) -> Ppm {
+        match self {
+            Self::Network(_) | Self::OwnResolver(_) => NETWORK_SHARE,
+            _ => GROUP_SHARE,
+        }
+    }
+
+    /// Parts of it that must each be cut off: a country is not its largest network.
+    fn part(self, standing: &Standing) -> u32 {
+        match self {
+            Self::Zone(_) => standing.country.as_str().bytes().fold(0, |n, b| n << 8 | u32::from(b)),
+            _ => standing.asn,
+        }
+    }
+
+    const fn parts_needed(self) -> usize {
+        match self {
+            Self::Network(_) | Self::OwnResolver(_) => 1,
+            _ => 3,
+        }
+    }
+
+    /// Stable name, as in an incident's identifier.
+    #[must_use]
+    pub fn name(self) -> String {
+        match self {
+            Self::Version(version) => format!("version-{version}"),
+            Self::Resolver(class) => format!("resolver-{}", resolver(class)),
+            Self::Zone(zone) => {
+                let zone = Zones::builtin().id(ZoneIndex(zone));
+                format!("zone-{}", zone.map_or("unknown", |zone| zone.as_str()))
+            }
+            Self::Country(country) => {
+                format!("country-{}", country.as_str().to_ascii_lowercase())
+            }
+            Self::Network(asn) => format!("network-as{asn}"),
+            Self::OwnResolver(asn) => format!("resolver-as{asn}"),
+        }
+    }
+}
+
+/// The name of a resolver class, by its number.
+#[must_use]
+pub fn resolver(class: u8) -> &'static str {
+    ResolverClass::ALL.get(usize::from(class)).copied().unwrap_or_default().name()
+}
+
+/// How much weight each group has: of everybody who was heard in the last hour.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Census {
+    all: i64,
+    groups: BTreeMap<Group, i64>,
+}
+
+impl Census {
+    /// Counts one more, by its weight within its network.
+    pub fn add(&mut self, standing: &Standing, within: i64) {
+        self.all += within;
+        for group in Group::of(standing) {
+            *self.groups.entry(group).or_default() += within;
+        }
+    }
+
+    /// The weight of a group.
+    #[must_use]
+    pub fn of(&self, group: Group) -> i64 {
+        self.groups.get(&group).copied().unwrap_or(0)
+    }
+
+    /// Groups of the kind that are large enough to be named: as many tests are made.
+    fn rivals(&self, group: Group) -> usize {
+        let large = |(other, weight): &(&Group, &i64)| {
+            other.kind() == group.kind() && is_votes(**weight, i64::from(GROUP_PREFIXES))
+        };
+        self.groups.iter().filter(large).count()
+    }
+}
+
+/// Whether a weight is that of so many prefixes; what three share may be short of one by a hair.
+const fn is_votes(weight: i64, prefixes: i64) -> bool {
+    weight >= prefixes * ONE - ONE / 10
+}
+
+/// One that is or was cut off.
+#[derive(Debug, Clone, Copy)]
+pub struct Cut {
+    /// Number of the observer.
+    pub observer: u32,
+    /// Where it stands.
+    pub standing: Standing,
+    /// Its weight within its network.
+    pub within: i64,
+    /// When.
+    pub spell: Spell,
+    /// Whether it is now.
+    pub now: bool,
+}
+
+/// Weights over time: how much was cut off when.
+struct Timeline {
+    starts: Vec<(Timestamp, i64)>,
+    ends: Vec<(Timestamp, i64)>,
+}
+
+impl Timeline {
+    fn new<'a>(cuts: impl Iterator<Item = &'a Cut> + Clone) -> Self {
+        let sums = |mut at: Vec<(Timestamp, i64)>| {
+            at.sort_unstable();
+            let mut sum = 0;
+            for (_, weight) in &mut at {
+                sum += *weight;
+                *weight = sum;
+            }
+            at
+        };
+        Self {
+            starts: sums(cuts.clone().map(|cut| (cut.spell.from, cut.within)).collect()),
+            ends: sums(cuts.map(|cut| (cut.spell.to, cut.within)).collect()),
+        }
+    }
+
+    fn at(&self, time: Timestamp) -> i64 {
+        let sum = |of: &[(Timestamp, i64)], end: usize| {
+            end.checked_sub(1).and_then(|last| of.get(last)).map_or(0, |(_, sum)| *sum)
+        };
+        let began = self.starts.partition_point(|(at, _)| *at <= time);
+        let ended = self.ends.partition_point(|(at, _)| *at < time);
+        sum(&self.starts, began) - sum(&self.ends, ended)
+    }
+
+    /// When the most were cut off, for the first time.
+    fn peak(&self) -> Option<Timestamp> {
+        let times = self.starts.iter().map(|(at, _)| *at);
+        times.max_by_key(|at| (self.at(*at), std::cmp::Reverse(*at)))
+    }
+}
+
+/// What was found of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Found {
+    /// Share that was cut off at the same time.
+    share: Ppm,
+    /// Share that is now.
+    live: Ppm,
+    /// Since when.
+    from: Timestamp,
+    grounds: Grounds,
+}
+
+/// What a round looks at.
+#[derive(Clone, Copy)]
+pub struct Scene<'a> {
+    /// The time.
+    pub now: Timestamp,
+    /// Everybody who is or was cut off.
+    pub cuts: &'a [Cut],
+    /// Those who fell silent lately and still are: when, who, where and with which weight.
+    pub lost: &'a [(Timestamp, u32, Standing, i64)],
+    /// Whether an observer was heard after a time.
+    pub heard_since: &'a dyn Fn(u32, Timestamp) -> bool,
+    /// How much weight each group has.
+    pub census: &'a Census,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct Row {
+    run: u8,
+    open: Option<Incident>,
+    last: Option<Incident>,
+    symptoms: Symptoms,
+    /// What began before this has been told.
+    told_until: Timestamp,
+    /// Who fell silent together, and when.
+    dark: Vec<u32>,
+    dark_at: Timestamp,
+    back_since: Option<Timestamp>,
+}
+
+impl Row {
+    /// Whether most of those who fell silent still are.
+    fn is_dark(&self, scene: &Scene<'_>) -> bool {
+        let back = self.dark.iter().filter(|id| (scene.heard_since)(**id, self.dark_at)).count();
+        2 * back < self.dark.len()
+    }
+}
+
+/// An incident that has ended, of a group.
+pub type Ended = (Group, Incident, Symptoms);
+
+/// What is known of the groups that are or were cut off.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Groups(BTreeMap<Group, Row>);
+
+impl Groups {
+    /// Open incidents, with what was met.
+    pub fn open(&self) -> impl Iterator<Item = (Group, &Incident, &Symptoms)> {
+        self.0.iter().filter_map(|(group, row)| Some((*group, row.open.as_ref()?, &row.symptoms)))
+    }
+
+    /// Whether somebody who stands there is known to be in an outage: that is not its habit.
+    #[must_use]
+    pub fn excuse(&self, standing: &Standing) -> bool {
+        !self.0.is_empty()
+            && Group::of(standing).any(|group| self.0.get(&group).is_some_and(|r| r.open.is_some()))
+    }
+
+    /// Notes what somebody met who is cut off.
+    pub fn met(
+        &mut self,
+        standing: &Standing,
+        met: (tocsin_proto::outcome::Outcome, tocsin_proto::rules::RuleNumber),
+    ) {
+        if self.0.is_empty() {
+            return;
+        }
+        for group in Group::of(standing) {
+            if let Some(row) = self.0.get_mut(&group).filter(|row| row.open.is_some()) {
+                *row.symptoms.entry(met).or_default() += 1;
+            }
+        }
+    }
+
+    /// One round. Tells what changed and what ended; an incident that has come back is named in
+    /// `reopened`, and is no longer among the ended.
+    pub fn judge(
+        &mut self,
+        scene: &Scene<'_>,
+        changed: &mut Vec<Changed>,
+        reopened: &mut Vec<String>,
+    ) -> Vec<Ended> {
+        let mut found = self.attribute(scene);
+        let mut ended = Vec::new();
+        for (group, lost) in self.fallen_silent(scene) {
+            let row = self.0.entry(group).or_default();
+            if row.open.is_none() && !found.contains_key(&group) {
+                row.fall_silent(scene.now, group, &lost, scene, changed);
+            }
+            (row.dark, row.dark_at) = (lost, scene.now);
+        }
+        for group in found.keys() {
+            self.0.entry(*group).or_default();
+        }
+        for (group, row) in &mut self.0 {
+            row.step(scene, *group, found.remove(group), changed, reopened);
+            if let Some(over) = row.open.take_if(|open| !open.phase().is_open()) {
+                row.told_until = scene.now;
+                if over.phase() == Phase::Resolved {
+                    row.last = Some(over.clone());
+                }
+                ended.push((*group, over, std::mem::take(&mut row.symptoms)));
+            }
+            row.last.take_if(|last| !last.may_reopen(scene.now));
+        }
+        self.0.retain(|_, row| row.open.is_some() || row.last.is_some() || row.run > 0);
+        ended
+    }
+
+    /// The groups that explain who is cut off: the widest first, and of one kind the best
+    /// supported. Who is explained is no evidence for another.
+    fn attribute(&self, scene: &Scene<'_>) -> BTreeMap<Group, Found> {
+        let mut found = BTreeMap::new();
+        let mut left: Vec<&Cut> = scene
+            .cuts
+            .iter()
+            .filter(|cut| {
+                let fresh = scene.now.since_ms(cut.spell.heard_at) <= SPELL_FRESH_MS;
+                cut.within > 0 && fresh && cut.spell.length_ms() >= SPELL_COUNTS_MS
+            })
+            .collect();
+        let mut explained = Census::default();
+        while left.len() >= GROUP_CUT {
+            let mut members: BTreeMap<Group, Vec<&Cut>> = BTreeMap::new();
+            for cut in &left {
+                for group in Group::of(&cut.standing) {
+                    if cut.spell.names || !group.is_of_names() {
+                        members.entry(group).or_default().push(cut);
+                    }
+                }
+            }
+            let all = Timeline::new(left.iter().copied());
+            let best = members
+                .iter()
+                .filter(|(group, cuts)| cuts.len() >= GROUP_CUT && !found.contains_key(*group))
+                .filter_map(|(group, cuts)| {
+                    let told = self.0.get(group).map_or(Timestamp::EPOCH, |row| row.told_until);
+                    let (bits, found) = test(scene, *group, cuts, &all, &explained, told)?;
+                    Some((*group, bits, found))
+                })
+                // The widest kind; of one kind, who fails most and is supported best. A network
+                // whose names alone fail is its resolver's.
+                .min_by_key(|(group, bits, _)| (group.order(&members), std::cmp::Reverse(*bits), *group));
+            let Some((group, _, what)) = best else { break };
+            left.retain(|cut| {
+                let stays = !group.has(&cut.standing);
+                if !stays {
+                    explained.add(&cut.standing, cut.within);
+                }
+                stays
+            });
+            found.insert(group, what);
+        }
+        found
+    }
+
+    /// Groups of which most fell silent together while the others did not.
+    fn fallen_silent(&self, scene: &Scene<'_>) -> Vec<(Group, Vec<u32>)> {
+        let mut by_group: BTreeMap<Group, (i64, Vec<u32>, BTreeSet<u32>)> = BTreeMap::new();
+        let mut all = 0;
+        for (at, id, standing, within) in scene.lost {
+            if scene.now.since_ms(*at) > DARK_WITHIN_MS {
+                continue;
+            }
+            all += within;
+            for group in Group::of(standing) {
+                if matches!(group, Group::Zone(_) | Group::Country(_) | Group::Network(_)) {
+                    let (weight, ids, parts) = by_group.entry(group).or_default();
+                    *weight += within;
+                    ids.push(*id);
+                    parts.insert(group.part(standing));
+                }
+            }
+        }
+        let mut silent: Vec<(Group, Vec<u32>)> = Vec::new();
+        for (group, (weight, ids, parts)) in by_group {
+            let of = scene.census.of(group).max(weight);
+            let rest = share(all - weight, (scene.census.all - of).max(1));
+            let part = share(weight, of);
+            let explained =
+                silent.iter().any(|(_, others)| ids.iter().all(|id| others.contains(id)));
+            if ids.len() >= GROUP_CUT
+                && parts.len() >= group.parts_needed()
+                && is_votes(of, GROUP_PREFIXES.into())
+                && part >= DARK_SHARE
+                && part >= GROUP_CONTRAST * rest
+                && !explained
+            {
+                silent.push((group, ids));
+            }
+        }
+        silent
+    }
+}
+
+impl Group {
+    fn order(self, members: &BTreeMap<Self, Vec<&Cut>>) -> u8 {
+        let count = |group| members.get(&group).map_or(0, Vec::len);
+        match self {
+            // Where four of five cannot resolve names only, the resolver goes before its network.
+            Self::OwnResolver(asn) if 5 * count(self) >= 4 * count(Self::Network(asn)) => {
+                Self::Network(asn).kind()
+            }
+            Self::OwnResolver(_) | Self::Network(_) => self.kind() + 1,
+            other => other.kind(),
+        }
+    }
+}
+
+/// Whether a group was cut off, with the weight of the evidence in bits.
+fn test(
+    scene: &Scene<'_>,
+    group: Group,
+    cuts: &[&Cut],
+    all: &Timeline,
+    explained: &Census,
+    told_until: Timestamp,
+) -> Option<(i64, Found)> {
+    let cuts: Vec<&Cut> =
+        cuts.iter().copied().filter(|cut| cut.now || cut.spell.from >= told_until).collect();
+    let own = Timeline::new(cuts.iter().copied());
+    let at = own.peak()?;
+    let cut = own.at(at);
+    let of = (scene.census.of(group) - explained.of(group)).max(cut);
+    let part = share(cut, of);
+    let enough = is_votes(of, GROUP_PREFIXES.into()) && is_votes(cut, GROUP_CUT as i64);
+    let needed = group.share_needed();
+    if !enough || part < needed {
+        return None;
+    }
+    let others = scene.census.all - explained.all - of;
+    let rest = share((all.at(at) - cut).max(0), others.max(1));
+    if part < GROUP_CONTRAST * rest {
+        return None;
+    }
+    let background = LINE_BACKGROUND.max(rest * 3 / 2);
+    let tests = i64::try_from(scene.census.rivals(group).max(1)).unwrap_or(i64::MAX);
+    let bits = scale(of, divergence_q16(part, background)) - log2_q16(tests.saturating_mul(ONE));
+    if bits < GROUP_BITS_Q16 {
+        return None;
+    }
+    // What is left when the largest of its parts is taken away.
+    let mut parts: BTreeMap<u32, i64> = BTreeMap::new();
+    let then = |cut: &&&Cut| cut.spell.from <= at && at <= cut.spell.to;
+    for cut in cuts.iter().filter(then) {
+        *parts.entry(group.part(&cut.standing)).or_default() += cut.within;
+    }
+    let largest = parts.iter().max_by_key(|(_, weight)| **weight);
+    let (without, wide) = match (group, largest) {
+        (Group::Network(_) | Group::OwnResolver(_), _) | (_, None) => (part, true),
+        (_, Some((number, most))) => {
+            let whole = match group {
+                Group::Zone(_) => cuts
+                    .iter()
+                    .find(|cut| group.part(&cut.standing) == *number)
+                    .map_or(0, |cut| scene.census.of(Group::Country(cut.standing.country))),
+                _ => scene.census.of(Group::Network(*number)),
+            };
+            let without = share(cut - most, (of - whole.min(of)).max(1));
+            (without, parts.len() >= group.parts_needed() && 2 * without >= part)
+        }
+    };
+    if !wide {
+        return None;
+    }
+    let live = share(cuts.iter().filter(|cut| cut.now).map(|cut| cut.within).sum(), of);
+    // Since when at least so many say so that one or two could not have made it up.
+    let mut froms: Vec<Timestamp> = cuts.iter().filter(then).map(|cut| cut.spell.from).collect();
+    froms.sort_unstable();
+    let from = froms.get(GROUP_CUT - 1).or(froms.last()).copied().unwrap_or(at);
+    let reason = |rule: &str, found: String, needed: String| Reason {
+        rule: rule.to_owned(),
+        held: true,
+        found,
+        needed,
+    };
+    let nats = |bits: i64| bits * 45_426 / 65_536 / 65_536;
+    let reasons = vec![
+        reason(
+            "group.share",
+            format!("{} of {} prefixes were cut off together ({})", votes(cut), votes(of), percent(part)),
+            format!("{GROUP_CUT} of at least {GROUP_PREFIXES}, and {}", percent(needed)),
+        ),
+        reason(
+            "group.contrast",
+            format!("{} of everybody else was, then", percent(rest)),
+            format!("at most a third of {}", percent(part)),
+        ),
+        reason(
+            "group.evidence",
+            format!("{} nats against chance, over {tests} groups of its kind", nats(bits)),
+            format!("{}", nats(GROUP_BITS_Q16)),
+        ),
+        reason(
+            "group.parts",
+            format!("{} of it without its largest part", percent(without)),
+            format!("half of {}, over {} parts", percent(part), group.parts_needed()),
+        ),
+    ];
+    let confidence = if part < GROUP_SHARE || !is_votes(cut, GROUP_PREFIXES.into()) {
+        Confidence::Low
+    } else {
+        Confidence::Medium
+    };
+    let up = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
+    let networks: BTreeSet<u32> = cuts.iter().map(|cut| cut.standing.asn).collect();
+    let zones: BTreeSet<u8> = cuts.iter().filter_map(|c| c.standing.zone).map(|z| z.0).collect();
+    let liar_bound = LiarBound {
+        prefixes: up((scale(of, needed) + ONE - 1) / ONE).max(GROUP_CUT as u32),
+        networks: up(networks.len().min(group.parts_needed()) as i64),
+        zones: up(zones.len().min(1) as i64),
+    };
+    let grounds = Grounds { reasons, ruled_out: Vec::new(), liar_bound, confidence };
+    Some((bits, Found { share: part, live, from, grounds }))
+}
+
+impl Row {
+    fn fall_silent(
+        &mut self,
+        now: Timestamp,
+        group: Group,
+        lost: &[u32],
+        scene: &Scene<'_>,
+        changed: &mut Vec<Changed>,
+    ) {
+        let of = scene.census.of(group);
+        let first = scene.lost.iter().filter(|(_, id, ..)| lost.contains(id)).map(|(at, ..)| *at);
+        let started = first.min().unwrap_or(now);
+        let reasons = vec![Reason {
+            rule: "group.dark".to_owned(),
+            held: true,
+            found: format!("{} of {} prefixes fell silent together", lost.len(), votes(of)),
+            needed: format!("{} within five minutes, while the others stay", percent(DARK_SHARE)),
+        }];
+        let liar_bound = LiarBound::default();
+        let grounds =
+            Grounds { reasons, ruled_out: Vec::new(), liar_bound, confidence: Confidence::Low };
+        let id = format!("{}-{}", stamp(now), group.name());
+        changed.push(Changed { incident: id.clone(), at: now, phase: Phase::Suspected });
+        let reach = Reach::Observers;
+        self.open = Some(Incident::open(id, now, started, Phase::Suspected, reach, grounds));
+        self.back_since = None;
+    }
+
+    fn step(
+        &mut self,
+        scene: &Scene<'_>,
+        group: Group,
+        found: Option<Found>,
+        changed: &mut Vec<Changed>,
+        reopened: &mut Vec<String>,
+    ) {
+        let now = scene.now;
+        self.run = if found.is_some() { self.run.saturating_add(1) } else { 0 };
+        let dark = !self.dark.is_empty() && self.is_dark(scene);
+        // A release of ours that fails is ours to mend, and no verdict on anybody.
+        let ours = matches!(group, Group::Version(_));
+        let phase = self.open.as_ref().map(Incident::phase);
+        match (phase, found) {
+            (None, Some(found)) if self.run >= HOLD => {
+                if let Some(mut last) = self.last.take_if(|last| !ours && last.may_reopen(now)) {
+                    last.reopen(now, found.grounds);
+                    reopened.push(last.id.clone());
+                    changed.push(Changed { incident: last.id.clone(), at: now, phase: Phase::Confirmed });
+                    self.open = Some(last);
+                } else {
+                    let id = format!("{}-{}", stamp(now), group.name());
+                    let reach = Reach::Observers;
+                    let phase = if ours { Phase::Suspected } else { Phase::Confirmed };
+                    changed.push(Changed { incident: id.clone(), at: now, phase });
+                    let mut open =
+                        Incident::open(id, now, found.from, phase, reach, found.grounds);
+                    open.peak = found.share;
+                    self.open = Some(open);
+                    self.close_if_over(now, found.live, group, changed);
+                }
+            }
+            (Some(Phase::Suspected), Some(found)) if self.run >= HOLD && !ours => {
+                let Some(open) = &mut self.open else { return };
+                open.started_at = open.started_at.min(found.from);
+                open.confirm(now, Reach::Observers, found.grounds, found.share);
+                changed.push(Changed { incident: open.id.clone(), at: now, phase: Phase::Confirmed });
+                self.close_if_over(now, found.live, group, changed);
+            }
+            (Some(Phase::Suspected), found) => {
+                // Who was cut off and has something to say of it says it when it is back.
+                let back = !dark && found.is_none();
+                let since = if back { self.back_since.or(Some(now)) } else { None };
+                self.back_since = since;
+                let Some(open) = &mut self.open else { return };
+                let over = since.is_some_and(|since| now.since_ms(since) >= DARK_BACK_MS)
+                    || (!ours && now.since_ms(open.since()) >= DARK_MAX_MS);
+                if over {
+                    open.retract(now);
+                    changed.push(Changed { incident: open.id.clone(), at: now, phase: Phase::Retracted });
+                    self.dark.clear();
+                }
+            }
+            (Some(_), found) => {
+                let live = found.as_ref().map_or(0, |found| found.live);
+                let Some(open) = &mut self.open else { return };
+                let reading = GroupReading {
+                    share: live,
+                    known: !dark,
+                    holds: found.is_some() && live >= group.share_needed(),
+                };
+                if let Some(found) = found {
+                    open.started_at = open.started_at.min(found.from);
+                    if reading.holds {
+                        open.grounds = found.grounds;
+                    }
+                }
+                if let Some(phase) = open.step_group(now, &reading) {
+                    changed.push(Changed { incident: open.id.clone(), at: now, phase });
+                }
+            }
+            (None, _) => {}
+        }
+    }
+
+    /// What is told of only when it is over is published as that.
+    fn close_if_over(&mut self, now: Timestamp, live: Ppm, group: Group, changed: &mut Vec<Changed>) {
+        let Some(open) = &mut self.open else { return };
+        if open.phase() == Phase::Confirmed && live < group.share_needed() / 2 {
+            open.reported_late(now);
+            changed.push(Changed { incident: open.id.clone(), at: now, phase: Phase::Resolved });
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The observer's own line: whether anything answers it at all, and since when not.
+//!
+//! The same statistic as for a provider, an integer CUSUM (Page 1954), over everything that was
+//! scheduled: +3 for what does not answer, -2 for what does, so that it rises once more than two of
+//! five fail. It goes by the time of the observations, so a backlog that arrives hours later
+//! tells the same story as live reports would have.
+
+use serde::{Deserialize, Serialize};
+use tocsin_proto::time::Timestamp;
+
+use super::params::{LINE_CAP, LINE_CUT, LINE_DOWN, LINE_GAP_MS, LINE_UP, SPELL_MIN_MS};
+
+/// A time for which next to nothing answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spell {
+    /// Its first failure.
+    pub from: Timestamp,
+    /// Its last.
+    pub to: Timestamp,
+    /// Whether names failed by the observer's own resolver, and not by the other path.
+    pub names: bool,
+    /// When the last of its failures arrived.
+    pub heard_at: Timestamp,
+}
+
+impl Spell {
+    /// How long it lasted, so far, milliseconds.
+    #[must_use]
+    pub const fn length_ms(&self) -> u64 {
+        self.to.since_ms(self.from)
+    }
+}
+
+/// The line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Line {
+    level: u8,
+    cut: bool,
+    /// Failures of the run, and those of the own resolver among them; both stop at 255.
+    failures: u8,
+    of_resolver: u8,
+    began: Timestamp,
+    failed: Timestamp,
+    seen: Timestamp,
+    heard_at: Timestamp,
+    past: Option<Spell>,
+}
+
+impl Line {
+    /// Takes what came of a scheduled probe at `at`, which is heard of `now`. What is older than
+    /// what was heard before changes nothing.
+    pub fn observe(&mut self, now: Timestamp, at: Timestamp, answered: bool, own_resolver: bool) {
+        if at < self.seen {
+            return;
+        }
+        // Nobody looked for so long that this is another story.
+        if at.since_ms(self.seen) > LINE_GAP_MS {
+            self.end();
+        }
+        self.seen = at;
+        if answered {
+            self.level = self.level.saturating_sub(LINE_DOWN);
+            if self.level == 0 {
+                self.end();
+            }
+            return;
+        }
+        if self.level == 0 {
+            (self.began, self.failures, self.of_resolver) = (at, 0, 0);
+        }
+        self.level = (self.level + LINE_UP).min(LINE_CAP);
+        self.failures = self.failures.saturating_add(1);
+        self.of_resolver = self.of_resolver.saturating_add(own_resolver.into());
+        (self.failed, self.heard_at) = (at, now);
+        self.cut |= self.level >= LINE_CUT;
+    }
+
+    fn end(&mut self) {
+        // Three bad minutes on the radio are no outage.
+        if let Some(spell) = self.current().filter(|spell| spell.length_ms() >= SPELL_MIN_MS) {
+            self.past = Some(spell);
+        }
+        (self.level, self.cut) = (0, false);
+    }
+
+    /// The spell that goes on.
+    #[must_use]
+    pub fn current(&self) -> Option<Spell> {
+        self.cut.then_some(Spell {
+            from: self.began,
+            to: self.failed,
+            names: u16::from(self.of_resolver) * 5 >= u16::from(self.failures) * 4,
+            heard_at: self.heard_at,
+        })
+    }
+
+    /// The last one that is over.
+    #[must_use]
+    pub const fn past(&self) -> Option<Spell> {
+        self.past
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Timestamp = Timestamp::from_s(1_800_000_000);
+
+    /// Probes every 20 s, by what came of them.
+    fn line(probes: &[(usize, bool)]) -> (Line, Timestamp) {
+        let (mut line, mut at) = (Line::default(), START);
+        for (count, answered) in probes {
+            for _ in 0..*count {
+                line.observe(at, at, *answered, false);
+                at = at.plus_ms(20_000);
+            }
+        }
+        (line, at)
+    }
+
+    #[test]
+    fn what_fails_for_minutes_is_a_spell_with_its_own_times() {
+        let (cut, _) = line(&[(30, true), (10, false)]);
+        let spell = cut.current().unwrap();
+        assert_eq!(spell.from, START.plus_ms(30 * 20_000));
+        assert_eq!(spell.length_ms(), 9 * 20_000);
+        assert_eq!(cut.past(), None);
+        let (over, _) = line(&[(30, true), (30, false), (9, true)]);
+        assert_eq!(over.current(), None);
+        assert_eq!(over.past().map(|spell| spell.length_ms()), Some(29 * 20_000));
+        let (short, _) = line(&[(30, true), (9, false), (9, true)]);
+        assert_eq!((short.current(), short.past()), (None, None), "three minutes are none");
+    }
+
+    #[test]
+    fn one_provider_of_a_third_of_the_sites_is_no_dead_line() {
+        let mut line = Line::default();
+        for n in 0..300 {
+            let at = START.plus_ms(n * 20_000);
+            line.observe(at, at, n % 3 != 0, false);
+            assert_eq!(line.current(), None, "{n}");
+        }
+    }
+
+    #[test]
+    fn after_a_night_off_it_is_another_story() {
+        let (mut line, at) = line(&[(3, false)]);
+        let morning = at.plus_ms(8 * 3_600_000);
+        line.observe(morning, morning, false, false);
+        assert_eq!(line.current(), None);
+        // And what is older than what is known changes nothing.
+        line.observe(morning, START, false, false);
+        line.observe(morning, START, false, false);
+        line.observe(morning, START, false, false);
+        assert_eq!(line.current(), None);
+    }
+}
