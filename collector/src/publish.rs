@@ -25,7 +25,7 @@ use crate::{
         detector::{Detector, Shown, Subject, Symptoms},
         fixed::{ONE, permille},
         groups::{self, Group},
-        incident::Reach,
+        incident::{Reach, Region},
         observer::Standing,
         params,
         window::Counts,
@@ -188,11 +188,17 @@ fn incident(detector: &Detector, shown: Shown<'_>) -> Incident {
             (factor, title, None, Vec::new(), None)
         }
     };
-    let zone = |zone: &u8| Detector::zone_name(*zone).cloned();
     let scope = match &incident.reach {
         Reach::Global => Scope::Global,
-        Reach::Regional(zones) => {
-            Scope::Regional { zones: zones.iter().filter_map(zone).collect() }
+        Reach::Regional(regions) => {
+            let (mut zones, mut countries) = (Vec::new(), Vec::new());
+            for region in regions {
+                match region {
+                    Region::Zone(zone) => zones.extend(Detector::zone_name(*zone).cloned()),
+                    Region::Country(country) => countries.push(*country),
+                }
+            }
+            Scope::Regional { zones, countries }
         }
         Reach::Site => Scope::Site,
         Reach::Observers => Scope::Observers,

@@ -327,6 +327,12 @@ impl Catalogue {
         &self.providers
     }
 
+    /// Who runs a provider; itself where the catalogue does not know it.
+    #[must_use]
+    pub fn organisation<'a>(&'a self, provider: &'a Id) -> &'a Id {
+        self.providers.get(provider).map_or(provider, |known| &known.organisation)
+    }
+
     /// The targets by number.
     #[must_use]
     pub const fn targets(&self) -> &BTreeMap<TargetIndex, Target> {

@@ -86,10 +86,13 @@ impl std::fmt::Display for Factor {
 pub enum Scope {
     /// A majority of the networks in most zones.
     Global,
-    /// A majority in these zones.
+    /// A majority in these zones and countries.
     Regional {
         /// The zones' names.
         zones: Vec<Id>,
+        /// Single countries, where the rest of their zone does not see it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        countries: Vec<Country>,
     },
     /// One site, everywhere.
     Site,

@@ -397,9 +397,11 @@ impl Told {
                     Scope::Global => "global".to_owned(),
                     Scope::Site => "site".to_owned(),
                     Scope::Observers => "observers".to_owned(),
-                    Scope::Regional { zones } => {
-                        let zones: Vec<_> = zones.iter().map(ToString::to_string).collect();
-                        format!("regional: {}", zones.join(", "))
+                    Scope::Regional { zones, countries } => {
+                        let zones = zones.iter().map(ToString::to_string);
+                        let countries = countries.iter().map(ToString::to_string);
+                        let names: Vec<_> = zones.chain(countries).collect();
+                        format!("regional: {}", names.join(", "))
                     }
                 };
                 news.push(News::Incident {

@@ -107,8 +107,8 @@ fn describe(at: Timestamp, change: &Changed, detector: &Detector, json: bool) ->
     let scope = match shown.map(|shown| &shown.incident.reach) {
         Some(Reach::Global) => "global".to_owned(),
         Some(Reach::Regional(zones)) => {
-            let zones = zones.iter().filter_map(|zone| Detector::zone_name(*zone));
-            format!("regional: {}", zones.map(ToString::to_string).collect::<Vec<_>>().join(", "))
+            let names: Vec<String> = zones.iter().map(Detector::region_name).collect();
+            format!("regional: {}", names.join(", "))
         }
         Some(Reach::Observers) => "observers".to_owned(),
         Some(Reach::Site) | None => "site".to_owned(),

@@ -13,7 +13,7 @@ use super::{
     fixed::{ONE, Ppm, divergence_q16, median, percent, scale},
     params::{BACKGROUND, HIT_RATIO_BAND, PICKS_MAX},
     plan::{EntityIndex, Plan},
-    window::Windows,
+    window::{Counts, Windows},
 };
 
 /// Floor of a suspect's mean rate.
@@ -143,11 +143,21 @@ fn test(
     plan: &Plan,
     windows: &Windows,
     entity: EntityIndex,
-    regional: bool,
+    regional: Option<&BTreeSet<u8>>,
     explained: &Explained,
     dead: &BTreeSet<TargetIndex>,
 ) -> Result<Evidence, Rejected> {
-    let zones_min = if regional { 1 } else { 2 };
+    // What fails in a region is looked at where it fails.
+    let zones_min = if regional.is_some() { 1 } else { 2 };
+    let here = |zone: u8| regional.is_none_or(|zones| zones.contains(&zone));
+    let of = |target: TargetIndex| match regional {
+        None => windows.of(target),
+        Some(_) => {
+            let mut sum = Counts::default();
+            windows.by_zone(target).filter(|(z, _)| here(*z)).for_each(|(_, c)| sum.add(&c));
+            sum
+        }
+    };
     let suspect = plan.entity(entity);
     let layer = suspect.layer;
     let all = suspect.targets.len();
@@ -158,7 +168,7 @@ fn test(
         .iter()
         .filter(|target| !explained.contains(&(**target, class(layer))))
         .filter(|target| own_dead >= few(20) || !dead.contains(target))
-        .map(|target| (*target, windows.of(*target)))
+        .map(|target| (*target, of(*target)))
         .collect();
     let overlap = suspect.targets.iter().any(|t| explained.contains(&(*t, class(layer))));
     targets.retain(|(_, counts)| counts.observed > 0);
@@ -174,7 +184,7 @@ fn test(
                 && !explained.contains(&(*target, Class::Dns))
                 && !explained.contains(&(*target, Class::Answer))
         })
-        .map(|(target, _)| windows.of(target))
+        .map(|(target, _)| of(target))
         .filter(|counts| counts.observed > 0)
         .map(|counts| counts.failure_rate())
         .collect();
@@ -198,7 +208,10 @@ fn test(
         .filter(|(target, counts)| {
             counts.implicating(layer) >= ELEVATED_VOTES
                 && counts.rate(layer) >= limit
-                && windows.by_zone(*target).filter(|(_, z)| z.implicating(layer) > 0).count()
+                && windows
+                    .by_zone(*target)
+                    .filter(|(zone, c)| here(*zone) && c.implicating(layer) > 0)
+                    .count()
                     >= zones_min
         })
         .count();
@@ -214,22 +227,27 @@ fn test(
 ///
 /// `standing` are entities with a confirmed or recovering incident: their failures are explained,
 /// and they are picked again without competition while they stand out. `regional` are those with a
-/// majority in some zone: for them one failing zone is enough.
+/// majority in some region only, with its zones: they are looked at there, over the longer windows,
+/// since one zone has few probes.
 #[must_use]
 pub fn attribute(
     plan: &Plan,
-    windows: &Windows,
+    (windows, slow): (&Windows, &Windows),
     candidates: &[EntityIndex],
     standing: &[EntityIndex],
-    regional: &BTreeSet<EntityIndex>,
+    regional: &BTreeMap<EntityIndex, BTreeSet<u8>>,
     dead: &BTreeSet<TargetIndex>,
 ) -> (Vec<Pick>, BTreeMap<EntityIndex, Rejected>) {
     let mut picks = Vec::new();
     let mut rejected = BTreeMap::new();
     let mut explained = Explained::new();
+    let test = |entity: EntityIndex, explained: &Explained| {
+        let local = regional.get(&entity);
+        let windows = if local.is_some() { slow } else { windows };
+        test(plan, windows, entity, local, explained, dead)
+    };
     for entity in standing {
-        let local = regional.contains(entity);
-        match test(plan, windows, *entity, local, &Explained::new(), dead) {
+        match test(*entity, &Explained::new()) {
             Ok(evidence) => picks.push(Pick { entity: *entity, rate: evidence.rate }),
             Err(why) => {
                 rejected.insert(*entity, why);
@@ -245,8 +263,7 @@ pub fn attribute(
             if picks.iter().any(|pick| pick.entity == *entity) || standing.contains(entity) {
                 continue;
             }
-            let local = regional.contains(entity);
-            match test(plan, windows, *entity, local, &explained, dead) {
+            match test(*entity, &explained) {
                 Ok(evidence) => passed.push((*entity, evidence)),
                 Err(why) => {
                     rejected.insert(*entity, why);
@@ -279,7 +296,6 @@ mod tests {
     use tocsin_proto::catalogue::Catalogue;
 
     use super::*;
-    use crate::engine::window::Counts;
 
     const TARGETS: u16 = 28;
 
@@ -342,8 +358,9 @@ mod tests {
     fn check(rate: impl Fn(u16) -> (Ppm, &'static [Layer]), expect: &[&str]) {
         let plan = plan();
         let all: Vec<_> = plan.entities().map(|(entity, _)| entity).collect();
+        let of = windows(rate);
         let (picks, rejected) =
-            attribute(&plan, &windows(rate), &all, &[], &BTreeSet::new(), &BTreeSet::new());
+            attribute(&plan, (&of, &of), &all, &[], &BTreeMap::new(), &BTreeSet::new());
         let names: Vec<_> =
             picks.iter().map(|p| plan.entity(p.entity).provider.as_str().to_owned()).collect();
         assert_eq!(names, expect, "{rejected:?}");
@@ -381,8 +398,9 @@ mod tests {
             }
         }
         let picked = |regional: &[EntityIndex]| {
-            let regional = regional.iter().copied().collect();
-            let (picks, _) = attribute(&plan, &windows, &[small], &[], &regional, &BTreeSet::new());
+            let regional = regional.iter().map(|e| (*e, BTreeSet::from([0]))).collect();
+            let of = (&windows, &windows);
+            let (picks, _) = attribute(&plan, of, &[small], &[], &regional, &BTreeSet::new());
             picks.len()
         };
         assert_eq!((picked(&[]), picked(&[small])), (0, 1));
@@ -399,8 +417,14 @@ mod tests {
         let big = plan.entities().find(|(_, e)| e.provider.as_str() == "big").unwrap().0;
         let all: Vec<_> = plan.entities().map(|(entity, _)| entity).collect();
         let windows = windows(|t| (if t < 12 { ONE } else { QUIET }, HTTP));
-        let (picks, rejected) =
-            attribute(&plan, &windows, &all, &[big], &BTreeSet::new(), &BTreeSet::new());
+        let (picks, rejected) = attribute(
+            &plan,
+            (&windows, &windows),
+            &all,
+            &[big],
+            &BTreeMap::new(),
+            &BTreeSet::new(),
+        );
         assert_eq!(picks.iter().map(|p| p.entity).collect::<Vec<_>>(), [big]);
         assert!(rejected.values().any(|why| *why == Rejected::Explained));
     }

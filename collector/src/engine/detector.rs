@@ -26,15 +26,16 @@ use super::{
     attribute::{Pick, Rejected, attribute, class, mean_rate},
     fixed::{ONE, Ppm, share, smooth},
     groups::{self, Census, Cut, Group, Groups},
-    incident::{Grounds, Incident, Reach, Reading, is_suspect},
+    incident::{Grounds, Incident, Reach, Reading, Region, is_suspect},
     judge::{Participants, Shares, Strata, strata},
     line::Spell,
     observer::{Observer, Standing},
     panel::{self, Ask, Candidate, Kind, Panel, Step},
     params::{
-        CANDIDATE, CONFIRM, DARK_WITHIN_MS, FORGET_MS, HOLD, ONLINE_MS, PANEL_FORCE_SHARE, PANEL_ONLINE_MIN,
-        PANEL_SCREEN_FROM, PANEL_SCREEN_SHARE, PANEL_TICK_MS, PANEL_TRACK_EVERY_MS,
-        PANEL_TRACK_GOOD_MS, PICK_RECENT_MS, ROUND_MS, SPELL_FRESH_MS, Settings, TICK_MS, WEIGH_MS,
+        CANDIDATE, CONFIRM, DARK_WITHIN_MS, FORGET_MS, HOLD, ONLINE_MS, PANEL_FORCE_SHARE,
+        PANEL_ONLINE_MIN, PANEL_SCREEN_FROM, PANEL_SCREEN_SHARE, PANEL_TICK_MS,
+        PANEL_TRACK_EVERY_MS, PANEL_TRACK_GOOD_MS, PICK_RECENT_MS, ROUND_MS, SPELL_FRESH_MS,
+        Settings, TICK_MS, WEIGH_MS,
     },
     plan::{Entities, EntityIndex, Plan},
     sites::{Scene, Sites},
@@ -42,6 +43,11 @@ use super::{
     weigh::{Voter, weigh},
     window::{COUNTED, Counts, Windows},
 };
+
+mod asking;
+mod regions;
+
+pub(crate) use regions::{Here, divided, regions_of};
 
 /// An accepted report as it stands in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -448,8 +454,13 @@ impl Detector {
         }
         let shares: BTreeMap<EntityIndex, Shares> =
             self.plan.entities().map(|(entity, _)| (entity, self.shares(entity))).collect();
+        let regional: BTreeMap<EntityIndex, Vec<Region>> = shares
+            .iter()
+            .map(|(entity, shares)| (*entity, self.regions(*entity, shares)))
+            .filter(|(_, regions)| !regions.is_empty())
+            .collect();
         if round {
-            self.attribute(&shares);
+            self.attribute(&shares, &regional);
             self.judge_sites(changed);
             self.judge_groups(changed);
             let State { alerts, suspects, tallies, .. } = &mut self.state;
@@ -458,7 +469,8 @@ impl Detector {
             });
         }
         for (entity, shares) in &shares {
-            self.judge(*entity, shares, changed);
+            let regional = regional.get(entity).map_or(&[][..], Vec::as_slice);
+            self.judge(*entity, shares, regional, changed);
         }
         self.state.frozen = Entities::default();
         for (entity, suspect) in &self.state.suspects {
@@ -546,16 +558,20 @@ impl Detector {
         Shares::new(self.state.tallies.zones(entity), self.state.tallies.online())
     }
 
-    fn attribute(&mut self, shares: &BTreeMap<EntityIndex, Shares>) {
+    fn attribute(
+        &mut self,
+        shares: &BTreeMap<EntityIndex, Shares>,
+        regional: &BTreeMap<EntityIndex, Vec<Region>>,
+    ) {
         let now = self.state.now;
         let candidates: Vec<EntityIndex> = shares
             .iter()
-            .filter(|(_, shares)| {
+            .filter(|(entity, shares)| {
                 let zones = shares.zones.len();
                 let seeing =
                     shares.zones.values().filter(|tally| is_suspect(tally.share())).count();
                 let wide = shares.share >= CANDIDATE && 2 * seeing >= zones && zones > 0;
-                (wide && shares.coverage().held) || shares.regional().next().is_some()
+                (wide && shares.coverage().held) || regional.contains_key(entity)
             })
             .map(|(entity, _)| *entity)
             .collect();
@@ -569,13 +585,19 @@ impl Detector {
             (Vec::new(), BTreeMap::new())
         } else {
             let dead = self.state.sites.dead();
-            let regional = shares
+            let zones = regional
                 .iter()
-                .filter(|(_, shares)| shares.regional().next().is_some())
-                .map(|(entity, _)| *entity)
+                .filter(|(entity, _)| !shares.get(entity).is_some_and(|s| s.geography().held))
+                .map(|(entity, regions)| {
+                    let zones = regions.iter().filter_map(|region| match region {
+                        Region::Zone(zone) => Some(*zone),
+                        Region::Country(country) => Zones::builtin().of(*country).map(|z| z.0),
+                    });
+                    (*entity, zones.collect())
+                })
                 .collect();
-            let windows = &self.state.windows;
-            attribute(&self.plan, windows, &candidates, &standing, &regional, &dead)
+            let windows = (&self.state.windows, &self.state.slow);
+            attribute(&self.plan, windows, &candidates, &standing, &zones, &dead)
         };
         let quiet: Vec<EntityIndex> = shares
             .iter()
@@ -603,6 +625,24 @@ impl Detector {
                 suspect.baseline = smooth(suspect.baseline, rate, ROUND_MS, 21_600_000).min(50_000);
             }
         }
+    }
+
+    /// The incident of another role of the same organisation that stands: for the reader it is one.
+    fn lead(&self, entity: EntityIndex) -> Option<String> {
+        let organisation = |entity| self.catalogue.organisation(&self.plan.entity(entity).provider);
+        let own = organisation(entity);
+        self.state.suspects.iter().find_map(|(other, suspect)| {
+            let open = suspect.open.as_ref()?;
+            let stands = open.phase() != Phase::Suspected && open.part_of.is_none();
+            let of_it = *other != entity && organisation(*other) == own;
+            (stands && of_it).then(|| open.id.clone())
+        })
+    }
+
+    /// Whether an open incident is part of this one.
+    fn has_parts(&self, id: &str) -> bool {
+        let open = self.state.suspects.values().filter_map(|suspect| suspect.open.as_ref());
+        open.into_iter().any(|open| open.part_of.as_deref() == Some(id))
     }
 
     fn participants(&self, entity: EntityIndex) -> Participants {
@@ -635,10 +675,15 @@ impl Detector {
         )
     }
 
-    fn judge(&mut self, entity: EntityIndex, shares: &Shares, changed: &mut Vec<Changed>) {
+    fn judge(
+        &mut self,
+        entity: EntityIndex,
+        shares: &Shares,
+        regional: &[Region],
+        changed: &mut Vec<Changed>,
+    ) {
         let now = self.state.now;
         let open = self.state.suspects.get(&entity).is_some_and(|s| s.open.is_some());
-        let regional: Vec<u8> = shares.regional().collect();
         if !open && shares.share < CANDIDATE && regional.is_empty() {
             if let Some(suspect) = self.state.suspects.get_mut(&entity) {
                 suspect.suspect_run = 0;
@@ -661,7 +706,7 @@ impl Detector {
         };
         let reasons = vec![
             participants.enough(&self.settings),
-            shares.majority(),
+            self.majority(entity, shares),
             shares.geography(),
             shares.coverage(),
             versions.reason.clone(),
@@ -674,12 +719,7 @@ impl Detector {
         // A regional incident stands or falls with its own zones.
         let zones = suspect.open.as_ref().map(|incident| &incident.reach);
         let share = match zones {
-            Some(Reach::Regional(zones)) => zones
-                .iter()
-                .filter_map(|zone| shares.zones.get(zone))
-                .map(|tally| tally.share())
-                .max()
-                .unwrap_or(shares.share),
+            Some(Reach::Regional(regions)) => self.regional_share(entity, shares, regions),
             _ => shares.share,
         };
         // A panel that was asked a moment ago knows better than what is overheard.
@@ -700,6 +740,7 @@ impl Detector {
                 || recent
                     && (others("c5.attributed")
                         || (!regional.is_empty() && strata_hold && !versions.unproved)),
+            goes_on: suspect.open.as_ref().is_some_and(|open| self.has_parts(&open.id)),
         };
         let by_far = shares.zones.values().all(|tally| tally.share() >= 750_000);
         let confidence = if participants.prefixes < 100 {
@@ -714,11 +755,12 @@ impl Detector {
             let reach = if global || regional.is_empty() {
                 Reach::Global
             } else {
-                Reach::Regional(regional.clone())
+                Reach::Regional(regional.to_vec())
             };
             let liar_bound = shares.liar_bound();
             (reach, Grounds { reasons, ruled_out, liar_bound, confidence })
         };
+        let lead = self.lead(entity);
         let Some(suspect) = self.state.suspects.get_mut(&entity) else { return };
         let baseline = suspect.baseline;
         if let Some(incident) = &mut suspect.open {
@@ -733,7 +775,11 @@ impl Detector {
                 self.state.ended.retain(|(_, ended, _)| ended.id != last.id);
                 *incident = last;
             }
-            changed.push(Changed { incident: incident.id.clone(), at: now, phase });
+            let id = incident.id.clone();
+            if phase == Phase::Confirmed && incident.part_of.is_none() {
+                incident.part_of = lead;
+            }
+            changed.push(Changed { incident: id, at: now, phase });
             if !phase.is_open()
                 && let Some(ended) = suspect.open.take()
             {
@@ -757,198 +803,6 @@ impl Detector {
         }
     }
 
-    /// Everybody who may be asked now.
-    fn crowd(&self) -> Vec<Candidate> {
-        let now = self.state.now;
-        let able = |observer: &&Observer| {
-            observer.weight > 0 && now < observer.last_seen.plus_ms(ONLINE_MS)
-        };
-        self.observers()
-            .filter(|(_, observer)| able(observer))
-            .map(|(id, observer)| Candidate {
-                observer: id,
-                weight: observer.weight,
-                zone: observer.vote.zone,
-                slot: observer.standing.slot,
-                asn: observer.standing.asn,
-                version: observer.standing.version,
-                resolver: observer.standing.resolver,
-            })
-            .collect()
-    }
-
-    /// Once a second: panels that are under way, and suspicions that are worth one.
-    fn ask_back(&mut self, changed: &mut Vec<Changed>) {
-        if !self.settings.ask_back || self.mute {
-            return;
-        }
-        let now = self.state.now;
-        for entity in (0..self.plan.len()).map(|n| EntityIndex(n as u8)) {
-            let Some(suspect) = self.state.suspects.get(&entity) else {
-                if let Some(trigger) = self.state.alerts.trigger(now, entity) {
-                    self.suspect(entity, trigger, changed);
-                }
-                continue;
-            };
-            if suspect.panel.is_some() {
-                self.go_on(entity, changed);
-                continue;
-            }
-            if let Some((parent, until, found)) = suspect.held.clone() {
-                let asked = self.state.suspects.get(&parent).is_some_and(|s| s.panel.is_some());
-                let explained = self.state.frozen.has(parent);
-                // The larger one's own panel may have found by now that this one explains it.
-                let of_parent = self.state.suspects.get(&parent).and_then(|s| s.panel.as_ref());
-                let cleared =
-                    of_parent.is_some_and(|p| p.explained_by(&self.plan, now) == Some(entity));
-                if explained || !asked || cleared || now >= until {
-                    if let Some(suspect) = self.state.suspects.get_mut(&entity) {
-                        suspect.held = None;
-                    }
-                    if !explained {
-                        self.confirm(entity, Reach::Global, found, changed);
-                    }
-                }
-                continue;
-            }
-            let stands = suspect.open.as_ref().is_some_and(|i| i.phase() != Phase::Suspected);
-            if stands {
-                if now.since_ms(suspect.track_at) >= PANEL_TRACK_EVERY_MS {
-                    self.call(entity, Kind::Tracking, 0, false);
-                }
-            } else if let Some(trigger) = self.state.alerts.trigger(now, entity) {
-                self.suspect(entity, trigger, changed);
-            }
-        }
-    }
-
-    /// One that is suspected too, behind all of its sites and more (or as many, and nearer to the
-    /// visitor): where that fails, nothing is left to blame the smaller one for.
-    fn parent(&self, entity: EntityIndex) -> Option<EntityIndex> {
-        let now = self.state.now;
-        let own = self.plan.entity(entity);
-        let flags = self.state.alerts.flagging(now, entity);
-        self.plan.entities().find_map(|(other, of)| {
-            let apart = own.targets.iter().filter(|target| !of.targets.contains(target)).count();
-            let larger = (of.targets.len(), std::cmp::Reverse(of.layer))
-                > (own.targets.len(), std::cmp::Reverse(own.layer));
-            let nested = other != entity && class(of.layer) == class(own.layer) && apart < 2;
-            let suspect = self.state.suspects.get(&other);
-            let open = suspect.is_some_and(|s| s.panel.is_some() || s.open.is_some());
-            let seen = self.state.alerts.flagging(now, other) >= 2.max((flags * 15).div_ceil(100));
-            (nested && larger && (open || seen)).then_some(other)
-        })
-    }
-
-    fn suspect(
-        &mut self,
-        entity: EntityIndex,
-        trigger: super::alert::Trigger,
-        changed: &mut Vec<Changed>,
-    ) {
-        let online = self.crowd().len();
-        if online < PANEL_ONLINE_MIN {
-            return;
-        }
-        self.state.alerts.asked(entity, trigger);
-        let now = self.state.now;
-        if online < PANEL_SCREEN_FROM && self.state.alerts.bar(now, entity) == 0 {
-            if self.call(entity, Kind::Full, 0, false) {
-                self.open_suspicion(entity, changed);
-            }
-        } else {
-            self.call(entity, Kind::Screening, 0, false);
-        }
-    }
-
-    /// Begins a panel; false when there is no budget for it, which does not hold back one that is
-    /// `forced`.
-    fn call(&mut self, entity: EntityIndex, kind: Kind, draw: u8, forced: bool) -> bool {
-        let now = self.state.now;
-        // Of this moment and suspect: a replay that begins elsewhere comes to the same.
-        let number = now.as_ms() << 8 | u64::from(entity.0);
-        let mut panel = Panel::new(entity, kind, draw, number, now);
-        panel.forced = forced;
-        let suspect = self.state.suspects.entry(entity).or_default();
-        if kind == Kind::Tracking {
-            suspect.track_at = now;
-        }
-        suspect.panel = Some(panel);
-        self.round(entity)
-    }
-
-    /// Begins a round of a panel.
-    fn round(&mut self, entity: EntityIndex) -> bool {
-        let now = self.state.now;
-        let crowd = self.crowd();
-        let (rivals, shadows) = self.rivals(entity);
-        let Some(suspect) = self.state.suspects.get_mut(&entity) else { return false };
-        let Some(panel) = &mut suspect.panel else { return false };
-        let scene = panel::Scene {
-            now,
-            plan: &self.plan,
-            crowd: &crowd,
-            rivals: &rivals,
-            shadows: &shadows,
-            secret: &self.settings.panel_secret,
-        };
-        let seats = panel.seats(crowd.len());
-        let flags = self.state.alerts.flagging(now, entity) as usize;
-        let must = match panel.kind {
-            Kind::Screening => 3 * flags >= crowd.len(),
-            Kind::Full | Kind::Tracking => panel.forced,
-        };
-        if !self.state.alerts.pay(now, panel.kind, seats, crowd.len(), must) {
-            suspect.panel = None;
-            self.state.alerts.pause(now, entity);
-            return false;
-        }
-        self.asks.extend(panel.begin_round(&scene));
-        true
-    }
-
-    /// Who else is suspected; and of those, whom the same failures implicate.
-    fn rivals(&self, entity: EntityIndex) -> (BTreeSet<EntityIndex>, BTreeSet<EntityIndex>) {
-        let now = self.state.now;
-        let own = self.plan.entity(entity);
-        let flags = self.state.alerts.flagging(now, entity);
-        let (mut rivals, mut shadows) = (BTreeSet::new(), BTreeSet::new());
-        for (other, of) in self.plan.entities().filter(|(other, _)| *other != entity) {
-            let suspect = self.state.suspects.get(&other);
-            let stands = self.state.frozen.has(other);
-            let asked = suspect.is_some_and(|s| s.panel.is_some() || s.open.is_some());
-            let seen = self.state.alerts.flagging(now, other);
-            // Two prefixes that cry about everything must not take the controls away.
-            if stands || asked || self.state.alerts.trigger(now, other).is_some() {
-                rivals.insert(other);
-            }
-            let beside = seen >= 2.max((flags * 15).div_ceil(100));
-            if class(of.layer) == class(own.layer) && (stands || beside) {
-                shadows.insert(other);
-            }
-        }
-        (rivals, shadows)
-    }
-
-    fn open_suspicion(&mut self, entity: EntityIndex, changed: &mut Vec<Changed>) {
-        let now = self.state.now;
-        let Some(suspect) = self.state.suspects.get_mut(&entity) else { return };
-        if suspect.open.is_some() {
-            return;
-        }
-        let started = suspect.first_failure.unwrap_or(now);
-        let id = id_of(&self.plan, entity, now);
-        changed.push(Changed { incident: id.clone(), at: now, phase: Phase::Suspected });
-        let grounds = Grounds {
-            reasons: Vec::new(),
-            ruled_out: Vec::new(),
-            liar_bound: tocsin_proto::incident::LiarBound::default(),
-            confidence: Confidence::Low,
-        };
-        let open = Incident::open(id, now, started, Phase::Suspected, Reach::Global, grounds);
-        suspect.open = Some(open);
-    }
-
     /// Tells which probe-core versions are established.
     fn is_established(&self) -> impl Fn(u16) -> bool + use<> {
         let vouched = self.settings.established_versions.clone();
@@ -960,125 +814,6 @@ impl Detector {
                     known == version && now.since_ms(since) >= ESTABLISHED_MS
                 })
         }
-    }
-
-    fn go_on(&mut self, entity: EntityIndex, changed: &mut Vec<Changed>) {
-        let now = self.state.now;
-        let established = self.is_established();
-        let bar = self.state.alerts.bar(now, entity);
-        let Some(suspect) = self.state.suspects.get_mut(&entity) else { return };
-        let Some(panel) = &mut suspect.panel else { return };
-        let (kind, draw) = (panel.kind, panel.draw);
-        let step = panel.step(now, &self.plan, &self.settings, established);
-        match step {
-            Step::Wait => {}
-            Step::Round => drop(self.round(entity)),
-            Step::DrawAgain => drop(self.call(entity, Kind::Full, draw + 1, true)),
-            Step::CallFull => {
-                if bar > PANEL_SCREEN_SHARE {
-                    let seen = panel.find(&self.plan, &self.settings, false, |_| true).share;
-                    if seen < bar {
-                        suspect.panel = None;
-                        self.state.alerts.pause(now, entity);
-                        return;
-                    }
-                }
-                let seen = panel.find(&self.plan, &self.settings, true, |_| true).share;
-                if self.call(entity, Kind::Full, 0, seen >= PANEL_FORCE_SHARE) {
-                    self.open_suspicion(entity, changed);
-                }
-            }
-            Step::Confirmed(found) => {
-                suspect.panel = None;
-                match self.parent(entity) {
-                    None => self.confirm(entity, Reach::Global, found, changed),
-                    Some(parent) => {
-                        // Only its own panel can tell whether it is the larger one that fails.
-                        let until = now.plus_ms(HELD_MS);
-                        if let Some(suspect) = self.state.suspects.get_mut(&entity) {
-                            suspect.held = Some((parent, until, found));
-                        }
-                        let asked =
-                            self.state.suspects.get(&parent).is_some_and(|s| s.panel.is_some());
-                        if !asked && !self.state.frozen.has(parent) {
-                            self.call(parent, Kind::Full, 0, false);
-                        }
-                    }
-                }
-            }
-            Step::Measured(found) => {
-                suspect.panel = None;
-                // Silence measures nothing: then what is overheard counts again.
-                if found.answered {
-                    let before = suspect.tracked.map_or(0, |(_, _, _, passes)| passes);
-                    let sees_it = found.holds_in_zones && found.share >= CONFIRM;
-                    let passes = if sees_it { before.saturating_add(1) } else { 0 };
-                    suspect.tracked = Some((now, found.share, found.rate, passes));
-                }
-            }
-            Step::Inconclusive(found) => {
-                suspect.panel = None;
-                let in_zones = found.holds_in_zones && !found.regional.is_empty();
-                if in_zones && draw == 0 {
-                    // As a narrow majority, it must pass once more, freshly drawn.
-                    self.call(entity, Kind::Full, 1, false);
-                } else if in_zones && self.parent(entity).is_none() {
-                    let reach = Reach::Regional(found.regional.clone());
-                    self.confirm(entity, reach, found, changed);
-                } else {
-                    self.state.alerts.inconclusive(now, entity, found.share);
-                }
-            }
-            Step::Unanswered => {
-                suspect.panel = None;
-                self.state.alerts.pause(now, entity);
-            }
-            Step::Refuted(found) => {
-                suspect.panel = None;
-                if kind != Kind::Tracking {
-                    self.state.alerts.refuted(now, entity, found.share);
-                }
-            }
-        }
-    }
-
-    /// A panel has confirmed it.
-    fn confirm(
-        &mut self,
-        entity: EntityIndex,
-        reach: Reach,
-        found: panel::Finding,
-        changed: &mut Vec<Changed>,
-    ) {
-        let now = self.state.now;
-        self.open_suspicion(entity, changed);
-        self.state.alerts.confirmed(entity);
-        let ruled_out = self.ruled_out(entity);
-        let confidence = match (found.prefixes, found.share) {
-            (..100, _) => Confidence::Low,
-            (_, 750_000..) => Confidence::High,
-            _ => Confidence::Medium,
-        };
-        let panel::Finding { reasons, liar_bound, share, rate, .. } = found;
-        let grounds = Grounds { reasons, ruled_out, liar_bound, confidence };
-        let Some(suspect) = self.state.suspects.get_mut(&entity) else { return };
-        suspect.tracked = Some((now, share, rate, 0));
-        suspect.track_at = now;
-        let Some(incident) = &mut suspect.open else { return };
-        if incident.phase() != Phase::Suspected {
-            return;
-        }
-        match suspect.last.take_if(|last| last.may_reopen(now)) {
-            Some(mut last) => {
-                last.reopen(now, grounds);
-                self.state.ended.retain(|(_, ended, _)| ended.id != last.id);
-                *incident = last;
-            }
-            None => incident.confirm(now, reach, grounds, rate),
-        }
-        let id = incident.id.clone();
-        self.state.frozen.insert(entity);
-        changed.push(Changed { incident: id, at: now, phase: Phase::Confirmed });
     }
 
     fn ruled_out(&self, entity: EntityIndex) -> Vec<Reason> {
@@ -1101,6 +836,7 @@ impl Detector {
 
     fn judge_sites(&mut self, changed: &mut Vec<Changed>) {
         let State { sites, windows, slow, suspects, ended, now, frozen, .. } = &mut self.state;
+        let organisation = |provider| self.catalogue.organisation(provider);
         let scene = Scene {
             now: *now,
             plan: &self.plan,
@@ -1112,7 +848,7 @@ impl Detector {
                 .filter_map(|entity| {
                     let open = suspects.get(&entity)?.open.as_ref()?;
                     let provider = &self.plan.entity(entity).provider;
-                    Some((provider, (open.id.as_str(), open.started_at)))
+                    Some((organisation(provider), (open.id.as_str(), open.started_at)))
                 })
                 .collect(),
             named: |entity| {
@@ -1248,6 +984,16 @@ impl Detector {
     #[must_use]
     pub fn zone_name(zone: u8) -> Option<&'static tocsin_proto::id::Id> {
         Zones::builtin().id(tocsin_proto::catalogue::ZoneIndex(zone))
+    }
+
+    /// The region's name: a zone's, or a country's code.
+    #[must_use]
+    pub fn region_name(region: &Region) -> String {
+        match region {
+            Region::Zone(zone) => Self::zone_name(*zone).map(ToString::to_string),
+            Region::Country(country) => Some(country.to_string()),
+        }
+        .unwrap_or_default()
     }
 
     /// Whether every tally equals the sum over its observers, counted anew: an invariant.

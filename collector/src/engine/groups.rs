@@ -26,8 +26,8 @@ use super::{
     observer::Standing,
     params::{
         DARK_BACK_MS, DARK_MAX_MS, DARK_SHARE, DARK_WITHIN_MS, GROUP_BITS_Q16, GROUP_CONTRAST,
-        GROUP_CUT, GROUP_PREFIXES, GROUP_SHARE, HOLD, LINE_BACKGROUND, NETWORK_SHARE,
-        SPELL_COUNTS_MS, SPELL_FRESH_MS,
+        GROUP_CUT, GROUP_PREFIXES, GROUP_SHARE, HOLD, LATE_WAIT_MS, LINE_BACKGROUND, MERGE_MS,
+        NETWORK_SHARE, ROUND_MS, SPELL_COUNTS_MS, SPELL_FRESH_MS,
     },
 };
 
@@ -102,7 +102,9 @@ impl Group {
     /// Parts of it that must each be cut off: a country is not its largest network.
     fn part(self, standing: &Standing) -> u32 {
         match self {
-            Self::Zone(_) => standing.country.as_str().bytes().fold(0, |n, b| n << 8 | u32::from(b)),
+            Self::Zone(_) => {
+                standing.country.as_str().bytes().fold(0, |n, b| n << 8 | u32::from(b))
+            }
             _ => standing.asn,
         }
     }
@@ -334,6 +336,7 @@ impl Groups {
         for group in found.keys() {
             self.0.entry(*group).or_default();
         }
+        self.merge(scene, &found, changed);
         for (group, row) in &mut self.0 {
             row.step(scene, *group, found.remove(group), changed, reopened);
             if let Some(over) = row.open.take_if(|open| !open.phase().is_open()) {
@@ -347,6 +350,45 @@ impl Groups {
         }
         self.0.retain(|_, row| row.open.is_some() || row.last.is_some() || row.run > 0);
         ended
+    }
+
+    /// What was said of a part is the whole's, once the whole is known: of a network that was
+    /// heard before the rest of its country.
+    fn merge(
+        &mut self,
+        scene: &Scene<'_>,
+        found: &BTreeMap<Group, Found>,
+        changed: &mut Vec<Changed>,
+    ) {
+        let wide: Vec<(Group, String, Timestamp)> = self
+            .0
+            .iter()
+            .filter(|(group, _)| found.contains_key(*group))
+            .filter_map(|(group, row)| Some((*group, row.open.as_ref()?)))
+            .filter(|(_, open)| open.phase() == Phase::Confirmed)
+            .map(|(group, open)| (group, open.id.clone(), open.started_at))
+            .collect();
+        for (group, row) in &mut self.0 {
+            let Some(open) = &mut row.open else { continue };
+            let within = |wide: Group| {
+                let mut own = scene.cuts.iter().filter(|cut| group.has(&cut.standing)).peekable();
+                wide.kind() < group.kind()
+                    && own.peek().is_some()
+                    && own.all(|cut| wide.has(&cut.standing))
+            };
+            let part = |(wide, _, since): &&(Group, String, Timestamp)| {
+                within(*wide) && open.started_at.plus_ms(MERGE_MS) >= *since
+            };
+            if let Some((_, into, _)) = wide.iter().find(part) {
+                if open.phase() == Phase::Suspected {
+                    open.retract(scene.now);
+                } else {
+                    open.merge(scene.now, into.clone());
+                }
+                let (incident, phase) = (open.id.clone(), open.phase());
+                changed.push(Changed { incident, at: scene.now, phase });
+            }
+        }
     }
 
     /// The groups that explain who is cut off: the widest first, and of one kind the best
@@ -382,7 +424,9 @@ impl Groups {
                 })
                 // The widest kind; of one kind, who fails most and is supported best. A network
                 // whose names alone fail is its resolver's.
-                .min_by_key(|(group, bits, _)| (group.order(&members), std::cmp::Reverse(*bits), *group));
+                .min_by_key(|(group, bits, _)| {
+                    (group.order(&members), std::cmp::Reverse(*bits), *group)
+                });
             let Some((group, _, what)) = best else { break };
             left.retain(|cut| {
                 let stays = !group.has(&cut.standing);
@@ -520,7 +564,12 @@ fn test(
     let reasons = vec![
         reason(
             "group.share",
-            format!("{} of {} prefixes were cut off together ({})", votes(cut), votes(of), percent(part)),
+            format!(
+                "{} of {} prefixes were cut off together ({})",
+                votes(cut),
+                votes(of),
+                percent(part)
+            ),
             format!("{GROUP_CUT} of at least {GROUP_PREFIXES}, and {}", percent(needed)),
         ),
         reason(
@@ -594,34 +643,44 @@ impl Row {
     ) {
         let now = scene.now;
         self.run = if found.is_some() { self.run.saturating_add(1) } else { 0 };
+        // What is over can wait for the rest of the story.
+        let late = found.as_ref().is_some_and(|found| found.live < group.share_needed() / 2);
+        let hold = if late { (LATE_WAIT_MS / ROUND_MS) as u8 } else { HOLD };
         let dark = !self.dark.is_empty() && self.is_dark(scene);
         // A release of ours that fails is ours to mend, and no verdict on anybody.
         let ours = matches!(group, Group::Version(_));
         let phase = self.open.as_ref().map(Incident::phase);
         match (phase, found) {
-            (None, Some(found)) if self.run >= HOLD => {
+            (None, Some(found)) if self.run >= hold => {
                 if let Some(mut last) = self.last.take_if(|last| !ours && last.may_reopen(now)) {
                     last.reopen(now, found.grounds);
                     reopened.push(last.id.clone());
-                    changed.push(Changed { incident: last.id.clone(), at: now, phase: Phase::Confirmed });
+                    changed.push(Changed {
+                        incident: last.id.clone(),
+                        at: now,
+                        phase: Phase::Confirmed,
+                    });
                     self.open = Some(last);
                 } else {
                     let id = format!("{}-{}", stamp(now), group.name());
                     let reach = Reach::Observers;
                     let phase = if ours { Phase::Suspected } else { Phase::Confirmed };
                     changed.push(Changed { incident: id.clone(), at: now, phase });
-                    let mut open =
-                        Incident::open(id, now, found.from, phase, reach, found.grounds);
+                    let mut open = Incident::open(id, now, found.from, phase, reach, found.grounds);
                     open.peak = found.share;
                     self.open = Some(open);
                     self.close_if_over(now, found.live, group, changed);
                 }
             }
-            (Some(Phase::Suspected), Some(found)) if self.run >= HOLD && !ours => {
+            (Some(Phase::Suspected), Some(found)) if self.run >= hold && !ours => {
                 let Some(open) = &mut self.open else { return };
                 open.started_at = open.started_at.min(found.from);
                 open.confirm(now, Reach::Observers, found.grounds, found.share);
-                changed.push(Changed { incident: open.id.clone(), at: now, phase: Phase::Confirmed });
+                changed.push(Changed {
+                    incident: open.id.clone(),
+                    at: now,
+                    phase: Phase::Confirmed,
+                });
                 self.close_if_over(now, found.live, group, changed);
             }
             (Some(Phase::Suspected), found) => {
@@ -634,11 +693,15 @@ impl Row {
                     || (!ours && now.since_ms(open.since()) >= DARK_MAX_MS);
                 if over {
                     open.retract(now);
-                    changed.push(Changed { incident: open.id.clone(), at: now, phase: Phase::Retracted });
+                    changed.push(Changed {
+                        incident: open.id.clone(),
+                        at: now,
+                        phase: Phase::Retracted,
+                    });
                     self.dark.clear();
                 }
             }
-            (Some(_), found) => {
+            (Some(phase), found) if phase.is_open() => {
                 let live = found.as_ref().map_or(0, |found| found.live);
                 let Some(open) = &mut self.open else { return };
                 let reading = GroupReading {
@@ -656,12 +719,18 @@ impl Row {
                     changed.push(Changed { incident: open.id.clone(), at: now, phase });
                 }
             }
-            (None, _) => {}
+            (Some(_) | None, _) => {}
         }
     }
 
     /// What is told of only when it is over is published as that.
-    fn close_if_over(&mut self, now: Timestamp, live: Ppm, group: Group, changed: &mut Vec<Changed>) {
+    fn close_if_over(
+        &mut self,
+        now: Timestamp,
+        live: Ppm,
+        group: Group,
+        changed: &mut Vec<Changed>,
+    ) {
         let Some(open) = &mut self.open else { return };
         if open.phase() == Phase::Confirmed && live < group.share_needed() / 2 {
             open.reported_late(now);

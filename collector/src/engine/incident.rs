@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use tocsin_proto::{
+    id::Country,
     incident::{Confidence, LiarBound, Phase, Reason, Transition},
     time::Timestamp,
 };
@@ -10,8 +11,8 @@ use tocsin_proto::{
 use super::{
     fixed::{Ppm, smooth},
     params::{
-        CLEAR, GROUP_WELL, HOLD, RECOVER_MS, RELEASE, REOPEN_MS, RESOLVE_HELD_MS, RESOLVE_MS, RETRACT_MS,
-        SITE_RESOLVE_MS, SITE_UP, SUSPECT,
+        CLEAR, GROUP_WELL, HOLD, RECOVER_MS, RELEASE, REOPEN_MS, RESOLVE_HELD_MS, RESOLVE_MS,
+        RETRACT_MS, SITE_RESOLVE_MS, SITE_UP, SUSPECT,
     },
 };
 
@@ -32,17 +33,42 @@ pub const TRANSITIONS: &[(Option<Phase>, Phase)] = &[
     (Some(Phase::Resolved), Phase::Confirmed),
 ];
 
+/// A part of the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Region {
+    /// A zone, by its number.
+    Zone(u8),
+    /// A country.
+    Country(Country),
+}
+
 /// How far an incident reaches, in the engine's numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reach {
     /// Most zones.
     Global,
-    /// These zones.
-    Regional(Vec<u8>),
+    /// These zones and countries.
+    Regional(Vec<Region>),
     /// One site.
     Site,
     /// The observers that have the culprit in common.
     Observers,
+}
+
+impl Reach {
+    /// As far as the one or the other.
+    fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Regional(mut regions), Self::Regional(more)) => {
+                regions.extend(more);
+                regions.sort_unstable();
+                regions.dedup();
+                Self::Regional(regions)
+            }
+            (Self::Regional(_), wider) => wider,
+            (wide, _) => wide,
+        }
+    }
 }
 
 /// What a verdict rested on, when it was last confirmed.
@@ -71,6 +97,8 @@ pub struct Reading {
     pub confirm: bool,
     /// Whether they hold but for the second round of attribution: enough for a relapse.
     pub relapse: bool,
+    /// Whether another role of the same organisation still fails: then it is not over.
+    pub goes_on: bool,
 }
 
 /// What a round found of a group of observers.
@@ -101,7 +129,8 @@ pub struct Incident {
     pub peak: Ppm,
     /// What it rests on.
     pub grounds: Grounds,
-    /// The incident that it turned out to be part of.
+    /// The incident that it is part of: of a provider behind it, or of another role of the same
+    /// organisation.
     pub part_of: Option<String>,
     /// It was over before anybody could tell of it.
     pub late: bool,
@@ -231,15 +260,17 @@ impl Incident {
                 }
             }
             Phase::Confirmed => {
-                let low = reading.share < RELEASE || reading.rate <= self.peak / 4;
+                let few = reading.share < RELEASE && !reading.confirm;
+                let low = few || reading.rate <= self.peak / 4;
                 let wait = RECOVER_MS << self.relapses.min(2);
                 held(&mut self.low_since, now, low, wait).then_some(Phase::Recovering)
             }
             Phase::Recovering => {
                 let quiet_rate = (2 * baseline).max(25_000);
-                let quiet = reading.share < CLEAR && self.slow_rate <= quiet_rate;
+                let quiet =
+                    reading.share < CLEAR && self.slow_rate <= quiet_rate && !reading.goes_on;
                 let quiet = held(&mut self.quiet_since, now, quiet, RESOLVE_MS);
-                let below = reading.share < RELEASE;
+                let below = reading.share < RELEASE && !reading.goes_on;
                 let below = held(&mut self.below_since, now, below, RESOLVE_HELD_MS);
                 if reading.relapse && reading.rate >= self.peak / 2 {
                     self.relapses += 1;
@@ -252,10 +283,11 @@ impl Incident {
         };
         if next == Some(Phase::Confirmed) || (phase == Phase::Confirmed && reading.confirm) {
             let (reach, grounds) = grounds();
-            // A scope only widens: what was global stays so until it is over.
-            if self.reach != Reach::Global || phase != Phase::Confirmed {
-                self.reach = reach;
-            }
+            // A scope only widens until it is over.
+            self.reach = match phase {
+                Phase::Confirmed => std::mem::replace(&mut self.reach, reach.clone()).or(reach),
+                _ => reach,
+            };
             self.grounds = grounds;
         }
         if let Some(next) = next {
@@ -353,6 +385,7 @@ mod tests {
                     suspect: *bad,
                     confirm: *bad,
                     relapse: *bad,
+                    goes_on: false,
                 };
                 if incident.phase().is_open()
                     && let Some(phase) =

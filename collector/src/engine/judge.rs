@@ -7,8 +7,8 @@ use tocsin_proto::incident::{LiarBound, Reason};
 use super::{
     fixed::{ONE, Ppm, percent, scale, share, votes},
     params::{
-        CONFIRM, COVERAGE, NETWORK_CAP_MIN, NETWORK_CAP_SHARE, REGIONAL_MIN, Settings, ZONE_CAP,
-        ZONE_MIN, ZONE_SHARE, ZONES_MIN, ZONES_SHARE,
+        CONFIRM, COVERAGE, DIVIDED, DIVIDED_WEIGHT, NETWORK_CAP_MIN, NETWORK_CAP_SHARE, Settings,
+        ZONE_CAP, ZONE_MIN, ZONE_SHARE, ZONES_MIN, ZONES_SHARE,
     },
     tally::{NOWHERE, Tally},
 };
@@ -66,41 +66,38 @@ impl Shares {
         usize::try_from((part + ONE - 1) / ONE).unwrap_or(usize::MAX).max(ZONES_MIN)
     }
 
-    /// Zones with a majority of their own.
-    pub fn regional(&self) -> impl Iterator<Item = u8> {
-        self.zones
-            .iter()
-            .filter(|(zone, tally)| {
-                **zone != NOWHERE && tally.eligible >= REGIONAL_MIN && tally.share() >= CONFIRM
-            })
-            .map(|(zone, _)| *zone)
-    }
-
-    /// C1: a majority.
+    /// Share of the weight, no zone counting for more than a quarter, in zones that see it.
     #[must_use]
-    pub fn majority(&self) -> Reason {
-        Reason {
-            rule: "c1.majority".to_owned(),
-            held: self.share >= CONFIRM,
-            found: format!(
-                "{} of the votes see it ({} of {}, no zone counted for more than a quarter)",
-                percent(self.share),
-                votes(self.all.flagging),
-                votes(self.all.eligible)
-            ),
-            needed: format!("at least {}", percent(CONFIRM)),
-        }
+    pub fn weight_seeing(&self) -> Ppm {
+        let total: i64 = self.zones.values().map(|tally| tally.eligible).sum();
+        let cap = scale(total, ZONE_CAP);
+        let weight = |of: &mut dyn Iterator<Item = &Tally>| -> i64 {
+            of.map(|tally| tally.eligible.min(cap)).sum()
+        };
+        let seeing = weight(&mut self.zones.values().filter(|tally| tally.share() > ZONE_SHARE));
+        share(seeing, weight(&mut self.zones.values()))
     }
 
-    /// C2: in most zones.
+    /// C2: in most zones; or in half of them, where those hold most of the weight. Zones are not
+    /// equal: counted alone, a few votes in the thinnest could hide what everybody else sees.
     #[must_use]
     pub fn geography(&self) -> Reason {
         let (seeing, evaluated) = (self.zones_seeing(), self.zones.len());
+        let weight = self.weight_seeing();
+        let by_weight = weight >= ZONES_SHARE && 2 * seeing >= evaluated;
+        let enough = evaluated >= ZONES_MIN && seeing >= ZONES_MIN;
         Reason {
             rule: "c2.geography".to_owned(),
-            held: evaluated >= ZONES_MIN && seeing >= self.zones_needed(),
-            found: format!("{seeing} of {evaluated} zones with enough votes see it"),
-            needed: format!("{} of at least {ZONES_MIN}", self.zones_needed()),
+            held: enough && (seeing >= self.zones_needed() || by_weight),
+            found: format!(
+                "{seeing} of {evaluated} zones with enough votes see it, with {} of the weight",
+                percent(weight)
+            ),
+            needed: format!(
+                "{} of at least {ZONES_MIN}, or half of them with {} of the weight",
+                self.zones_needed(),
+                percent(ZONES_SHARE)
+            ),
         }
     }
 
@@ -133,6 +130,47 @@ impl Shares {
             networks: up(needed, cap),
             zones: u32::try_from(self.zones_needed()).unwrap_or(u32::MAX),
         }
+    }
+}
+
+/// How divided the world is: the regions that see it by a majority of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Divided {
+    /// Their share of the weight that is online.
+    pub weight: Ppm,
+    /// Zones in which there is one.
+    pub zones: usize,
+    /// Of so many zones.
+    pub of: usize,
+}
+
+/// C1: a majority. Or nearly one, where the world is divided into regions that see it by clear
+/// majorities, most of it, and others that do not: half of the locations of an edge, say.
+#[must_use]
+pub fn majority(share: Ppm, all: Tally, divided: &Divided) -> Reason {
+    let is_divided = share >= DIVIDED
+        && divided.weight >= DIVIDED_WEIGHT
+        && divided.zones >= ZONES_MIN
+        && 2 * divided.zones > divided.of;
+    Reason {
+        rule: "c1.majority".to_owned(),
+        held: share >= CONFIRM || is_divided,
+        found: format!(
+            "{} of the votes see it ({} of {}, no zone counted for more than a quarter); regions with \
+             {} of the weight, in {} of {} zones, by a majority of their own",
+            percent(share),
+            votes(all.flagging),
+            votes(all.eligible),
+            percent(divided.weight),
+            divided.zones,
+            divided.of
+        ),
+        needed: format!(
+            "at least {}; or {}, and regions with {} of the weight in more than half of the zones",
+            percent(CONFIRM),
+            percent(DIVIDED),
+            percent(DIVIDED_WEIGHT)
+        ),
     }
 }
 
@@ -247,7 +285,21 @@ mod tests {
         let shares = Shares::new(zones, 130 * ONE);
         assert_eq!(shares.share / 1000, 655, "54.425 of 83");
         assert_eq!((shares.zones.len(), shares.zones_seeing(), shares.zones_needed()), (5, 5, 4));
-        assert!(shares.majority().held && shares.geography().held && shares.coverage().held);
+        let c1 = |share| majority(share, shares.all, &Divided::default()).held;
+        assert!(
+            c1(shares.share) && !c1(490_000) && shares.geography().held && shares.coverage().held
+        );
+    }
+
+    #[test]
+    fn a_divided_world_needs_no_majority_of_all() {
+        let check = |share, weight, zones| {
+            majority(share, Tally::default(), &Divided { weight, zones, of: 15 }).held
+        };
+        assert!(check(390_000, 400_000, 8));
+        assert!(!check(350_000, 600_000, 9), "too few see it");
+        assert!(!check(430_000, 600_000, 7), "half of the zones are no world");
+        assert!(!check(490_000, 100_000, 15), "spread liars have no region");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use tocsin_proto::{
-    id::TargetIndex,
+    id::{Country, TargetIndex},
     implicate::Layer,
     incident::{LiarBound, Reason},
     sign::sha256,
@@ -22,10 +22,12 @@ use tocsin_proto::{
 
 use super::{
     attribute::class,
+    detector::{Here, divided, regions_of},
     fixed::{ONE, Ppm, median, percent, scale, share, votes},
-    judge::{Participants, Shares, Strata, strata},
+    incident::Region,
+    judge::{Participants, Shares, Strata, majority, strata},
     params::{
-        CONFIRM, COVERAGE, PANEL_CONTROLS, PANEL_CONTROLS_OK, PANEL_DUE_MS, PANEL_FULL,
+        COVERAGE, PANEL_CONTROLS, PANEL_CONTROLS_OK, PANEL_DUE_MS, PANEL_FULL,
         PANEL_LATE_ROUND_GAP_MS, PANEL_ROUNDS, PANEL_SCREEN, PANEL_SCREEN_SHARE,
         PANEL_SCREEN_VOTES, PANEL_SECOND_BELOW, PANEL_SITES, PANEL_STOP_SHARE, PANEL_TRACK,
         PANEL_TRACK_MIN, Settings, ZONE_CAP, ZONE_SEATS_MIN, ZONES_MIN,
@@ -65,6 +67,8 @@ pub struct Candidate {
     pub weight: i64,
     /// Its zone.
     pub zone: u8,
+    /// Its country.
+    pub country: Country,
     /// Its prefix.
     pub slot: u64,
     /// Its network.
@@ -102,6 +106,7 @@ struct Answer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Member {
     zone: u8,
+    country: Country,
     weight: i64,
     slot: u64,
     asn: u32,
@@ -168,8 +173,8 @@ pub struct Finding {
     pub share: Ppm,
     /// Failure rate over the suspect's asked sites.
     pub rate: Ppm,
-    /// Zones with a majority of their own.
-    pub regional: Vec<u8>,
+    /// Zones and countries with a majority of their own.
+    pub regional: Vec<Region>,
     /// Each rule that was asked.
     pub reasons: Vec<Reason>,
     /// Whether all of them held.
@@ -365,6 +370,7 @@ impl Panel {
                     candidate.observer,
                     Member {
                         zone: candidate.zone,
+                        country: candidate.country,
                         weight: if everybody { candidate.weight } else { ONE },
                         slot: candidate.slot,
                         asn: candidate.asn,
@@ -434,9 +440,16 @@ impl Panel {
             (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let (mut asked, mut answered) = (0, 0);
         let mut participants = Participants::default();
+        let mut countries: BTreeMap<Region, (u8, Here)> = BTreeMap::new();
         for member in self.members.values() {
             asked += member.weight;
-            let Some(yes) = member.vote(due) else {
+            let vote = member.vote(due);
+            if member.zone != NOWHERE {
+                let country = countries.entry(Region::Country(member.country));
+                let (_, here) = country.or_insert((member.zone, Here::default()));
+                here.add(member.asn, member.weight, vote.or((!due).then_some(false)));
+            }
+            let Some(yes) = vote else {
                 // Who has not answered yet counts as a no: those who have might be the quick liars.
                 if !due {
                     let pending = Tally { eligible: member.weight, flagging: 0 };
@@ -484,17 +497,7 @@ impl Panel {
             seeing += scale(counted, tally.share());
         }
         let overall = share(seeing, weight);
-        let majority = Reason {
-            rule: "c1.majority".to_owned(),
-            held: overall >= CONFIRM,
-            found: format!(
-                "{} of a panel drawn at random see it ({} of {} votes)",
-                percent(overall),
-                votes(shares.all.flagging),
-                votes(shares.all.eligible)
-            ),
-            needed: format!("at least {}", percent(CONFIRM)),
-        };
+        let majority = majority(overall, shares.all, &divided(&countries));
         let part = share(answered, asked);
         let coverage = Reason {
             rule: "c3.coverage".to_owned(),
@@ -519,7 +522,7 @@ impl Panel {
         Finding {
             share: overall,
             rate,
-            regional: shares.regional().collect(),
+            regional: regions_of(&countries),
             reasons: world.into_iter().chain(any).collect(),
             holds,
             holds_in_zones,
@@ -761,6 +764,7 @@ mod tests {
     fn crowd() -> Vec<Candidate> {
         (0..160u32)
             .map(|n| Candidate {
+                country: Country::UNKNOWN,
                 observer: n,
                 weight: ONE,
                 zone: (n % 8) as u8,
@@ -890,7 +894,7 @@ mod tests {
         asked.answer(|_, target| Some(target < 12));
         asked.step(DUE);
         let found = asked.panel.find(&asked.plan, &Settings::default(), true, |_| true);
-        assert!(found.share >= CONFIRM, "{found:?}");
+        assert!(found.share >= crate::engine::params::CONFIRM, "{found:?}");
         let attributed = found.reasons.iter().find(|r| r.rule == "c5.attributed").unwrap();
         assert!(!attributed.held && attributed.found.contains("nested"), "{attributed:?}");
         let mut asked = ask(Kind::Full, "nested", SECRET);

@@ -60,7 +60,7 @@ pub const ZONE_MIN: i64 = 4 * ONE;
 pub const ZONE_SHARE: Ppm = 250_000;
 /// Zones that must be evaluated, and that must see it.
 pub const ZONES_MIN: usize = 3;
-/// Share of the evaluated zones that must see it.
+/// Share of the evaluated zones that must see it; or of their weight, where half of them do.
 pub const ZONES_SHARE: Ppm = 750_000;
 
 /// Share that makes a suspicion.
@@ -69,6 +69,11 @@ pub const SUSPECT: Ppm = 100_000;
 pub const CANDIDATE: Ppm = 80_000;
 /// Majority.
 pub const CONFIRM: Ppm = 500_000;
+/// A share that is enough where the world is divided: where regions with a majority of their own,
+pub const DIVIDED: Ppm = 360_000;
+/// and of this share of the weight, in more than half of the zones, see it. Liars who are spread
+/// have a majority in no region, and crowded into some they are too few for the share.
+pub const DIVIDED_WEIGHT: Ppm = 360_000;
 /// Below this share it is no longer confirmed.
 pub const RELEASE: Ppm = 400_000;
 /// Below this share it is clear.
@@ -77,8 +82,12 @@ pub const CLEAR: Ppm = 50_000;
 pub const COVERAGE: Ppm = 500_000;
 /// Evaluations running for which the conditions must hold.
 pub const HOLD: u8 = 2;
-/// Votes a zone needs for a regional verdict.
+/// Votes a zone or country needs for a regional verdict.
 pub const REGIONAL_MIN: i64 = 8 * ONE;
+/// Networks in it that it needs.
+pub const REGIONAL_NETWORKS: usize = 3;
+/// Share of some zone from which its countries are looked at.
+pub const REGIONAL_LOOK: Ppm = 50_000;
 
 /// Background failure rate that attribution scores against.
 pub const BACKGROUND: Ppm = 20_000;
@@ -221,6 +230,9 @@ pub const SPELL_COUNTS_MS: u64 = 120_000;
 /// A spell that was told of later counts for this long after it was heard, ms: those who were cut
 /// off together come back within minutes of each other.
 pub const SPELL_FRESH_MS: u64 = 1_800_000;
+/// What is told of only when it is over is looked at for this long, ms: who comes back later may be of
+/// a wider group, and there is no hurry.
+pub const LATE_WAIT_MS: u64 = 300_000;
 /// Share of the time for which some line is out of order by itself.
 pub const LINE_BACKGROUND: Ppm = 5_000;
 /// Prefixes that a network, country, resolver or version needs before anything is said of it,

@@ -51,7 +51,8 @@ pub struct Scene<'a, F> {
     pub slow: &'a Windows,
     /// Whether attribution has named an entity lately.
     pub named: F,
-    /// Providers whose incident stands, in whatever role: its name, and since when it is.
+    /// Organisations of which a provider's incident stands, in whatever role: its name, and since when
+    /// it is.
     pub standing: BTreeMap<&'a Id, (&'a str, Timestamp)>,
 }
 
@@ -122,7 +123,8 @@ impl Sites {
             let explained = roles
                 .unwrap_or_default()
                 .iter()
-                .find_map(|role| scene.standing.get(&role.provider).copied());
+                .map(|role| scene.catalogue.organisation(&role.provider))
+                .find_map(|organisation| scene.standing.get(organisation).copied());
             if let Some((by, since)) = explained {
                 if rate >= SITE_UP {
                     site.part_of = Some((by.to_owned(), now));

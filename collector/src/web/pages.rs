@@ -119,7 +119,8 @@ struct IndexPage {
 pub fn index(published: &Published, catalogue: &Catalogue) -> String {
     let snapshot = &published.snapshot;
     let cards = |wanted: fn(Phase) -> bool| -> Vec<Card> {
-        let incidents = snapshot.incidents.iter().filter(|incident| wanted(incident.phase));
+        let own = |i: &&Incident| wanted(i.phase) && (i.part_of.is_none() || !i.phase.is_open());
+        let incidents = snapshot.incidents.iter().filter(own);
         incidents.take(CARDS_MAX).map(|incident| Card::new(incident, snapshot.at)).collect()
     };
     let cells = &published.cells_5m;
@@ -193,7 +194,11 @@ fn headline(snapshot: &Snapshot, catalogue: &Catalogue) -> Headline {
 }
 
 fn down(snapshot: &Snapshot, catalogue: &Catalogue) -> Headline {
-    let open = || snapshot.incidents.iter().filter(|incident| is_confirmed(incident.phase));
+    // Roles of one organisation that fail together are one for the reader.
+    let open = || {
+        let of_its_own = |i: &&Incident| is_confirmed(i.phase) && i.part_of.is_none();
+        snapshot.incidents.iter().filter(of_its_own)
+    };
     let names = |phase: Phase| -> Vec<String> {
         let of_phase = open().filter(|incident| incident.phase == phase);
         of_phase

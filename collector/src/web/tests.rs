@@ -200,7 +200,8 @@ fn hostile_names_are_text() {
     evil.reasons[0].rule = EVIL.to_owned();
     evil.reasons[0].found = EVIL.to_owned();
     evil.symptoms[0].text = Some(EVIL.to_owned());
-    evil.scope = Scope::Regional { zones: vec!["south-asia".parse().unwrap()] };
+    evil.scope =
+        Scope::Regional { zones: vec!["south-asia".parse().unwrap()], countries: Vec::new() };
     let mut hostile = published(Overall::Incident, vec![evil], 1);
     hostile.snapshot.settings = vec![EVIL.to_owned()];
     hostile.snapshot.attribution = EVIL.to_owned();

@@ -103,9 +103,11 @@ pub(super) const fn group_explained(factor: &Factor) -> (&'static str, &'static 
 pub(super) fn scope(scope: &Scope) -> String {
     match scope {
         Scope::Global => "worldwide".to_owned(),
-        Scope::Regional { zones } => {
-            let zones: Vec<String> = zones.iter().map(zone).collect();
-            format!("in {}", list(&zones))
+        Scope::Regional { zones, countries } => {
+            let zones = zones.iter().map(zone);
+            let names: Vec<String> =
+                zones.chain(countries.iter().map(ToString::to_string)).collect();
+            format!("in {}", list(&names))
         }
         Scope::Site => "one site, everywhere".to_owned(),
         Scope::Observers => "for its users only".to_owned(),

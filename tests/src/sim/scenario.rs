@@ -339,7 +339,11 @@ impl Draft {
     fn provider(&mut self, id: &str) -> anyhow::Result<Id> {
         let id: Id = slug(id).parse()?;
         if !self.providers.iter().any(|provider| provider.id == id) {
-            self.providers.push(Provider::unlisted(id.clone()));
+            // A product of a known provider, by its name, is run by the same.
+            let of = |known: &&Provider| id.as_str().starts_with(&format!("{}-", known.id));
+            let known = self.providers.iter().filter(of).max_by_key(|p| p.id.as_str().len());
+            let organisation = known.map_or_else(|| id.clone(), |p| p.organisation.clone());
+            self.providers.push(Provider { organisation, ..Provider::unlisted(id.clone()) });
         }
         Ok(id)
     }

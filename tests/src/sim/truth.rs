@@ -39,8 +39,9 @@ const NEW_VERSION: u16 = 900;
 struct Prepared {
     phase: Phase,
     people: Vec<bool>,
-    /// Where the mode is by observer: selected ones in the order of failing.
-    ranks: BTreeMap<usize, usize>,
+    /// For each observer the part of those selected that come before it in the order of failing,
+    /// millionths: one by one, or by network where the mode is by place or path.
+    before: Vec<i64>,
     /// Selected targets, each with its rank in the order of failing.
     targets: BTreeMap<TargetIndex, usize>,
     dice: Dice,
@@ -204,6 +205,32 @@ fn is_one_of(who: &[Who], at: usize, person: &Person, world: &World) -> bool {
     })
 }
 
+/// In an order by chance, how many of the selected observers come before each, millionths: by
+/// networks up to the middle of its own, so that those hit hold about the fraction that is said,
+/// however large the largest are.
+fn before(world: &World, selected: &[bool], mode: Mode, dice: Dice) -> Vec<i64> {
+    let by_network = matches!(mode, Mode::PerPath | Mode::PerRegion);
+    let group = |at: usize, person: &Person| match by_network {
+        true => dice.named("path").of(u64::from(person.asn)).throw(),
+        false => dice.named("agent").of(at as u64).throw(),
+    };
+    let place: Vec<u64> =
+        world.people.iter().enumerate().map(|(at, person)| group(at, person)).collect();
+    let mut order: Vec<u64> =
+        place.iter().zip(selected).filter(|(_, hit)| **hit).map(|(place, _)| *place).collect();
+    order.sort_unstable();
+    let all = order.len().max(1);
+    place
+        .iter()
+        .map(|own| {
+            let first = order.partition_point(|other| other < own);
+            let own = order.iter().skip(first).take_while(|other| *other == own).count();
+            let middle = if by_network { first + own / 2 } else { first };
+            (middle * 1_000_000 / all) as i64
+        })
+        .collect()
+}
+
 impl Truth {
     /// What the scenario means here.
     #[must_use]
@@ -227,14 +254,8 @@ impl Truth {
                     in_region(phase.region, person) && is_one_of(&phase.who, at, person, world)
                 })
                 .collect();
-            let mut order: Vec<usize> = (0..people.len())
-                .filter(|at| {
-                    phase.mode == Mode::PerAgent && people.get(*at).copied().unwrap_or(false)
-                })
-                .collect();
-            order.sort_by_key(|at| dice.named("agent").of(*at as u64).throw());
-            let ranks = order.into_iter().enumerate().map(|(rank, at)| (at, rank)).collect();
-            Prepared { phase: phase.clone(), people, ranks, targets, dice }
+            let before = before(world, &people, phase.mode, dice);
+            Prepared { phase: phase.clone(), people, before, targets, dice }
         };
         Self { phases: scenario.phases.iter().map(prepare).collect(), answers: Answers::new() }
     }
@@ -265,18 +286,17 @@ impl Truth {
 
     /// Whether an observer is hit on its way to a destination.
     fn hits_person(prepared: &Prepared, person: usize, of: &Person, to: u64) -> bool {
-        let Prepared { phase, dice, .. } = prepared;
+        let Prepared { phase, dice, before, .. } = prepared;
         match phase.mode {
-            // So many of those selected, as of targets: the fraction is what is known of them.
-            Mode::PerAgent => prepared.ranks.get(&person).is_some_and(|rank| {
-                (*rank as i64) * 1_000_000 < phase.fraction * prepared.ranks.len() as i64
-            }),
-            // A path leads from the observer's network to whoever answers for the target.
-            Mode::PerPath => dice.named("path").of(of.asn.into()).of(to).happens(phase.fraction),
-            Mode::PerRegion => {
-                // A country has some serving locations; which one depends on the network.
-                let country = of.country.as_str().bytes().fold(0, |n, b| n * 256 + u64::from(b));
-                dice.named("place").of(country).of(u64::from(of.asn) % 3).happens(phase.fraction)
+            // A path leads from the observer's network to whoever answers for the target: of many
+            // destinations each has its own bad paths.
+            Mode::PerPath if phase.targets == Targets::All => {
+                dice.named("path").of(of.asn.into()).of(to).happens(phase.fraction)
+            }
+            // So many of those selected, as of targets: the fraction is what is known of them. Of
+            // one destination, and of serving locations, a network has the one it comes to.
+            Mode::PerAgent | Mode::PerPath | Mode::PerRegion => {
+                before.get(person).is_some_and(|before| *before < phase.fraction)
             }
             Mode::PerRequest | Mode::PerTarget | Mode::PerTargetFlap => true,
         }
@@ -306,16 +326,13 @@ impl Truth {
         ms: u64,
         coin: Dice,
     ) -> Option<&Prepared> {
-        // Who answers: the provider that is selected; else the edge, the hosting, the site itself.
+        // Who answers: the edge, the hosting, or the site itself.
         let edge = target.provider(Layer::Edge).or(target.provider(Layer::Hosting));
         let answers = edge.map_or(target.host.as_str(), Id::as_str);
         let number = |name: &str| {
             name.bytes().fold(7u64, |hash, byte| hash.wrapping_mul(131).wrapping_add(byte.into()))
         };
-        let to = |targets: &Targets| match targets {
-            Targets::Provider(name) | Targets::Hosted(name) => number(&slug(name)),
-            _ => number(answers),
-        };
+        let to = number(answers);
         let target = target.index;
         self.holding(person, ms).find(|prepared| {
             let Prepared { phase, targets, dice, .. } = prepared;
@@ -330,7 +347,7 @@ impl Truth {
                     let turn = (ms + own.below(FLAP_MS)) / FLAP_MS;
                     own.of(turn).happens(phase.fraction)
                 }
-                _ => Self::hits_person(prepared, person, of, to(&phase.targets)),
+                _ => Self::hits_person(prepared, person, of, to),
             };
             // A resolver that has the answer goes on giving it.
             let names =

@@ -86,13 +86,7 @@ fn confirmed_at(incident: &Incident) -> Option<Timestamp> {
     incident.transitions.iter().find(confirmed).map(|t| t.at)
 }
 
-fn judge(
-    scenario: &Scenario,
-    world: &World,
-    played: &Played,
-    setup: Setup,
-    seed: u64,
-) -> Outcome {
+fn judge(scenario: &Scenario, world: &World, played: &Played, setup: Setup, seed: u64) -> Outcome {
     let detector = &played.detector;
     let names = Names::new(scenario, world);
     let mut verdicts = Vec::new();
@@ -218,13 +212,9 @@ fn verdict(detector: &Detector, subject: Subject, incident: &Incident, names: &N
                 _ => names.factors.get(&id).cloned().unwrap_or(id),
             };
             match &incident.reach {
-                Reach::Regional(zones) => {
-                    let zones: Vec<String> = zones
-                        .iter()
-                        .filter_map(|zone| Detector::zone_name(*zone))
-                        .map(ToString::to_string)
-                        .collect();
-                    format!("regional:{factor}:{}", zones.join("+"))
+                Reach::Regional(regions) => {
+                    let names: Vec<String> = regions.iter().map(Detector::region_name).collect();
+                    format!("regional:{factor}:{}", names.join("+"))
                 }
                 _ => format!("global:{factor}"),
             }

@@ -6,6 +6,7 @@ use tocsin_proto::{
     catalogue::Catalogue,
     implicate::Layer,
     incident::{Affected, Factor, Incident, Phase, Reason},
+    snapshot::Snapshot,
 };
 
 use super::{
@@ -38,6 +39,9 @@ struct IncidentPage<'a> {
     bound: String,
     transitions: Vec<Step>,
     relapses: u32,
+    reported_late: bool,
+    part_of: Option<Link>,
+    parts: Vec<Link>,
     symptoms: Vec<SymptomRow>,
     affected: [AffectedTable; 3],
     rules: [RuleTable<'a>; 2],
@@ -70,11 +74,31 @@ pub fn incident(published: &Published, catalogue: &Catalogue, id: &str) -> Optio
         bound: bound(incident),
         transitions: incident.transitions.iter().map(|t| step(t.at, t.phase)).collect(),
         relapses: incident.relapses,
+        reported_late: incident.reported_late,
+        part_of: incident.part_of.as_ref().map(|id| link(snapshot, id)),
+        parts: snapshot
+            .incidents
+            .iter()
+            .filter(|part| part.part_of.as_deref() == Some(incident.id.as_str()))
+            .map(|part| link(snapshot, &part.id))
+            .collect(),
         symptoms: symptoms(incident),
         affected: affected(incident),
         rules: rules(incident),
         parameters: incident.parameters,
     }))
+}
+
+/// Another incident, to go to.
+struct Link {
+    path: String,
+    title: String,
+}
+
+fn link(snapshot: &Snapshot, id: &str) -> Link {
+    let known = snapshot.incidents.iter().find(|incident| incident.id == id);
+    let title = known.map_or_else(|| id.to_owned(), |incident| incident.title.clone());
+    Link { path: words::segment(id), title }
 }
 
 struct Fault {

@@ -1,0 +1,322 @@
+//! Asking back, as the detector does it: which suspicion is worth a panel, and what an incident makes
+//! of what a panel found. Drawing and counting are [`panel`]'s, when to begin is [`Alerts`]'s.
+//!
+//! [`Alerts`]: crate::engine::alert::Alerts
+
+use super::*;
+
+impl Detector {
+    /// Everybody who may be asked now.
+    fn crowd(&self) -> Vec<Candidate> {
+        let now = self.state.now;
+        let able = |observer: &&Observer| {
+            observer.weight > 0 && now < observer.last_seen.plus_ms(ONLINE_MS)
+        };
+        self.observers()
+            .filter(|(_, observer)| able(observer))
+            .map(|(id, observer)| Candidate {
+                observer: id,
+                weight: observer.weight,
+                zone: observer.vote.zone,
+                country: observer.standing.country,
+                slot: observer.standing.slot,
+                asn: observer.standing.asn,
+                version: observer.standing.version,
+                resolver: observer.standing.resolver,
+            })
+            .collect()
+    }
+
+    /// Once a second: panels that are under way, and suspicions that are worth one.
+    pub(super) fn ask_back(&mut self, changed: &mut Vec<Changed>) {
+        if !self.settings.ask_back || self.mute {
+            return;
+        }
+        let now = self.state.now;
+        for entity in (0..self.plan.len()).map(|n| EntityIndex(n as u8)) {
+            let Some(suspect) = self.state.suspects.get(&entity) else {
+                if let Some(trigger) = self.state.alerts.trigger(now, entity) {
+                    self.suspect(entity, trigger, changed);
+                }
+                continue;
+            };
+            if suspect.panel.is_some() {
+                self.go_on(entity, changed);
+                continue;
+            }
+            if let Some((parent, until, found)) = suspect.held.clone() {
+                let asked = self.state.suspects.get(&parent).is_some_and(|s| s.panel.is_some());
+                let explained = self.state.frozen.has(parent);
+                // The larger one's own panel may have found by now that this one explains it.
+                let of_parent = self.state.suspects.get(&parent).and_then(|s| s.panel.as_ref());
+                let cleared =
+                    of_parent.is_some_and(|p| p.explained_by(&self.plan, now) == Some(entity));
+                if explained || !asked || cleared || now >= until {
+                    if let Some(suspect) = self.state.suspects.get_mut(&entity) {
+                        suspect.held = None;
+                    }
+                    if !explained {
+                        self.confirm(entity, Reach::Global, found, changed);
+                    }
+                }
+                continue;
+            }
+            let stands = suspect.open.as_ref().is_some_and(|i| i.phase() != Phase::Suspected);
+            if stands {
+                if now.since_ms(suspect.track_at) >= PANEL_TRACK_EVERY_MS {
+                    self.call(entity, Kind::Tracking, 0, false);
+                }
+            } else if let Some(trigger) = self.state.alerts.trigger(now, entity) {
+                self.suspect(entity, trigger, changed);
+            }
+        }
+    }
+
+    /// One that is suspected too, behind all of its sites and more (or as many, and nearer to the
+    /// visitor): where that fails, nothing is left to blame the smaller one for.
+    fn parent(&self, entity: EntityIndex) -> Option<EntityIndex> {
+        let now = self.state.now;
+        let own = self.plan.entity(entity);
+        let flags = self.state.alerts.flagging(now, entity);
+        self.plan.entities().find_map(|(other, of)| {
+            let apart = own.targets.iter().filter(|target| !of.targets.contains(target)).count();
+            let larger = (of.targets.len(), std::cmp::Reverse(of.layer))
+                > (own.targets.len(), std::cmp::Reverse(own.layer));
+            let nested = other != entity && class(of.layer) == class(own.layer) && apart < 2;
+            let suspect = self.state.suspects.get(&other);
+            let open = suspect.is_some_and(|s| s.panel.is_some() || s.open.is_some());
+            let seen = self.state.alerts.flagging(now, other) >= 2.max((flags * 15).div_ceil(100));
+            (nested && larger && (open || seen)).then_some(other)
+        })
+    }
+
+    fn suspect(
+        &mut self,
+        entity: EntityIndex,
+        trigger: crate::engine::alert::Trigger,
+        changed: &mut Vec<Changed>,
+    ) {
+        let online = self.crowd().len();
+        if online < PANEL_ONLINE_MIN {
+            return;
+        }
+        self.state.alerts.asked(entity, trigger);
+        let now = self.state.now;
+        if online < PANEL_SCREEN_FROM && self.state.alerts.bar(now, entity) == 0 {
+            if self.call(entity, Kind::Full, 0, false) {
+                self.open_suspicion(entity, changed);
+            }
+        } else {
+            self.call(entity, Kind::Screening, 0, false);
+        }
+    }
+
+    /// Begins a panel; false when there is no budget for it, which does not hold back one that is
+    /// `forced`.
+    fn call(&mut self, entity: EntityIndex, kind: Kind, draw: u8, forced: bool) -> bool {
+        let now = self.state.now;
+        // Of this moment and suspect: a replay that begins elsewhere comes to the same.
+        let number = now.as_ms() << 8 | u64::from(entity.0);
+        let mut panel = Panel::new(entity, kind, draw, number, now);
+        panel.forced = forced;
+        let suspect = self.state.suspects.entry(entity).or_default();
+        if kind == Kind::Tracking {
+            suspect.track_at = now;
+        }
+        suspect.panel = Some(panel);
+        self.round(entity)
+    }
+
+    /// Begins a round of a panel.
+    fn round(&mut self, entity: EntityIndex) -> bool {
+        let now = self.state.now;
+        let crowd = self.crowd();
+        let (rivals, shadows) = self.rivals(entity);
+        let Some(suspect) = self.state.suspects.get_mut(&entity) else { return false };
+        let Some(panel) = &mut suspect.panel else { return false };
+        let scene = panel::Scene {
+            now,
+            plan: &self.plan,
+            crowd: &crowd,
+            rivals: &rivals,
+            shadows: &shadows,
+            secret: &self.settings.panel_secret,
+        };
+        let seats = panel.seats(crowd.len());
+        let flags = self.state.alerts.flagging(now, entity) as usize;
+        let must = match panel.kind {
+            Kind::Screening => 3 * flags >= crowd.len(),
+            Kind::Full | Kind::Tracking => panel.forced,
+        };
+        if !self.state.alerts.pay(now, panel.kind, seats, crowd.len(), must) {
+            suspect.panel = None;
+            self.state.alerts.pause(now, entity);
+            return false;
+        }
+        self.asks.extend(panel.begin_round(&scene));
+        true
+    }
+
+    /// Who else is suspected; and of those, whom the same failures implicate.
+    fn rivals(&self, entity: EntityIndex) -> (BTreeSet<EntityIndex>, BTreeSet<EntityIndex>) {
+        let now = self.state.now;
+        let own = self.plan.entity(entity);
+        let flags = self.state.alerts.flagging(now, entity);
+        let (mut rivals, mut shadows) = (BTreeSet::new(), BTreeSet::new());
+        for (other, of) in self.plan.entities().filter(|(other, _)| *other != entity) {
+            let suspect = self.state.suspects.get(&other);
+            let stands = self.state.frozen.has(other);
+            let asked = suspect.is_some_and(|s| s.panel.is_some() || s.open.is_some());
+            let seen = self.state.alerts.flagging(now, other);
+            // Two prefixes that cry about everything must not take the controls away.
+            if stands || asked || self.state.alerts.trigger(now, other).is_some() {
+                rivals.insert(other);
+            }
+            let beside = seen >= 2.max((flags * 15).div_ceil(100));
+            if class(of.layer) == class(own.layer) && (stands || beside) {
+                shadows.insert(other);
+            }
+        }
+        (rivals, shadows)
+    }
+
+    fn open_suspicion(&mut self, entity: EntityIndex, changed: &mut Vec<Changed>) {
+        let now = self.state.now;
+        let Some(suspect) = self.state.suspects.get_mut(&entity) else { return };
+        if suspect.open.is_some() {
+            return;
+        }
+        let started = suspect.first_failure.unwrap_or(now);
+        let id = id_of(&self.plan, entity, now);
+        changed.push(Changed { incident: id.clone(), at: now, phase: Phase::Suspected });
+        let grounds = Grounds {
+            reasons: Vec::new(),
+            ruled_out: Vec::new(),
+            liar_bound: tocsin_proto::incident::LiarBound::default(),
+            confidence: Confidence::Low,
+        };
+        let open = Incident::open(id, now, started, Phase::Suspected, Reach::Global, grounds);
+        suspect.open = Some(open);
+    }
+
+    fn go_on(&mut self, entity: EntityIndex, changed: &mut Vec<Changed>) {
+        let now = self.state.now;
+        let established = self.is_established();
+        let bar = self.state.alerts.bar(now, entity);
+        let Some(suspect) = self.state.suspects.get_mut(&entity) else { return };
+        let Some(panel) = &mut suspect.panel else { return };
+        let (kind, draw) = (panel.kind, panel.draw);
+        let step = panel.step(now, &self.plan, &self.settings, established);
+        match step {
+            Step::Wait => {}
+            Step::Round => drop(self.round(entity)),
+            Step::DrawAgain => drop(self.call(entity, Kind::Full, draw + 1, true)),
+            Step::CallFull => {
+                if bar > PANEL_SCREEN_SHARE {
+                    let seen = panel.find(&self.plan, &self.settings, false, |_| true).share;
+                    if seen < bar {
+                        suspect.panel = None;
+                        self.state.alerts.pause(now, entity);
+                        return;
+                    }
+                }
+                let seen = panel.find(&self.plan, &self.settings, true, |_| true).share;
+                if self.call(entity, Kind::Full, 0, seen >= PANEL_FORCE_SHARE) {
+                    self.open_suspicion(entity, changed);
+                }
+            }
+            Step::Confirmed(found) => {
+                suspect.panel = None;
+                match self.parent(entity) {
+                    None => self.confirm(entity, Reach::Global, found, changed),
+                    Some(parent) => {
+                        // Only its own panel can tell whether it is the larger one that fails.
+                        let until = now.plus_ms(HELD_MS);
+                        if let Some(suspect) = self.state.suspects.get_mut(&entity) {
+                            suspect.held = Some((parent, until, found));
+                        }
+                        let asked =
+                            self.state.suspects.get(&parent).is_some_and(|s| s.panel.is_some());
+                        if !asked && !self.state.frozen.has(parent) {
+                            self.call(parent, Kind::Full, 0, false);
+                        }
+                    }
+                }
+            }
+            Step::Measured(found) => {
+                suspect.panel = None;
+                // Silence measures nothing: then what is overheard counts again.
+                if found.answered {
+                    let before = suspect.tracked.map_or(0, |(_, _, _, passes)| passes);
+                    let sees_it = found.holds_in_zones && found.share >= CONFIRM;
+                    let passes = if sees_it { before.saturating_add(1) } else { 0 };
+                    suspect.tracked = Some((now, found.share, found.rate, passes));
+                }
+            }
+            Step::Inconclusive(found) => {
+                suspect.panel = None;
+                let in_zones = found.holds_in_zones && !found.regional.is_empty();
+                if in_zones && draw == 0 {
+                    // As a narrow majority, it must pass once more, freshly drawn.
+                    self.call(entity, Kind::Full, 1, false);
+                } else if in_zones && self.parent(entity).is_none() {
+                    let reach = Reach::Regional(found.regional.clone());
+                    self.confirm(entity, reach, found, changed);
+                } else {
+                    self.state.alerts.inconclusive(now, entity, found.share);
+                }
+            }
+            Step::Unanswered => {
+                suspect.panel = None;
+                self.state.alerts.pause(now, entity);
+            }
+            Step::Refuted(found) => {
+                suspect.panel = None;
+                if kind != Kind::Tracking {
+                    self.state.alerts.refuted(now, entity, found.share);
+                }
+            }
+        }
+    }
+
+    /// A panel has confirmed it.
+    fn confirm(
+        &mut self,
+        entity: EntityIndex,
+        reach: Reach,
+        found: panel::Finding,
+        changed: &mut Vec<Changed>,
+    ) {
+        let now = self.state.now;
+        self.open_suspicion(entity, changed);
+        self.state.alerts.confirmed(entity);
+        let ruled_out = self.ruled_out(entity);
+        let confidence = match (found.prefixes, found.share) {
+            (..100, _) => Confidence::Low,
+            (_, 750_000..) => Confidence::High,
+            _ => Confidence::Medium,
+        };
+        let panel::Finding { reasons, liar_bound, share, rate, .. } = found;
+        let grounds = Grounds { reasons, ruled_out, liar_bound, confidence };
+        let lead = self.lead(entity);
+        let Some(suspect) = self.state.suspects.get_mut(&entity) else { return };
+        suspect.tracked = Some((now, share, rate, 0));
+        suspect.track_at = now;
+        let Some(incident) = &mut suspect.open else { return };
+        if incident.phase() != Phase::Suspected {
+            return;
+        }
+        match suspect.last.take_if(|last| last.may_reopen(now)) {
+            Some(mut last) => {
+                last.reopen(now, grounds);
+                self.state.ended.retain(|(_, ended, _)| ended.id != last.id);
+                *incident = last;
+            }
+            None => incident.confirm(now, reach, grounds, rate),
+        }
+        incident.part_of = incident.part_of.take().or(lead);
+        let id = incident.id.clone();
+        self.state.frozen.insert(entity);
+        changed.push(Changed { incident: id, at: now, phase: Phase::Confirmed });
+    }
+}

@@ -1,0 +1,206 @@
+//! Where a failure is one of a region: a zone or a country with a majority of its own.
+//!
+//! A region is more than its largest networks. So the votes of it must be a majority, and so must
+//! its networks, each counted once; and most of those online there must be able to tell.
+
+use std::collections::BTreeMap;
+
+use tocsin_proto::incident::Reason;
+
+use super::{Detector, EntityIndex, Shares};
+use crate::engine::{
+    fixed::{ONE, share},
+    incident::Region,
+    judge::{self, Divided},
+    params::{
+        CONFIRM, COVERAGE, DIVIDED, ONLINE_MS, REGIONAL_LOOK, REGIONAL_MIN, REGIONAL_NETWORKS,
+        ZONE_MIN, ZONE_SHARE,
+    },
+    tally::{NOWHERE, Tally},
+};
+
+/// What is seen in one country or zone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Here {
+    online: i64,
+    tally: Tally,
+    networks: BTreeMap<u32, Tally>,
+}
+
+impl Here {
+    /// Counts one who is online there: whether it can tell, and whether it sees it.
+    pub(crate) fn add(&mut self, asn: u32, weight: i64, vote: Option<bool>) {
+        self.online += weight;
+        let Some(sees) = vote else { return };
+        let more = Tally { eligible: weight, flagging: if sees { weight } else { 0 } };
+        self.tally = self.tally.plus(more);
+        let network = self.networks.entry(asn).or_default();
+        *network = network.plus(more);
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.online += other.online;
+        self.tally = self.tally.plus(other.tally);
+        for (asn, tally) in &other.networks {
+            let network = self.networks.entry(*asn).or_default();
+            *network = network.plus(*tally);
+        }
+    }
+
+    /// Whether it is an outage of this region, and not of a few in it.
+    fn sees(&self) -> bool {
+        let seeing = self.networks.values().filter(|tally| tally.share() >= CONFIRM).count();
+        self.tally.eligible >= REGIONAL_MIN
+            && self.tally.share() >= CONFIRM
+            && share(self.tally.eligible, self.online) >= COVERAGE
+            && self.networks.len() >= REGIONAL_NETWORKS
+            && 2 * seeing >= self.networks.len()
+    }
+}
+
+/// The regions that see it, from what is seen in each country of each zone: whole zones, or single
+/// countries where the rest of their zone does not see it.
+pub(crate) fn regions_of(countries: &BTreeMap<Region, (u8, Here)>) -> Vec<Region> {
+    let mut zones: BTreeMap<u8, Here> = BTreeMap::new();
+    for (zone, here) in countries.values() {
+        zones.entry(*zone).or_default().merge(here);
+    }
+    let mut regions = Vec::new();
+    for (zone, whole) in zones {
+        let own = || countries.iter().filter(|(_, (of, _))| *of == zone);
+        let seeing: Vec<Region> =
+            own().filter(|(_, (_, here))| here.sees()).map(|(country, _)| *country).collect();
+        let mut others = Here::default();
+        for (_, (_, here)) in own().filter(|(country, _)| !seeing.contains(country)) {
+            others.merge(here);
+        }
+        // Of few votes elsewhere in the zone nothing is known: then it is the zone's.
+        let apart = others.tally.eligible >= ZONE_MIN && others.tally.share() <= ZONE_SHARE;
+        match (whole.sees(), seeing.is_empty()) {
+            (true, true) => regions.push(Region::Zone(zone)),
+            (true, false) if !apart => regions.push(Region::Zone(zone)),
+            _ => regions.extend(seeing),
+        }
+    }
+    regions
+}
+
+/// How much of the world these regions are.
+pub(crate) fn divided(countries: &BTreeMap<Region, (u8, Here)>) -> Divided {
+    let regions = regions_of(countries);
+    let mut zones: BTreeMap<u8, (i64, bool)> = BTreeMap::new();
+    let (mut all, mut seeing) = (0, 0);
+    for (country, (zone, here)) in countries {
+        let sees = regions.contains(country) || regions.contains(&Region::Zone(*zone));
+        let (online, any) = zones.entry(*zone).or_default();
+        *online += here.online;
+        *any |= sees;
+        all += here.online;
+        seeing += if sees { here.online } else { 0 };
+    }
+    let counted = || zones.values().filter(|(online, _)| *online >= ZONE_MIN);
+    Divided {
+        weight: share(seeing, all),
+        zones: counted().filter(|(_, any)| *any).count(),
+        of: counted().count(),
+    }
+}
+
+impl Detector {
+    /// C1 over what is overheard.
+    pub(super) fn majority(&self, entity: EntityIndex, shares: &Shares) -> Reason {
+        let near = (DIVIDED..CONFIRM).contains(&shares.share);
+        let divided = if near { divided(&self.by_country(entity)) } else { Divided::default() };
+        judge::majority(shares.share, shares.all, &divided)
+    }
+
+    /// The regions in which an entity fails by a majority of their own.
+    pub(super) fn regions(&self, entity: EntityIndex, shares: &Shares) -> Vec<Region> {
+        let worth = |(zone, tally): (&u8, &Tally)| {
+            *zone != NOWHERE && tally.flagging >= 4 * ONE && tally.share() >= REGIONAL_LOOK
+        };
+        if !shares.zones.iter().any(worth) {
+            return Vec::new();
+        }
+        regions_of(&self.by_country(entity))
+    }
+
+    fn by_country(&self, entity: EntityIndex) -> BTreeMap<Region, (u8, Here)> {
+        let now = self.state.now;
+        let mut countries: BTreeMap<Region, (u8, Here)> = BTreeMap::new();
+        for (_, observer) in self.observers() {
+            let online = now < observer.last_seen.plus_ms(ONLINE_MS);
+            let Some(zone) = observer.standing.zone.filter(|_| online && observer.weight > 0)
+            else {
+                continue;
+            };
+            let country = Region::Country(observer.standing.country);
+            let (_, here) = countries.entry(country).or_insert((zone.0, Here::default()));
+            let vote = observer.vote;
+            let sees = vote.eligible.has(entity).then(|| vote.flags.has(entity));
+            here.add(observer.standing.asn, observer.weight, sees);
+        }
+        countries
+    }
+
+    /// The largest share that sees it in any of these regions.
+    pub(super) fn regional_share(
+        &self,
+        entity: EntityIndex,
+        shares: &Shares,
+        regions: &[Region],
+    ) -> i64 {
+        let countries = match regions.iter().any(|r| matches!(r, Region::Country(_))) {
+            true => self.by_country(entity),
+            false => BTreeMap::new(),
+        };
+        let of = |region: &Region| match region {
+            Region::Zone(zone) => shares.zones.get(zone).map(|tally| tally.share()),
+            Region::Country(_) => countries.get(region).map(|(_, here)| here.tally.share()),
+        };
+        regions.iter().filter_map(of).max().unwrap_or(shares.share)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn here(networks: &[(u32, i64, i64)]) -> Here {
+        let mut here = Here::default();
+        for (asn, eligible, flagging) in networks {
+            for n in 0..*eligible {
+                here.add(*asn, ONE, Some(n < *flagging));
+            }
+        }
+        here
+    }
+
+    fn country(code: &str) -> Region {
+        Region::Country(code.parse().unwrap())
+    }
+
+    #[test]
+    fn a_region_is_more_than_its_largest_network() {
+        assert!(here(&[(1, 6, 6), (2, 3, 2), (3, 3, 0)]).sees());
+        assert!(!here(&[(1, 9, 9), (2, 1, 0), (3, 1, 0), (4, 1, 0)]).sees(), "one network");
+        assert!(!here(&[(1, 4, 4), (2, 3, 3)]).sees(), "too few");
+        let mut silent = here(&[(1, 6, 6), (2, 3, 3), (3, 3, 0)]);
+        silent.add(4, 13 * ONE, None);
+        assert!(!silent.sees(), "most cannot tell");
+    }
+
+    #[test]
+    fn a_country_is_named_where_the_rest_of_its_zone_is_well() {
+        let down = || here(&[(1, 6, 6), (2, 3, 3), (3, 3, 2)]);
+        let well = || here(&[(7, 6, 0), (8, 6, 0)]);
+        let of = |zone: u8, code: &str, here: Here| (country(code), (zone, here));
+        let spain = BTreeMap::from([of(1, "ES", down()), of(1, "IT", well())]);
+        assert_eq!(regions_of(&spain), [country("ES")]);
+        let both = BTreeMap::from([of(1, "ES", down()), of(1, "IT", down()), of(2, "FR", well())]);
+        assert_eq!(regions_of(&both), [Region::Zone(1)]);
+        let few = BTreeMap::from([of(1, "ES", down()), of(1, "IT", here(&[(9, 2, 0)]))]);
+        assert_eq!(regions_of(&few), [Region::Zone(1)]);
+        assert_eq!(regions_of(&BTreeMap::from([of(1, "IT", well())])), []);
+    }
+}
