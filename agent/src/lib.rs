@@ -338,9 +338,9 @@ impl Work {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = tokio::time::sleep_until(self.clock.instant(next).into()) => {}
-                Some(AskBack { nonce, targets }) = self.asked.recv() => {
+                Some(AskBack { nonce, targets, names }) = self.asked.recv() => {
                     let now = self.clock.now();
-                    let effects = self.core.ask(now, nonce, targets);
+                    let effects = self.core.ask(now, nonce, targets, names);
                     self.carry_out(now, effects, &mut probes)?;
                 }
                 Some(probed) = probes.join_next() => {
@@ -441,7 +441,9 @@ impl Work {
             let cause = request.purpose.cause();
             self.spool().started(Start { at, target: request.target, cause })?;
             probes.spawn(async move {
-                let result = prober.probe(&target, request.family, request.full_handshake).await;
+                let look =
+                    probe::Look { full_handshake: request.full_handshake, names: request.names };
+                let result = prober.probe(&target, request.family, look).await;
                 Some(Probed { moves, at, request, result })
             });
         }

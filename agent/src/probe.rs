@@ -202,6 +202,15 @@ pub struct ProbeResult {
     pub retry_after_s: Option<u32>,
 }
 
+/// How close a probe looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Look {
+    /// No TLS session is resumed, so that the certificate is seen.
+    pub full_handshake: bool,
+    /// The independent paths are asked for the name too, even where the own resolver answers.
+    pub names: bool,
+}
+
 /// Makes probes. One for the whole program, shared: it keeps the TLS sessions.
 pub struct Prober {
     resolver: Resolver,
@@ -324,22 +333,15 @@ impl Prober {
         Ok(Self { resolver, connectors, source_v4, source_v6, allowed, user_agent })
     }
 
-    /// Probes the target once over one family. With `full_handshake` no TLS session is resumed,
-    /// so that the certificate is seen. Takes at most [`PROBE_DEADLINE`], and never fails: every
-    /// failure is an outcome.
-    pub async fn probe(
-        &self,
-        target: &Target,
-        family: Family,
-        full_handshake: bool,
-    ) -> ProbeResult {
+    /// Probes the target once over one family. Takes at most [`PROBE_DEADLINE`], and never fails:
+    /// every failure is an outcome.
+    pub async fn probe(&self, target: &Target, family: Family, look: Look) -> ProbeResult {
         let mut attempt = Attempt::new();
         let mut place = Place { host: target.host.clone(), path: target.path.clone() };
         let mut redirects_left = REDIRECTS_MAX;
         loop {
             let may_follow = redirects_left > 0;
-            let visit =
-                self.visit(&mut attempt, target, &place, family, full_handshake, may_follow);
+            let visit = self.visit(&mut attempt, target, &place, family, look, may_follow);
             match visit.await {
                 Ok(Visit::End(verdict)) => return attempt.finish(verdict),
                 Ok(Visit::Redirect(next)) => {
@@ -359,11 +361,11 @@ impl Prober {
         target: &Target,
         place: &Place,
         family: Family,
-        full: bool,
+        look: Look,
         may_follow: bool,
     ) -> Result<Visit, Outcome> {
         let from = monotonic();
-        let resolved = self.resolve(attempt, place, family).await;
+        let resolved = self.resolve(attempt, place, family, look.names).await;
         attempt.spent(Phase::Dns, from);
         let addresses = resolved?;
 
@@ -374,7 +376,9 @@ impl Prober {
 
         let from = monotonic();
         let left = attempt.deadline(TLS_DEADLINE).left();
-        let shaken = timeout(left, self.connectors.handshake(stream, &place.host, full)).await;
+        let shaken =
+            timeout(left, self.connectors.handshake(stream, &place.host, look.full_handshake))
+                .await;
         attempt.spent(Phase::Tls, from);
         let stream = shaken.unwrap_or(Err(Outcome::TlsTimeout))?;
         attempt.result.resumed = tls::is_resumed(stream.get_ref().1);
@@ -391,6 +395,7 @@ impl Prober {
         attempt: &mut Attempt,
         place: &Place,
         family: Family,
+        doubted: bool,
     ) -> Result<Vec<IpAddr>, Outcome> {
         let deadline = attempt.deadline(DNS_DEADLINE);
         let asked = self.resolver.system(&place.host, family, deadline, &attempt.traffic).await;
@@ -399,6 +404,9 @@ impl Prober {
                 let addresses = self.may_connect(&resolved.addresses);
                 if !addresses.is_empty() {
                     note_cname(&mut attempt.result.cname, resolved.cname);
+                    if doubted {
+                        self.others_resolve(attempt, place, family).await?;
+                    }
                     return Ok(addresses);
                 }
                 (Outcome::DnsNonPublic, resolved.cname)
@@ -412,12 +420,41 @@ impl Prober {
         attempt.result.dns = match verdict {
             DnsVerdict::Resolved(resolved) => match self.may_connect(&resolved.addresses).len() {
                 0 => DnsPath::Both,
+                // Who validates refuses what does not validate, and is right: the walk does not.
+                _ if outcome == Outcome::DnsServfail
+                    && self.others_resolve(attempt, place, family).await.is_err() =>
+                {
+                    DnsPath::Both
+                }
                 _ => DnsPath::SystemOnly,
             },
             DnsVerdict::Failed(_) => DnsPath::Both,
             DnsVerdict::NoAnswer => DnsPath::Unconfirmed,
         };
         Err(outcome)
+    }
+
+    /// Whether the name resolves beyond the own resolver: of its servers, and of resolvers that
+    /// validate. The first that says no is believed; silence says nothing.
+    async fn others_resolve(
+        &self,
+        attempt: &mut Attempt,
+        place: &Place,
+        family: Family,
+    ) -> Result<(), Outcome> {
+        let deadline = attempt.deadline(DNS_DEADLINE);
+        let traffic = Arc::clone(&attempt.traffic);
+        let (walked, validated) = tokio::join!(
+            self.resolver.independent(&place.host, family, deadline, &traffic),
+            self.resolver.validating(&place.host, family, deadline, &traffic),
+        );
+        for said in [walked, validated] {
+            if let DnsVerdict::Failed(outcome) = said {
+                attempt.result.dns = DnsPath::IndependentOnly;
+                return Err(outcome);
+            }
+        }
+        Ok(())
     }
 
     fn may_connect(&self, addresses: &[IpAddr]) -> Vec<IpAddr> {

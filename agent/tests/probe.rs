@@ -30,7 +30,7 @@ use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tocsin_agent::{
     engine::address::Allowed,
-    probe::{Independent, ProbeResult, ProbeSettings, Prober, PublicResolver},
+    probe::{Independent, Look, ProbeResult, ProbeSettings, Prober, PublicResolver},
 };
 use tocsin_proto::{
     catalogue::Target, implicate::DnsPath, observation::Family, outcome::Outcome,
@@ -213,7 +213,7 @@ impl Lab {
     }
 
     async fn probe(&self, port: u16) -> ProbeResult {
-        self.prober().probe(&target(port), Family::V4, false).await
+        self.prober().probe(&target(port), Family::V4, Look::default()).await
     }
 }
 
@@ -239,16 +239,18 @@ async fn ok_over_both_versions_and_resumed() {
         let mut lab = Lab::new().await;
         let port = lab.good_site(&[alpn], page(200, 10)).await;
         let prober = lab.prober();
-        let first = prober.probe(&target(port), Family::V4, false).await;
+        let first = prober.probe(&target(port), Family::V4, Look::default()).await;
         check(&first, Outcome::Ok, DnsPath::Unconfirmed);
         assert_eq!((first.status, first.http_version), (200, Some(version)));
         assert_eq!(first.address, Some(IpAddr::V4(Ipv4Addr::LOCALHOST)));
         assert!(first.phases.iter().all(Option::is_some) && !first.resumed);
         assert!(first.bytes_in > 500 && first.bytes_out > 300, "{first:?}");
-        let second = prober.probe(&target(port), Family::V4, false).await;
+        let second = prober.probe(&target(port), Family::V4, Look::default()).await;
         assert!(second.resumed && second.outcome == Outcome::Ok, "{second:?}");
         assert!(second.bytes_in < first.bytes_in);
-        let full = prober.probe(&target(port), Family::V4, true).await;
+        let full = prober
+            .probe(&target(port), Family::V4, Look { full_handshake: true, names: false })
+            .await;
         assert!(!full.resumed && full.outcome == Outcome::Ok, "{full:?}");
     }
 }
@@ -385,7 +387,7 @@ async fn redirects_stay_on_the_site_and_are_bounded() {
     for (path, status, requests) in [("/", 200, 2), ("/loop", 302, 4), ("/away", 302, 1)] {
         asked.store(0, Ordering::Relaxed);
         let target = Target { path: path.to_owned(), ..target(port) };
-        let result = lab.prober().probe(&target, Family::V4, false).await;
+        let result = lab.prober().probe(&target, Family::V4, Look::default()).await;
         assert_eq!((result.status, asked.load(Ordering::Relaxed)), (status, requests), "{path}");
     }
 }
@@ -422,6 +424,26 @@ async fn resolver_failures_are_told_apart() {
         check(&lab.probe(443).await, outcome, DnsPath::SystemOnly);
         lab.settings.independent.fallback = vec![plain(bad), plain(bad)];
         check(&lab.probe(443).await, outcome, DnsPath::Both);
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_only_the_own_resolver_keeps_is_found_out_when_names_are_doubted() {
+    let mut lab = Lab::new().await;
+    let port = lab.good_site(&["h2"], page(200, 10)).await;
+    let plain = |address| PublicResolver { address, tls: None };
+    let bad = lab.name_server(code(ResponseCode::ServFail), "127.0.0.1:0").await;
+    let good = lab.name_server(a(Ipv4Addr::LOCALHOST), "127.0.0.1:0").await;
+    let doubting = Look { full_handshake: false, names: true };
+    lab.settings.independent.fallback = vec![plain(bad), plain(bad)];
+    check(&lab.probe(port).await, Outcome::Ok, DnsPath::Unconfirmed);
+    let result = lab.prober().probe(&target(port), Family::V4, doubting).await;
+    check(&result, Outcome::DnsServfail, DnsPath::IndependentOnly);
+    // One that answers is enough, and silence proves nothing.
+    for fallback in [vec![plain(bad), plain(good)], Vec::new()] {
+        lab.settings.independent.fallback = fallback;
+        let result = lab.prober().probe(&target(port), Family::V4, doubting).await;
+        check(&result, Outcome::Ok, DnsPath::Unconfirmed);
     }
 }
 

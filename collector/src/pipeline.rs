@@ -231,11 +231,14 @@ impl Pipeline {
 
     /// Sends what the detector wants to be asked.
     fn ask(&mut self) {
-        for Ask { observer, nonce, targets } in self.follower.detector.take_asks() {
+        for Ask { observer, nonce, targets, names } in self.follower.detector.take_asks() {
             let Some(key) = self.follower.keys.get(&observer) else { continue };
             let Ok(targets) = List::new(targets) else { continue };
-            let sent = self.living.ask(key, AskBack { nonce, targets });
+            let sent = self.living.ask(key, AskBack { nonce, targets, names });
             self.metrics.asked(sent);
+        }
+        for note in self.follower.detector.take_panels() {
+            tracing::debug!(note = note.line(self.follower.detector.plan()), "panel");
         }
     }
 

@@ -101,6 +101,9 @@ pub enum DnsPath {
     Both = 1,
     /// The independent path resolved the name: the resolver is at fault.
     SystemOnly = 2,
+    /// The own resolver has an answer still, or does not validate, and the other paths have none:
+    /// the name is at fault before its users notice.
+    IndependentOnly = 3,
 }
 
 /// One row of the table.
@@ -261,7 +264,7 @@ pub const fn implication(
         },
         _ => match outcome.phase() {
             Some(Phase::Dns) => match dns {
-                DnsPath::Both => &DNS,
+                DnsPath::Both | DnsPath::IndependentOnly => &DNS,
                 DnsPath::SystemOnly => &RESOLVER,
                 DnsPath::Unconfirmed => &NOTHING,
             },
@@ -285,6 +288,7 @@ mod tests {
         check(Outcome::Ok, None, plain, "imply.ok");
         check(Outcome::DnsServfail, None, DnsPath::Both, "imply.dns");
         check(Outcome::DnsTimeout, None, DnsPath::SystemOnly, "imply.resolver");
+        check(Outcome::DnsServfail, None, DnsPath::IndependentOnly, "imply.dns");
         check(Outcome::DnsTimeout, None, plain, "imply.nothing");
         check(Outcome::DnsNodata, None, DnsPath::Both, "imply.dns");
         check(Outcome::TcpTimeout, None, plain, "imply.connect");

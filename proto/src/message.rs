@@ -318,6 +318,9 @@ pub struct AskBack {
     pub nonce: u64,
     /// What to probe, once each; answers are wanted within 7 s.
     pub targets: List<TargetIndex, ASK_TARGETS_MAX>,
+    /// Whether names are suspected: then each is asked of the independent paths too, whatever the
+    /// own resolver keeps.
+    pub names: bool,
 }
 
 impl Default for Schedule {

@@ -111,8 +111,12 @@ fn observation() -> impl Strategy<Value = Observation> {
         Just(Cause::Verification),
         any::<u64>().prop_map(|nonce| Cause::Asked { nonce }),
     ];
-    let dns =
-        prop_oneof![Just(DnsPath::Unconfirmed), Just(DnsPath::Both), Just(DnsPath::SystemOnly),];
+    let dns = prop_oneof![
+        Just(DnsPath::Unconfirmed),
+        Just(DnsPath::Both),
+        Just(DnsPath::SystemOnly),
+        Just(DnsPath::IndependentOnly),
+    ];
     let failure = (any::<u16>(), dns, any::<u16>(), any::<[u8; 4]>()).prop_map(
         |(rule, dns, status, phases)| Failure {
             rule: RuleNumber(rule),
@@ -197,7 +201,7 @@ proptest! {
         message_comes_back(&ack)?;
         message_comes_back(&schedule)?;
         let targets = List::new(vec![TargetIndex(seq as u16); (seq % 17) as usize]).unwrap();
-        message_comes_back(&AskBack { nonce: seq, targets })?;
+        message_comes_back(&AskBack { nonce: seq, targets, names: seq % 2 == 0 })?;
         message_comes_back(&Query::from(code))?;
         message_comes_back(&SignedSnapshot { signature, document })?;
     }

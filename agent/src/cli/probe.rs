@@ -49,7 +49,9 @@ pub async fn probe(
     }
     spool.started(Start { at: now, target: target.index, cause: Cause::Verification })?;
     let family = config.families.first().copied().unwrap_or(Family::V4);
-    let result = prober.probe(target, family, true).await;
+    let result = prober
+        .probe(target, family, crate::probe::Look { full_handshake: true, names: false })
+        .await;
     let now = clock.now();
     let http1 = result.http_version == Some("http/1.1");
     if let Some(seconds) = result.retry_after_s {

@@ -109,15 +109,17 @@ impl Core {
     }
 
     /// A collector asks for probes, now. Its caps above all: what they forbid is not made, and a
-    /// target that the catalogue does not have is passed over.
+    /// target that the catalogue does not have is passed over. With `names` each name is asked of the
+    /// independent paths too.
     #[must_use]
     pub fn ask(
         &mut self,
         now: Timestamp,
         nonce: u64,
         targets: List<TargetIndex, ASK_TARGETS_MAX>,
+        names: bool,
     ) -> Vec<Effect> {
-        effects(Vec::new(), self.planner.step(now, Event::Ask { nonce, targets }))
+        effects(Vec::new(), self.planner.step(now, Event::Ask { nonce, targets, names }))
     }
 
     /// What another process of this agent has done counts here too.
@@ -258,8 +260,13 @@ mod tests {
     fn a_name_that_loses_its_address_fails_and_one_that_never_had_any_does_not() {
         let mut core = core();
         let target = *Catalogue::builtin().targets().keys().next().unwrap();
-        let request =
-            |family| Request { target, family, purpose: Purpose::Turn, full_handshake: false };
+        let request = |family| Request {
+            target,
+            family,
+            purpose: Purpose::Turn,
+            full_handshake: false,
+            names: false,
+        };
         let mut find = |at_s: u64, family, outcome, dns| {
             let now = NOW.plus_ms(at_s * 1000);
             let (_, effects) = core.found(now, now, request(family), &finding(outcome, dns));

@@ -26,6 +26,8 @@ use super::{
 
 /// Siblings of the implicated provider in a burst: more confirm little sooner, and cost.
 pub const SIBLINGS: usize = 4;
+/// Siblings of the same top-level domain in a burst where names fail.
+pub const TLD_SIBLINGS: usize = 2;
 /// Controls in a burst, behind none of the failing target's providers.
 pub const CONTROLS: usize = 2;
 /// Bursts in a minute.
@@ -78,6 +80,17 @@ pub struct Request {
     pub purpose: Purpose,
     /// Whether TLS is not to be resumed, so that the certificate is seen.
     pub full_handshake: bool,
+    /// Whether the independent paths are to be asked for the name even where the own resolver
+    /// answers: it may have kept what nobody else can resolve any more.
+    pub names: bool,
+}
+
+/// How a target is to be probed, and what for.
+#[derive(Debug, Clone, Copy)]
+struct How {
+    family: Family,
+    purpose: Purpose,
+    names: bool,
 }
 
 /// What came of a request.
@@ -115,6 +128,8 @@ pub enum Event {
         nonce: u64,
         /// Of what.
         targets: List<TargetIndex, ASK_TARGETS_MAX>,
+        /// Whether names are suspected.
+        names: bool,
     },
     /// Another process of this agent has probed.
     Other(Start),
@@ -229,11 +244,11 @@ impl Planner {
             Event::Tick => {}
             Event::ProbesPerMinute(asked) => self.pace(Some(now), asked),
             Event::Done(done) => self.done(now, done, &mut actions),
-            Event::Ask { nonce, targets } => {
+            Event::Ask { nonce, targets, names } => {
                 for target in targets.iter() {
                     if let Some(family) = self.family(now, nonce, *target) {
-                        let purpose = Purpose::Asked { nonce };
-                        self.request(now, *target, family, purpose, &mut actions);
+                        let how = How { family, purpose: Purpose::Asked { nonce }, names };
+                        self.request(now, *target, how, &mut actions);
                     }
                 }
             }
@@ -296,7 +311,8 @@ impl Planner {
             let salt = target.0.to_le_bytes();
             let passed = self.dear.contains(&target)
                 && !prf(&self.setup.seed, b"dear", &salt, slot).is_multiple_of(4);
-            if !passed && self.request(now, target, family, Purpose::Turn, actions) {
+            let how = How { family, purpose: Purpose::Turn, names: false };
+            if !passed && self.request(now, target, how, actions) {
                 return;
             }
         }
@@ -329,10 +345,10 @@ impl Planner {
         &mut self,
         now: Timestamp,
         target: TargetIndex,
-        family: Family,
-        purpose: Purpose,
+        how: How,
         actions: &mut Vec<Action>,
     ) -> bool {
+        let How { family, purpose, names } = how;
         let known = self.setup.catalogue.target(target).is_some();
         if !known || self.courtesy.admit(now, target, purpose.cause()).is_err() {
             return false;
@@ -343,7 +359,7 @@ impl Planner {
         if full_handshake {
             self.full_handshakes.insert(target, now);
         }
-        actions.push(Action::Probe(Request { target, family, purpose, full_handshake }));
+        actions.push(Action::Probe(Request { target, family, purpose, full_handshake, names }));
         true
     }
 
@@ -382,38 +398,55 @@ impl Planner {
         let Some(target) = catalogue.target(done.request.target) else { return };
         self.bursts.push_back(now);
         let family = done.request.family;
-        self.request(now, target.index, family, Purpose::Again, actions);
+        let how = |purpose, names| How { family, purpose, names };
+        self.request(now, target.index, how(Purpose::Again, false), actions);
 
         let implicated = implicated(target, done.implication);
+        let of_names = done.implication.full.has(Layer::Tld);
+        // What resolvers have kept would hide which names are broken.
+        let sibling = how(Purpose::Sibling, of_names);
+        let mut siblings = 0;
         if let Some((layer, provider)) = implicated {
-            let siblings = behind(&catalogue, layer, provider, target.index);
-            self.some(now, siblings, SIBLINGS, family, Purpose::Sibling, actions);
+            let of_it = behind(&catalogue, layer, provider, target.index);
+            siblings = self.some(now, of_it, SIBLINGS, sibling, actions);
+        }
+        if of_names {
+            // Of the same top-level domain, and of another provider of names: the one or the other.
+            let of_tld = |other: &&Target| {
+                other.index != target.index
+                    && other.tld() == target.tld()
+                    && implicated.is_none_or(|(layer, id)| other.provider(layer) != Some(id))
+            };
+            let of_tld = catalogue.targets().values().filter(of_tld).map(|t| t.index).collect();
+            let wanted = (SIBLINGS - siblings).max(TLD_SIBLINGS);
+            self.some(now, of_tld, wanted, sibling, actions);
         }
         let aux = target.provider(Layer::Aux).filter(|aux| {
             implicated.is_none_or(|(layer, provider)| layer != Layer::Dns && provider != *aux)
         });
         if let Some(aux) = aux {
             let siblings = behind(&catalogue, Layer::Aux, aux, target.index);
-            self.some(now, siblings, 1, family, Purpose::Sibling, actions);
+            self.some(now, siblings, 1, how(Purpose::Sibling, false), actions);
         }
         let shared = providers(&catalogue, target.index);
-        let controls = catalogue.targets().keys().copied().filter(|other| {
-            *other != target.index && providers(&catalogue, *other).is_disjoint(&shared)
+        let controls = catalogue.targets().values().filter(|other| {
+            other.index != target.index
+                && providers(&catalogue, other.index).is_disjoint(&shared)
+                && !(of_names && other.tld() == target.tld())
         });
-        let controls = controls.collect();
-        self.some(now, controls, CONTROLS, family, Purpose::Control, actions);
+        let controls = controls.map(|other| other.index).collect();
+        self.some(now, controls, CONTROLS, how(Purpose::Control, false), actions);
     }
 
-    /// Up to `count` of the targets, in an order of this observer and moment.
+    /// Up to `count` of the targets, in an order of this observer and moment. Tells how many.
     fn some(
         &mut self,
         now: Timestamp,
         targets: Vec<TargetIndex>,
         count: usize,
-        family: Family,
-        purpose: Purpose,
+        how: How,
         actions: &mut Vec<Action>,
-    ) {
+    ) -> usize {
         let mut shuffled: Vec<(u64, TargetIndex)> = targets
             .into_iter()
             .map(|target| {
@@ -425,12 +458,13 @@ impl Planner {
         let mut left = count;
         for (_, target) in shuffled {
             if left == 0 {
-                return;
+                break;
             }
-            if self.request(now, target, family, purpose, actions) {
+            if self.request(now, target, how, actions) {
                 left -= 1;
             }
         }
+        count - left
     }
 }
 
@@ -536,6 +570,7 @@ mod tests {
             family: Family::V4,
             purpose: Purpose::Turn,
             full_handshake: false,
+            names: false,
         };
         let actions = planner.step(START, done(request, Outcome::TcpTimeout));
         let of = |purpose| {

@@ -153,6 +153,21 @@ impl Resolver {
         }
     }
 
+    /// What a pair of public resolvers says, which validate: a name whose chain of signatures is
+    /// broken (RFC 4035, section 5.5) fails there, and resolves for all who do not look.
+    pub(super) async fn validating(
+        &self,
+        host: &str,
+        family: Family,
+        deadline: Deadline,
+        traffic: &Arc<Traffic>,
+    ) -> Verdict {
+        match absolute(host) {
+            Some(name) => self.fallback(&name, family, deadline, traffic).await,
+            None => Verdict::NoAnswer,
+        }
+    }
+
     async fn fallback(
         &self,
         name: &Name,

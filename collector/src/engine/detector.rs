@@ -24,7 +24,7 @@ use super::{
     admit::is_late,
     alert::Alerts,
     attribute::{Pick, Rejected, attribute, class, mean_rate},
-    fixed::{ONE, Ppm, share, smooth},
+    fixed::{ONE, Ppm, percent, share, smooth},
     groups::{self, Census, Cut, Group, Groups},
     incident::{Grounds, Incident, Reach, Reading, Region, is_suspect},
     judge::{Participants, Shares, Strata, strata},
@@ -65,6 +65,49 @@ pub struct Record {
     /// What it said.
     pub report: Report,
 }
+
+/// What a panel, or a round of one, came to: for the operator, who wants to know why nothing was said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PanelNote {
+    /// When.
+    pub at: Timestamp,
+    /// Whom it was about.
+    pub entity: EntityIndex,
+    /// What it was for.
+    pub kind: Kind,
+    /// Which round of which draw.
+    pub round: (u8, u8),
+    /// What came of it, as in [`Step`].
+    pub came_to: &'static str,
+    /// Share of the votes that see it, where that was counted.
+    pub share: Option<Ppm>,
+    /// The rules that did not hold, where they were asked.
+    pub missing: Vec<Reason>,
+}
+
+impl PanelNote {
+    /// In one line.
+    #[must_use]
+    pub fn line(&self, plan: &Plan) -> String {
+        let entity = plan.entity(self.entity);
+        let share =
+            self.share.map_or(String::new(), |share| format!(", {} see it", percent(share)));
+        let missing: Vec<String> =
+            self.missing.iter().map(|r| format!("{}: {}", r.rule, r.found)).collect();
+        let missing = if missing.is_empty() {
+            String::new()
+        } else {
+            format!("; not held: {}", missing.join("; "))
+        };
+        format!(
+            "{} ({:?}) {:?} panel, draw {} round {}: {}{share}{missing}",
+            entity.provider, entity.layer, self.kind, self.round.0, self.round.1, self.came_to
+        )
+    }
+}
+
+/// Panel notes that wait at most.
+const PANEL_NOTES_MAX: usize = 1_000;
 
 /// A change of phase, for whoever publishes or notifies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,6 +218,8 @@ pub struct Detector {
     state: State,
     /// Asks that are to go out.
     asks: Vec<Ask>,
+    /// What panels came to.
+    panels: Vec<PanelNote>,
     /// Whether the past is read anew: nobody can be asked about it.
     mute: bool,
 }
@@ -208,7 +253,7 @@ impl Detector {
     #[must_use]
     pub fn resume(catalogue: Catalogue, settings: Settings, state: State) -> Self {
         let plan = Plan::new(&catalogue);
-        Self { catalogue, plan, settings, state, asks: Vec::new(), mute: false }
+        Self { catalogue, plan, settings, state, asks: Vec::new(), panels: Vec::new(), mute: false }
     }
 
     /// Applies the settings' anchors to observers that are known already, by their keys.
@@ -232,6 +277,11 @@ impl Detector {
     /// Who is to be asked what, since the last call.
     pub fn take_asks(&mut self) -> Vec<Ask> {
         std::mem::take(&mut self.asks)
+    }
+
+    /// What panels came to since the last call; of more than fit, the first.
+    pub fn take_panels(&mut self) -> Vec<PanelNote> {
+        std::mem::take(&mut self.panels)
     }
 
     /// Its state, to be kept.

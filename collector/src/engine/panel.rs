@@ -21,7 +21,7 @@ use tocsin_proto::{
 };
 
 use super::{
-    attribute::class,
+    attribute::{Class, class},
     detector::{Here, divided, regions_of},
     fixed::{ONE, Ppm, median, percent, scale, share, votes},
     incident::Region,
@@ -56,6 +56,8 @@ pub struct Ask {
     pub nonce: u64,
     /// What to probe.
     pub targets: Vec<TargetIndex>,
+    /// Whether names are suspected.
+    pub names: bool,
 }
 
 /// An observer that may be asked.
@@ -215,6 +217,36 @@ pub enum Step {
     Refuted(Finding),
 }
 
+impl Step {
+    /// What was found, where it was counted.
+    #[must_use]
+    pub const fn found(&self) -> Option<&Finding> {
+        match self {
+            Self::Confirmed(found)
+            | Self::Measured(found)
+            | Self::Inconclusive(found)
+            | Self::Refuted(found) => Some(found),
+            Self::Wait | Self::Round | Self::CallFull | Self::DrawAgain | Self::Unanswered => None,
+        }
+    }
+
+    /// In a word or two.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Wait => "waiting",
+            Self::Round => "another round",
+            Self::CallFull => "full panel called",
+            Self::DrawAgain => "second draw",
+            Self::Confirmed(_) => "confirmed",
+            Self::Measured(_) => "measured",
+            Self::Inconclusive(_) => "inconclusive",
+            Self::Unanswered => "unanswered",
+            Self::Refuted(_) => "refuted",
+        }
+    }
+}
+
 fn prf(secret: &[u8; 32], what: &[u8], numbers: &[u64]) -> u64 {
     let bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
     let hash = sha256(&[b"tocsin/panel/v1\0", secret, what, &[0], &bytes]);
@@ -284,6 +316,7 @@ impl Panel {
             _ => scene.plan.targets().filter(unrelated).map(|(target, _)| target).collect(),
         };
         let key = [self.number, self.rounds.into()];
+        let names = class(suspect.layer) == Class::Dns;
         let mut asks = Vec::new();
         for (observer, member) in &mut self.members {
             let seen: BTreeSet<TargetIndex> = member.sites.iter().map(|a| a.target).collect();
@@ -310,7 +343,7 @@ impl Panel {
             member.sites.extend(mine.iter().map(open));
             member.controls.extend(own.iter().map(open));
             let targets = mine.into_iter().chain(own).collect();
-            asks.push(Ask { observer: *observer, nonce, targets });
+            asks.push(Ask { observer: *observer, nonce, targets, names });
         }
         asks
     }
@@ -801,7 +834,7 @@ mod tests {
     impl Asked {
         /// Everybody for whom `says` has an answer gives it.
         fn answer(&mut self, says: impl Fn(u32, u16) -> Option<bool>) {
-            for Ask { observer, nonce, targets } in self.asks.clone() {
+            for Ask { observer, nonce, targets, .. } in self.asks.clone() {
                 for target in targets {
                     if let Some(failed) = says(observer, target.0) {
                         self.panel.answer(observer, nonce, target, failed, true);
@@ -870,7 +903,7 @@ mod tests {
     fn answers_count_under_their_own_nonce_alone() {
         let mut asked = ask(Kind::Full, "small", SECRET);
         let asks = asked.asks.clone();
-        for Ask { observer, nonce, targets } in &asks {
+        for Ask { observer, nonce, targets, .. } in &asks {
             for target in targets {
                 // By another, or under a nonce that was never given.
                 asked.panel.answer(observer + 1, *nonce, *target, target.0 >= 20, true);

@@ -86,6 +86,8 @@ pub const HOLD: u8 = 2;
 pub const REGIONAL_MIN: i64 = 8 * ONE;
 /// Networks in it that it needs.
 pub const REGIONAL_NETWORKS: usize = 3;
+/// Share of the networks elsewhere that see it at least, for the test against chance.
+pub const REGIONAL_BACKGROUND: Ppm = 50_000;
 /// Share of some zone from which its countries are looked at.
 pub const REGIONAL_LOOK: Ppm = 50_000;
 

@@ -96,7 +96,11 @@ mod tests {
         let (second, _) = living.begin(observer(1));
         assert!(first.replaced.is_cancelled());
         assert!(!second.replaced.is_cancelled() && !other.replaced.is_cancelled());
-        let ask = |nonce| AskBack { nonce, targets: tocsin_proto::bounded::List::default() };
+        let ask = |nonce| AskBack {
+            nonce,
+            targets: tocsin_proto::bounded::List::default(),
+            names: false,
+        };
         assert!(living.ask(&observer(2), ask(7)) && !living.ask(&observer(3), ask(7)));
         assert_eq!(asked.try_recv().map(|ask| ask.nonce), Ok(7));
         drop(first);

@@ -30,6 +30,9 @@ struct Args {
     /// Without asking back: the scheduled observations alone decide.
     #[arg(long)]
     no_panels: bool,
+    /// Tell on stderr of every panel and every change of phase.
+    #[arg(long)]
+    trace: bool,
     /// One line of JSON per scenario, and one for all.
     #[arg(long)]
     json: bool,
@@ -69,7 +72,8 @@ fn run(args: &Args) -> anyhow::Result<bool> {
     let mut out = std::io::stdout().lock();
     let (mut passed, mut all) = (0, 0);
     for scenario in wanted {
-        let outcome = verdict::run(scenario, args.observers, args.seed, !args.no_panels)?;
+        let outcome =
+            verdict::run(scenario, args.observers, args.seed, !args.no_panels, args.trace)?;
         all += 1;
         passed += usize::from(outcome.pass);
         if args.json {

@@ -6,17 +6,21 @@ use std::{
     sync::Arc,
 };
 
-use tocsin_agent::engine::{
-    core::{Core, Effect, Finding},
-    courtesy::Courtesy,
-    judge::Line,
-    outbox::{Batch, Stamp},
-    planner::{self, Request},
+use tocsin_agent::{
+    engine::{
+        core::{Core, Effect, Finding},
+        courtesy::Courtesy,
+        judge::Line,
+        outbox::{Batch, Stamp},
+        planner::{self, Request},
+    },
+    probe::Look,
 };
 use tocsin_collector::engine::{
     admit::{Verified, check},
     detector::{Changed, Detector, Record, State},
     observer::Standing,
+    panel::Ask,
     params::Settings,
 };
 use tocsin_proto::{
@@ -47,6 +51,8 @@ pub struct Setup {
     pub end: Timestamp,
     /// Whether the collector asks back.
     pub asks_back: bool,
+    /// Whether panels and changes are told of on stderr.
+    pub trace: bool,
 }
 
 /// What came of it.
@@ -78,7 +84,7 @@ enum Event {
     /// A report arrives.
     Deliver(Box<Record>),
     /// An ask arrives.
-    Ask { person: usize, nonce: u64, targets: Vec<TargetIndex> },
+    Ask { person: usize, nonce: u64, targets: Vec<TargetIndex>, names: bool },
     /// The collector's clock.
     Tick,
 }
@@ -236,12 +242,12 @@ impl Stage<'_> {
                     let record = Record { position: self.position, ..*record };
                     self.played.detector.record(&record)
                 }
-                Event::Ask { person, nonce, targets } => {
+                Event::Ask { person, nonce, targets, names } => {
                     if self.is_awake(person, at).is_none()
                         && let Some(agent) = self.agents.get_mut(person)
                         && let Ok(targets) = List::new(targets)
                     {
-                        let effects = agent.core.ask(at, nonce, targets);
+                        let effects = agent.core.ask(at, nonce, targets, names);
                         self.act(person, at, effects);
                         self.plan(person, at);
                     }
@@ -254,6 +260,9 @@ impl Stage<'_> {
             };
             self.forward(at);
             for change in changed {
+                if self.setup.trace {
+                    eprintln!("{}  {}  {}", change.at, change.phase.name(), change.incident);
+                }
                 let go_on = watch(&change, &self.played.detector);
                 self.played.changes.push(change);
                 if !go_on {
@@ -267,6 +276,11 @@ impl Stage<'_> {
 
     /// Asks go out to whoever is connected; one in twenty never answers.
     fn forward(&mut self, at: Timestamp) {
+        for note in self.played.detector.take_panels() {
+            if self.setup.trace {
+                eprintln!("{}  {}", note.at, note.line(self.played.detector.plan()));
+            }
+        }
         for ask in self.played.detector.take_asks() {
             let person = ask.observer as usize - 1;
             self.played.asks += 1;
@@ -277,8 +291,8 @@ impl Stage<'_> {
                 continue;
             }
             let transit = 20 + self.coin(person, "ask", ask.nonce).below(180);
-            let (nonce, targets) = (ask.nonce, ask.targets);
-            self.push(at.plus_ms(transit), Event::Ask { person, nonce, targets });
+            let Ask { nonce, targets, names, .. } = ask;
+            self.push(at.plus_ms(transit), Event::Ask { person, nonce, targets, names });
         }
     }
 
@@ -330,7 +344,8 @@ impl Stage<'_> {
         let ms = self.since_onset(at);
         let full = request.full_handshake;
         let moment = Moment { ms, minute };
-        let finding = self.truth.probe(self.world, person, target, moment, full, coin);
+        let look = Look { full_handshake: full, names: request.names };
+        let finding = self.truth.probe(self.world, person, target, moment, look, coin);
         self.played.probes += 1;
         self.played.bytes += finding.bytes;
         let done = at.plus_ms(finding.total_ms);

@@ -4,10 +4,13 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use tocsin_agent::engine::{
-    classify::{Response, classify},
-    core::Finding,
-    courtesy::wire_bytes,
+use tocsin_agent::{
+    engine::{
+        classify::{Response, classify},
+        core::Finding,
+        courtesy::wire_bytes,
+    },
+    probe::Look,
 };
 use tocsin_proto::{
     catalogue::Target,
@@ -29,6 +32,8 @@ const TTL_MS: u64 = 300_000;
 const FLAP_MS: u64 = 300_000;
 /// Targets with a certificate of a named authority, of a million.
 const ISSUED: i64 = 50_000;
+/// Observers whose own resolver validates, of a million.
+const VALIDATING: i64 = 100_000;
 /// Full handshakes cost so many bytes of payload, resumed ones less (measured with OpenSSL 3.0).
 const FULL_BYTES: u64 = 6_500;
 const RESUMED_BYTES: u64 = 3_300;
@@ -39,6 +44,8 @@ const NEW_VERSION: u16 = 900;
 struct Prepared {
     phase: Phase,
     people: Vec<bool>,
+    /// Where only what validates fails: whose own resolver does. Every independent path does.
+    validating: Option<Vec<bool>>,
     /// For each observer the part of those selected that come before it in the order of failing,
     /// millionths: one by one, or by network where the mode is by place or path.
     before: Vec<i64>,
@@ -197,6 +204,8 @@ fn is_one_of(who: &[Who], at: usize, person: &Person, world: &World) -> bool {
         Who::Marked(mark) => person.marks.iter().any(|own| own == mark),
         Who::Resolver(name) => match name.as_str() {
             "isp" => person.resolver_name == "isp",
+            // Each meets it by the independent path; see `Prepared::validating`.
+            "validating" => true,
             known if ["1.1.1.1", "8.8.8.8", "9.9.9.9", "opendns"].contains(&known) => {
                 person.resolver_name == known
             }
@@ -254,8 +263,13 @@ impl Truth {
                     in_region(phase.region, person) && is_one_of(&phase.who, at, person, world)
                 })
                 .collect();
+            let by_validation = |who: &Who| matches!(who, Who::Resolver(r) if r == "validating");
+            let validating = phase.who.iter().any(by_validation).then(|| {
+                let own = world.dice.named("validating");
+                (0..world.people.len()).map(|at| own.of(at as u64).happens(VALIDATING)).collect()
+            });
             let before = before(world, &people, phase.mode, dice);
-            Prepared { phase: phase.clone(), people, before, targets, dice }
+            Prepared { phase: phase.clone(), people, validating, before, targets, dice }
         };
         Self { phases: scenario.phases.iter().map(prepare).collect(), answers: Answers::new() }
     }
@@ -324,8 +338,9 @@ impl Truth {
         of: &Person,
         target: &Target,
         ms: u64,
+        names: bool,
         coin: Dice,
-    ) -> Option<&Prepared> {
+    ) -> Option<(&Prepared, bool)> {
         // Who answers: the edge, the hosting, or the site itself.
         let edge = target.provider(Layer::Edge).or(target.provider(Layer::Hosting));
         let answers = edge.map_or(target.host.as_str(), Id::as_str);
@@ -334,9 +349,9 @@ impl Truth {
         };
         let to = number(answers);
         let target = target.index;
-        self.holding(person, ms).find(|prepared| {
+        self.holding(person, ms).find_map(|prepared| {
             let Prepared { phase, targets, dice, .. } = prepared;
-            let Some(rank) = targets.get(&target) else { return false };
+            let rank = targets.get(&target)?;
             let hit = match phase.mode {
                 Mode::PerRequest => coin.named("request").happens(phase.fraction),
                 Mode::PerTarget => {
@@ -349,12 +364,18 @@ impl Truth {
                 }
                 _ => Self::hits_person(prepared, person, of, to),
             };
-            // A resolver that has the answer goes on giving it.
-            let names =
+            // A resolver that has the answer goes on giving it, and one that does not validate does
+            // not mind: then only who asks beyond it meets the failure.
+            let of_names =
                 phase.symptom.phase() == Some(Step::Dns) && !matches!(phase.targets, Targets::All);
             let group = if of.resolver_name == "isp" { u64::from(of.asn) } else { 7 };
             let kept = dice.named("ttl").of(group).of(u64::from(target.0)).below(TTL_MS);
-            hit && !(names && ms < phase.from_ms + kept)
+            let lenient = prepared
+                .validating
+                .as_ref()
+                .is_some_and(|own| !own.get(person).copied().unwrap_or(false));
+            let hidden = of_names && (lenient || ms < phase.from_ms + kept);
+            (hit && (!hidden || names)).then_some((prepared, hidden))
         })
     }
 
@@ -366,7 +387,7 @@ impl Truth {
         person: usize,
         target: &Target,
         Moment { ms, minute }: Moment,
-        full: bool,
+        Look { full_handshake: full, names }: Look,
         coin: Dice,
     ) -> Finding {
         let Some(of) = world.people.get(person) else { return fine(full, 100) };
@@ -378,7 +399,8 @@ impl Truth {
                 .of(u64::from(target.index.0))
                 .below(340);
         let usual = usual + coin.named("jitter").below(usual / 4 + 1);
-        if let Some(prepared) = ms.and_then(|ms| self.broken(person, of, target, ms, coin)) {
+        let broken = ms.and_then(|ms| self.broken(person, of, target, ms, names, coin));
+        if let Some((prepared, hidden)) = broken {
             let phase = &prepared.phase;
             let culprit = match &phase.targets {
                 Targets::Provider(name) => Some(slug(name)),
@@ -388,6 +410,8 @@ impl Truth {
             let own_side = phase.mode == Mode::PerAgent
                 || phase.who.iter().any(|w| matches!(w, Who::Resolver(_)));
             let path = match (phase.symptom.phase(), own_side) {
+                (Some(Step::Dns), _) if hidden => DnsPath::IndependentOnly,
+                (Some(Step::Dns), _) if prepared.validating.is_some() => DnsPath::Both,
                 (Some(Step::Dns), true)
                     if matches!(phase.who.as_slice(), [.., Who::Resolver(_)]) =>
                 {

@@ -62,6 +62,7 @@ pub fn run(
     observers: usize,
     seed: u64,
     asks_back: bool,
+    trace: bool,
 ) -> anyhow::Result<Outcome> {
     let dice = super::dice::Dice::new(seed);
     let builtin = tocsin_proto::catalogue::Catalogue::builtin();
@@ -76,6 +77,7 @@ pub fn run(
         onset: scenario.onset,
         end: scenario.onset.plus_ms(scenario.length_ms() + TAIL_MS),
         asks_back,
+        trace,
     };
     let played = play(&world, &truth, setup, |_, _| true);
     Ok(judge(scenario, &world, &played, setup, seed))

@@ -207,6 +207,19 @@ impl Detector {
         let Some(panel) = &mut suspect.panel else { return };
         let (kind, draw) = (panel.kind, panel.draw);
         let step = panel.step(now, &self.plan, &self.settings, established);
+        if step != Step::Wait && self.panels.len() < PANEL_NOTES_MAX {
+            let found = step.found();
+            let missing = found.map(|found| found.reasons.iter().filter(|r| !r.held).cloned());
+            self.panels.push(PanelNote {
+                at: now,
+                entity,
+                kind,
+                round: (draw, panel.rounds),
+                came_to: step.name(),
+                share: found.map(|found| found.share),
+                missing: missing.into_iter().flatten().collect(),
+            });
+        }
         match step {
             Step::Wait => {}
             Step::Round => drop(self.round(entity)),

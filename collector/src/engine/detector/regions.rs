@@ -9,12 +9,12 @@ use tocsin_proto::incident::Reason;
 
 use super::{Detector, EntityIndex, Shares};
 use crate::engine::{
-    fixed::{ONE, share},
+    fixed::{ONE, divergence_q16, share},
     incident::Region,
     judge::{self, Divided},
     params::{
-        CONFIRM, COVERAGE, DIVIDED, ONLINE_MS, REGIONAL_LOOK, REGIONAL_MIN, REGIONAL_NETWORKS,
-        ZONE_MIN, ZONE_SHARE,
+        CONFIRM, COVERAGE, DIVIDED, GROUP_BITS_Q16, ONLINE_MS, REGIONAL_BACKGROUND, REGIONAL_LOOK,
+        REGIONAL_MIN, REGIONAL_NETWORKS, ZONE_MIN, ZONE_SHARE,
     },
     tally::{NOWHERE, Tally},
 };
@@ -47,9 +47,26 @@ impl Here {
         }
     }
 
+    /// Networks that see it.
+    fn seeing(&self) -> usize {
+        self.networks.values().filter(|tally| tally.share() >= CONFIRM).count()
+    }
+
+    /// Whether its networks see it so much more often than those elsewhere that it is no chance:
+    /// with one path in seven broken, some small country has most of the bad ones.
+    fn stands_out(&self, world: &Self) -> bool {
+        let networks = self.networks.len();
+        let elsewhere = world.networks.len().saturating_sub(networks);
+        let seeing = world.seeing().saturating_sub(self.seeing());
+        let rest = share(seeing as i64, elsewhere as i64);
+        let background = (rest * 3 / 2).max(REGIONAL_BACKGROUND);
+        let own = share(self.seeing() as i64, networks as i64);
+        own > background && divergence_q16(own, background) * networks as i64 >= GROUP_BITS_Q16
+    }
+
     /// Whether it is an outage of this region, and not of a few in it.
     fn sees(&self) -> bool {
-        let seeing = self.networks.values().filter(|tally| tally.share() >= CONFIRM).count();
+        let seeing = self.seeing();
         self.tally.eligible >= REGIONAL_MIN
             && self.tally.share() >= CONFIRM
             && share(self.tally.eligible, self.online) >= COVERAGE
@@ -61,6 +78,24 @@ impl Here {
 /// The regions that see it, from what is seen in each country of each zone: whole zones, or single
 /// countries where the rest of their zone does not see it.
 pub(crate) fn regions_of(countries: &BTreeMap<Region, (u8, Here)>) -> Vec<Region> {
+    let mut world = Here::default();
+    countries.values().for_each(|(_, here)| world.merge(here));
+    let of = |region: &Region| {
+        let mut all = Here::default();
+        for (country, (zone, here)) in countries {
+            if country == region || Region::Zone(*zone) == *region {
+                all.merge(here);
+            }
+        }
+        all
+    };
+    let mut regions = majorities(countries);
+    regions.retain(|region| of(region).stands_out(&world));
+    regions
+}
+
+/// The regions with a majority of their own, whatever is seen elsewhere.
+fn majorities(countries: &BTreeMap<Region, (u8, Here)>) -> Vec<Region> {
     let mut zones: BTreeMap<u8, Here> = BTreeMap::new();
     for (zone, here) in countries.values() {
         zones.entry(*zone).or_default().merge(here);
@@ -87,7 +122,7 @@ pub(crate) fn regions_of(countries: &BTreeMap<Region, (u8, Here)>) -> Vec<Region
 
 /// How much of the world these regions are.
 pub(crate) fn divided(countries: &BTreeMap<Region, (u8, Here)>) -> Divided {
-    let regions = regions_of(countries);
+    let regions = majorities(countries);
     let mut zones: BTreeMap<u8, (i64, bool)> = BTreeMap::new();
     let (mut all, mut seeing) = (0, 0);
     for (country, (zone, here)) in countries {
@@ -188,6 +223,23 @@ mod tests {
         let mut silent = here(&[(1, 6, 6), (2, 3, 3), (3, 3, 0)]);
         silent.add(4, 13 * ONE, None);
         assert!(!silent.sees(), "most cannot tell");
+    }
+
+    #[test]
+    fn a_country_by_chance_is_none() {
+        let country = |code: &str, asn: u32, bad: u32| {
+            let networks: Vec<_> =
+                (0..6).map(|n| (asn + n, 3, if n < bad { 3 } else { 0 })).collect();
+            (super::tests::country(code), (1u8, here(&networks)))
+        };
+        // One path in six is broken; in one small country it is half of them.
+        let mut world = BTreeMap::from([country("IT", 10, 3)]);
+        let names = ["ES", "PT", "FR", "DE", "PL", "SE"];
+        world.extend(names.iter().zip(1..).map(|(code, n)| country(code, 100 * n, 1)));
+        assert_eq!(regions_of(&world), []);
+        let mut world = BTreeMap::from([country("IT", 10, 5)]);
+        world.extend(names.iter().zip(1..).map(|(code, n)| country(code, 100 * n, 0)));
+        assert_eq!(regions_of(&world), [super::tests::country("IT")]);
     }
 
     #[test]
