@@ -13,6 +13,8 @@ pub mod dice;
 pub mod play;
 pub mod quiet;
 pub mod scenario;
+pub mod scorecard;
+pub mod standard;
 pub mod truth;
 pub mod verdict;
 pub mod world;

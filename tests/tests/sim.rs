@@ -6,7 +6,7 @@
 use tocsin_tests::sim::{
     quiet,
     scenario::{self, Scenario},
-    verdict::{self, Outcome},
+    verdict::{self, Options, Outcome},
 };
 
 const SMALL: usize = 150;
@@ -30,7 +30,7 @@ fn outage(targets: &str, symptom: &str, mode: &str, fraction: f64, expected: &st
 }
 
 fn play(scenario: &Scenario) -> Outcome {
-    verdict::run(scenario, SMALL, 3, true, false).unwrap()
+    verdict::run(scenario, &Options::new(SMALL, 3)).unwrap()
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn an_edge_that_fails_is_named_within_a_minute_and_resolved() {
 fn a_site_that_is_looked_at_seldom_is_still_seen_to_be_down() {
     let mut scenario = outage("site:slack.com", "http_5xx", "per_request", 0.9, "site:slack.com");
     scenario.phases[0].to_ms = 3_600_000;
-    let outcome = verdict::run(&scenario, 400, 3, true, false).unwrap();
+    let outcome = verdict::run(&scenario, &Options::new(400, 3)).unwrap();
     assert!(outcome.pass, "{outcome:?}");
 }
 
@@ -55,8 +55,10 @@ fn a_site_that_is_looked_at_seldom_is_still_seen_to_be_down() {
 fn without_asking_back_it_takes_longer() {
     let scenario =
         outage("provider:cloudflare", "http_5xx", "per_request", 0.5, "global:cloudflare");
-    let (with, without) =
-        (play(&scenario), verdict::run(&scenario, SMALL, 3, false, false).unwrap());
+    let (with, without) = (
+        play(&scenario),
+        verdict::run(&scenario, &Options { asks_back: false, ..Options::new(SMALL, 3) }).unwrap(),
+    );
     let confirmed = |outcome: &Outcome| outcome.confirmed_s.unwrap_or(f64::MAX);
     assert!(confirmed(&with) < confirmed(&without), "{with:?} {without:?}");
 }

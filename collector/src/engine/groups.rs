@@ -391,6 +391,12 @@ impl Groups {
         }
     }
 
+    /// Whether it is over and was told of already, by whatever group explained it.
+    fn is_told(&self, cut: &Cut) -> bool {
+        Group::of(&cut.standing)
+            .any(|group| self.0.get(&group).is_some_and(|row| cut.spell.from < row.told_until))
+    }
+
     /// The groups that explain who is cut off: the widest first, and of one kind the best
     /// supported. Who is explained is no evidence for another.
     fn attribute(&self, scene: &Scene<'_>) -> BTreeMap<Group, Found> {
@@ -400,7 +406,8 @@ impl Groups {
             .iter()
             .filter(|cut| {
                 let fresh = scene.now.since_ms(cut.spell.heard_at) <= SPELL_FRESH_MS;
-                cut.within > 0 && fresh && cut.spell.length_ms() >= SPELL_COUNTS_MS
+                let counts = cut.within > 0 && fresh && cut.spell.length_ms() >= SPELL_COUNTS_MS;
+                counts && (cut.now || !self.is_told(cut))
             })
             .collect();
         let mut explained = Census::default();
@@ -418,8 +425,7 @@ impl Groups {
                 .iter()
                 .filter(|(group, cuts)| cuts.len() >= GROUP_CUT && !found.contains_key(*group))
                 .filter_map(|(group, cuts)| {
-                    let told = self.0.get(group).map_or(Timestamp::EPOCH, |row| row.told_until);
-                    let (bits, found) = test(scene, *group, cuts, &all, &explained, told)?;
+                    let (bits, found) = test(scene, *group, cuts, &all, &explained)?;
                     Some((*group, bits, found))
                 })
                 // The widest kind; of one kind, who fails most and is supported best. A network
@@ -500,10 +506,7 @@ fn test(
     cuts: &[&Cut],
     all: &Timeline,
     explained: &Census,
-    told_until: Timestamp,
 ) -> Option<(i64, Found)> {
-    let cuts: Vec<&Cut> =
-        cuts.iter().copied().filter(|cut| cut.now || cut.spell.from >= told_until).collect();
     let own = Timeline::new(cuts.iter().copied());
     let at = own.peak()?;
     let cut = own.at(at);

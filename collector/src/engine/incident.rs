@@ -285,8 +285,8 @@ impl Incident {
             let (reach, grounds) = grounds();
             // A scope only widens until it is over.
             self.reach = match phase {
-                Phase::Confirmed => std::mem::replace(&mut self.reach, reach.clone()).or(reach),
-                _ => reach,
+                Phase::Suspected => reach,
+                _ => std::mem::replace(&mut self.reach, reach.clone()).or(reach),
             };
             self.grounds = grounds;
         }

@@ -7,8 +7,8 @@ use tocsin_proto::incident::{LiarBound, Reason};
 use super::{
     fixed::{ONE, Ppm, percent, scale, share, votes},
     params::{
-        CONFIRM, COVERAGE, DIVIDED, DIVIDED_WEIGHT, NETWORK_CAP_MIN, NETWORK_CAP_SHARE, Settings,
-        ZONE_CAP, ZONE_MIN, ZONE_SHARE, ZONES_MIN, ZONES_SHARE,
+        CONFIRM, COVERAGE, DIVIDED, DIVIDED_SHARE, DIVIDED_WEIGHT, NETWORK_CAP_MIN,
+        NETWORK_CAP_SHARE, Settings, ZONE_CAP, ZONE_MIN, ZONE_SHARE, ZONES_MIN, ZONES_SHARE,
     },
     tally::{NOWHERE, Tally},
 };
@@ -138,6 +138,8 @@ impl Shares {
 pub struct Divided {
     /// Their share of the weight that is online.
     pub weight: Ppm,
+    /// The share in them that sees it, taken together.
+    pub share: Ppm,
     /// Zones in which there is one.
     pub zones: usize,
     /// Of so many zones.
@@ -150,6 +152,7 @@ pub struct Divided {
 pub fn majority(share: Ppm, all: Tally, divided: &Divided) -> Reason {
     let is_divided = share >= DIVIDED
         && divided.weight >= DIVIDED_WEIGHT
+        && divided.share >= DIVIDED_SHARE
         && divided.zones >= ZONES_MIN
         && 2 * divided.zones > divided.of;
     Reason {
@@ -157,18 +160,20 @@ pub fn majority(share: Ppm, all: Tally, divided: &Divided) -> Reason {
         held: share >= CONFIRM || is_divided,
         found: format!(
             "{} of the votes see it ({} of {}, no zone counted for more than a quarter); regions with \
-             {} of the weight, in {} of {} zones, by a majority of their own",
+             {} of the weight, in {} of {} zones, by a majority of their own ({})",
             percent(share),
             votes(all.flagging),
             votes(all.eligible),
             percent(divided.weight),
             divided.zones,
-            divided.of
+            divided.of,
+            percent(divided.share)
         ),
         needed: format!(
-            "at least {}; or {}, and regions with {} of the weight in more than half of the zones",
+            "at least {}; or {}, and {} in regions with {} of the weight in more than half of the zones",
             percent(CONFIRM),
             percent(DIVIDED),
+            percent(DIVIDED_SHARE),
             percent(DIVIDED_WEIGHT)
         ),
     }
@@ -294,8 +299,11 @@ mod tests {
     #[test]
     fn a_divided_world_needs_no_majority_of_all() {
         let check = |share, weight, zones| {
-            majority(share, Tally::default(), &Divided { weight, zones, of: 15 }).held
+            let divided = Divided { weight, share: 700_000, zones, of: 15 };
+            majority(share, Tally::default(), &divided).held
         };
+        let blurred = Divided { weight: 500_000, share: 550_000, zones: 9, of: 15 };
+        assert!(!majority(450_000, Tally::default(), &blurred).held, "half of a half is chance");
         assert!(check(390_000, 400_000, 8));
         assert!(!check(350_000, 600_000, 9), "too few see it");
         assert!(!check(430_000, 600_000, 7), "half of the zones are no world");

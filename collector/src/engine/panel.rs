@@ -161,6 +161,8 @@ pub struct Panel {
     pub rounds: u8,
     /// Whether the budget must not prevent it.
     pub forced: bool,
+    /// What a screening must show before the full panel is called.
+    pub bar: Ppm,
     /// Evaluations running that passed.
     passes: u8,
     members: BTreeMap<u32, Member>,
@@ -185,6 +187,8 @@ pub struct Finding {
     pub holds_in_zones: bool,
     /// Whether enough of those asked answered for anything to be said.
     pub answered: bool,
+    /// Whether those who voted are enough to say something of the whole world.
+    pub crowd: bool,
     /// What liars it would take.
     pub liar_bound: LiarBound,
     /// Prefixes that voted.
@@ -213,6 +217,8 @@ pub enum Step {
     Inconclusive(Finding),
     /// Too few answered for anything to be said.
     Unanswered,
+    /// It shows no more than a full panel that could not tell has seen already.
+    NoMore,
     /// It came to nothing.
     Refuted(Finding),
 }
@@ -226,7 +232,12 @@ impl Step {
             | Self::Measured(found)
             | Self::Inconclusive(found)
             | Self::Refuted(found) => Some(found),
-            Self::Wait | Self::Round | Self::CallFull | Self::DrawAgain | Self::Unanswered => None,
+            Self::Wait
+            | Self::Round
+            | Self::CallFull
+            | Self::DrawAgain
+            | Self::Unanswered
+            | Self::NoMore => None,
         }
     }
 
@@ -242,6 +253,7 @@ impl Step {
             Self::Measured(_) => "measured",
             Self::Inconclusive(_) => "inconclusive",
             Self::Unanswered => "unanswered",
+            Self::NoMore => "no more than before",
             Self::Refuted(_) => "refuted",
         }
     }
@@ -271,6 +283,7 @@ impl Panel {
             began: now,
             rounds: 0,
             forced: false,
+            bar: 0,
             passes: 0,
             members: BTreeMap::new(),
             nonces: BTreeMap::new(),
@@ -548,7 +561,9 @@ impl Panel {
         let by_resolver: Strata =
             strata("c4.resolvers", "resolver class", &resolvers, overall, |_| true);
         let (attributed, rate) = self.attributed(plan);
-        let world = [participants.enough(settings), majority, shares.geography()];
+        let enough = participants.enough(settings);
+        let crowd = enough.held;
+        let world = [enough, majority, shares.geography()];
         let any = [coverage, by_version.reason.clone(), by_resolver.reason.clone(), attributed];
         let holds_in_zones = any.iter().all(|reason| reason.held);
         let holds = holds_in_zones && world.iter().all(|reason| reason.held);
@@ -560,6 +575,7 @@ impl Panel {
             holds,
             holds_in_zones,
             answered: asked > 0 && part >= COVERAGE,
+            crowd,
             liar_bound: shares.liar_bound(),
             prefixes: participants.prefixes,
         }
@@ -702,12 +718,13 @@ impl Panel {
                 // Of all who were asked: who is silent has not seen it.
                 let yes = self.members.values().filter(|m| m.vote(due) == Some(true)).count();
                 let part = share(yes as i64, self.members.len().max(1) as i64);
-                if enough
-                    && (part >= PANEL_SCREEN_SHARE || (due && found.share >= PANEL_SCREEN_SHARE))
-                {
+                let needed = PANEL_SCREEN_SHARE.max(self.bar);
+                if enough && (part >= needed || (due && found.share >= needed)) {
                     Step::CallFull
                 } else if !due {
                     Step::Wait
+                } else if found.answered && found.share >= PANEL_SCREEN_SHARE {
+                    Step::NoMore
                 } else if found.answered {
                     Step::Refuted(found)
                 } else {

@@ -71,6 +71,8 @@ pub const CANDIDATE: Ppm = 80_000;
 pub const CONFIRM: Ppm = 500_000;
 /// A share that is enough where the world is divided: where regions with a majority of their own,
 pub const DIVIDED: Ppm = 360_000;
+/// clearly, by this share of their votes together,
+pub const DIVIDED_SHARE: Ppm = 650_000;
 /// and of this share of the weight, in more than half of the zones, see it. Liars who are spread
 /// have a majority in no region, and crowded into some they are too few for the share.
 pub const DIVIDED_WEIGHT: Ppm = 360_000;

@@ -1,17 +1,23 @@
 //! `tocsin-sim`: plays outages through the real engines on a virtual clock.
 
-use std::{io::Write, path::PathBuf, process::ExitCode};
+use std::{io::Write, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context;
-use clap::Parser;
-use tocsin_tests::sim::{quiet, scenario, verdict};
+use clap::{Parser, Subcommand};
+use tocsin_tests::sim::{
+    quiet, scenario,
+    scorecard::{self, Form, Section},
+    standard, verdict,
+};
 
 /// Plays scenarios of outages through the real engines, in a simulated world.
 ///
 /// Exit codes: 0 every scenario passed, 1 one did not, 2 failure, 3 wrong usage.
 #[derive(Debug, Parser)]
-#[command(name = "tocsin-sim", version)]
+#[command(name = "tocsin-sim", version, args_conflicts_with_subcommands = true)]
 struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// File of scenarios.
     #[arg(long, required_unless_present = "quiet_days")]
     scenario: Option<PathBuf>,
@@ -33,9 +39,65 @@ struct Args {
     /// Tell on stderr of every panel and every change of phase.
     #[arg(long)]
     trace: bool,
+    /// Instead of the built-in catalogue, the one of known shape that the scorecard measures on.
+    #[arg(long)]
+    standard: bool,
     /// One line of JSON per scenario, and one for all.
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Measures how good the detector is, and writes it down. What was played is kept: it goes on
+    /// where it was.
+    Scorecard(Scorecard),
+}
+
+#[derive(Debug, clap::Args)]
+struct Scorecard {
+    /// Few cells once, within five minutes, and nothing is kept.
+    #[arg(long)]
+    short: bool,
+    /// Where plays are kept.
+    #[arg(long, default_value = "scorecard.jsonl")]
+    results: PathBuf,
+    /// The page.
+    #[arg(long, default_value = "docs/SCORECARD.md")]
+    page: PathBuf,
+    /// Threads.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    /// No play begins after so many minutes; the page is made of what there is.
+    #[arg(long, default_value_t = 240)]
+    minutes: u64,
+    /// Only one part: time, time_outs, subset, providers, traps, corpus, liars or days.
+    #[arg(long, value_parser = section)]
+    only: Option<Section>,
+}
+
+fn section(name: &str) -> Result<Section, String> {
+    serde_json::from_value(serde_json::Value::from(name))
+        .map_err(|_| format!("{name:?} is no part of the scorecard"))
+}
+
+fn scorecard(args: &Scorecard) -> anyhow::Result<bool> {
+    let kept = tempfile::tempdir()?;
+    let results = if args.short { kept.path().join("short.jsonl") } else { args.results.clone() };
+    let page = scorecard::make(&scorecard::Options {
+        form: if args.short { Form::Short } else { Form::Whole },
+        results: &results,
+        threads: args.threads,
+        within: Duration::from_secs(60 * args.minutes.min(if args.short { 5 } else { u64::MAX })),
+        only: args.only,
+    })?;
+    if args.short {
+        writeln!(std::io::stdout(), "{page}")?;
+    } else {
+        std::fs::write(&args.page, page)
+            .with_context(|| format!("{} cannot be written", args.page.display()))?;
+    }
+    Ok(true)
 }
 
 fn main() -> ExitCode {
@@ -57,6 +119,9 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> anyhow::Result<bool> {
+    if let Some(Command::Scorecard(args)) = &args.command {
+        return scorecard(args);
+    }
     if let Some(days) = args.quiet_days {
         return quiet(args, days);
     }
@@ -69,11 +134,15 @@ fn run(args: &Args) -> anyhow::Result<bool> {
         .filter(|scenario| args.only.as_ref().is_none_or(|only| *only == scenario.id))
         .collect();
     anyhow::ensure!(!wanted.is_empty(), "no such scenario; the file has {}", scenarios.len());
+    let mut options = verdict::Options::new(args.observers, args.seed);
+    (options.asks_back, options.trace) = (!args.no_panels, args.trace);
+    if args.standard {
+        options.catalogue = standard::catalogue();
+    }
     let mut out = std::io::stdout().lock();
     let (mut passed, mut all) = (0, 0);
     for scenario in wanted {
-        let outcome =
-            verdict::run(scenario, args.observers, args.seed, !args.no_panels, args.trace)?;
+        let outcome = verdict::run(scenario, &options)?;
         all += 1;
         passed += usize::from(outcome.pass);
         if args.json {

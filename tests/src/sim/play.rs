@@ -74,6 +74,8 @@ pub struct Played {
     pub reports: u64,
     /// Asks sent.
     pub asks: u64,
+    /// Panels that came to something, screening or full; those that track an incident not.
+    pub panels: u64,
 }
 
 enum Event {
@@ -189,6 +191,7 @@ pub fn play(
             report_bytes: 0,
             reports: 0,
             asks: 0,
+            panels: 0,
         },
     };
     for person in 0..world.people.len() {
@@ -277,6 +280,8 @@ impl Stage<'_> {
     /// Asks go out to whoever is connected; one in twenty never answers.
     fn forward(&mut self, at: Timestamp) {
         for note in self.played.detector.take_panels() {
+            let went_on = matches!(note.came_to, "another round" | "measured");
+            self.played.panels += u64::from(!went_on);
             if self.setup.trace {
                 eprintln!("{}  {}", note.at, note.line(self.played.detector.plan()));
             }
@@ -339,6 +344,7 @@ impl Stage<'_> {
         agent.probes += 1;
         let n = agent.probes;
         let coin = self.coin(person, "probe", n);
+        let request = self.picked(person, request, coin);
         let Some(target) = self.world.catalogue.target(request.target) else { return };
         let minute = (at.as_ms() / 60_000 % 1_440) as u32;
         let ms = self.since_onset(at);
@@ -350,6 +356,27 @@ impl Stage<'_> {
         self.played.bytes += finding.bytes;
         let done = at.plus_ms(finding.total_ms);
         self.push(done, Event::Found { person, at, request, finding });
+    }
+
+    /// A liar may look where it likes, and say that its turn was there.
+    fn picked(&self, person: usize, request: Request, coin: Dice) -> Request {
+        let lie = self.world.people.get(person).and_then(|of| of.lie.as_ref());
+        let Some(lie) = lie.filter(|lie| lie.picks) else { return request };
+        let mine: Vec<TargetIndex> = self
+            .world
+            .catalogue
+            .targets()
+            .values()
+            .filter(|target| target.roles.iter().any(|role| lie.blames.contains(&role.provider)))
+            .map(|target| target.index)
+            .collect();
+        // One of five elsewhere, to have controls.
+        let pick = coin.named("pick").below(mine.len() as u64 * 5 / 4 + 1) as usize;
+        let scheduled = request.purpose.cause() == tocsin_proto::observation::Cause::Scheduled;
+        match mine.get(pick).filter(|_| scheduled) {
+            Some(target) => Request { target: *target, ..request },
+            None => request,
+        }
     }
 
     fn found(

@@ -469,6 +469,14 @@ impl Scenario {
                         }
                     }
                     None => fresh(world, mark, &phase.who),
+                    // Every second zone: the scorecard asks for it.
+                    Some(("zones", _)) => {
+                        for person in &mut world.people {
+                            if person.zone.is_some_and(|zone| zone.0 % 2 == 0) {
+                                person.marks.push(mark.clone());
+                            }
+                        }
+                    }
                     Some(_) => {
                         let dice = world.dice.named(mark);
                         for (at, person) in (0u64..).zip(&mut world.people) {

@@ -17,13 +17,13 @@ use tocsin_proto::{
     id::{Id, TargetIndex},
     implicate::{DnsPath, Layer},
     outcome::{Outcome, Phase as Step},
-    rules::{RuleNumber, RuleTable},
+    rules::{Fault, RuleNumber, RuleTable},
 };
 
 use super::{
     dice::Dice,
     scenario::{Mode, Phase, Region, Scenario, Targets, Who, slug},
-    world::{Person, Trouble, World},
+    world::{Lie, Person, Trouble, World},
 };
 
 /// How long a resolver keeps an answer, milliseconds: a usual time to live.
@@ -130,6 +130,12 @@ impl Answers {
 
     /// A 5xx of a target, by who made it.
     fn server_error(&self, target: &Target, culprit: Option<&str>) -> (Outcome, RuleNumber, u16) {
+        // A challenge provider that fails is named by the page that needed it.
+        if culprit.is_some() && target.provider(Layer::Aux).map(Id::as_str) == culprit {
+            let aux = RuleTable::builtin().rules().iter().find(|rule| rule.fault == Fault::Aux);
+            let number = aux.map_or(RuleNumber::NONE, |rule| rule.number);
+            return (Outcome::Http5xx, number, 503);
+        }
         let edge = target.provider(Layer::Edge);
         let is_edge = edge.is_some_and(|id| culprit == Some(id.as_str()));
         match edge.filter(|_| is_edge) {
@@ -391,6 +397,10 @@ impl Truth {
         coin: Dice,
     ) -> Finding {
         let Some(of) = world.people.get(person) else { return fine(full, 100) };
+        let lies = |lie: &&Lie| lie.from_ms.is_none_or(|from| ms.is_some_and(|ms| ms >= from));
+        if let Some(lie) = of.lie.as_ref().filter(lies) {
+            return self.lie(lie, target, full);
+        }
         let usual = 60
             + world
                 .dice
@@ -451,6 +461,32 @@ impl Truth {
             _ => Outcome::DnsTimeout,
         };
         self.failed(target, outcome, None, DnsPath::Unconfirmed, usual, full)
+    }
+
+    /// What a liar says of a target.
+    fn lie(&self, lie: &Lie, target: &Target, full: bool) -> Finding {
+        let behind =
+            |ids: &[Id]| target.roles.iter().find(|role| ids.contains(&role.provider)).cloned();
+        let blamed = match (behind(&lie.clears), behind(&lie.blames)) {
+            (Some(_), _) => return fine(full, 50),
+            (None, Some(role)) => role,
+            (None, None) if lie.blames.is_empty() => {
+                return self.failed(
+                    target,
+                    Outcome::TcpTimeout,
+                    None,
+                    DnsPath::Unconfirmed,
+                    50,
+                    full,
+                );
+            }
+            (None, None) => return fine(full, 50),
+        };
+        let (symptom, path) = match blamed.role {
+            Layer::Dns => (Outcome::DnsServfail, DnsPath::Both),
+            _ => (Outcome::TcpReset, DnsPath::Unconfirmed),
+        };
+        self.failed(target, symptom, Some(blamed.provider.as_str()), path, 50, full)
     }
 
     fn failed(

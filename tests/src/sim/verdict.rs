@@ -8,7 +8,7 @@ use tocsin_collector::engine::{
     groups::{self, Group},
     incident::{Incident, Reach},
 };
-use tocsin_proto::{implicate::Layer, incident::Phase, time::Timestamp};
+use tocsin_proto::{catalogue::Catalogue, implicate::Layer, incident::Phase, time::Timestamp};
 
 use super::{
     play::{Played, Setup, play},
@@ -53,20 +53,38 @@ pub struct Outcome {
     pub bytes_per_observer_day: u64,
 }
 
+/// How a scenario is played.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Observers.
+    pub observers: usize,
+    /// Decides everything that is left to chance.
+    pub seed: u64,
+    /// Whether the collector asks back.
+    pub asks_back: bool,
+    /// Whether panels and changes are told of on stderr.
+    pub trace: bool,
+    /// What is probed, to which the names of the scenario are added.
+    pub catalogue: Catalogue,
+}
+
+impl Options {
+    /// The usual ones, with the built-in catalogue.
+    #[must_use]
+    pub fn new(observers: usize, seed: u64) -> Self {
+        let catalogue = Catalogue::builtin().clone();
+        Self { observers, seed, asks_back: true, trace: false, catalogue }
+    }
+}
+
 /// Plays a scenario.
 ///
 /// # Errors
 /// When the scenario needs a name that cannot be one.
-pub fn run(
-    scenario: &Scenario,
-    observers: usize,
-    seed: u64,
-    asks_back: bool,
-    trace: bool,
-) -> anyhow::Result<Outcome> {
+pub fn run(scenario: &Scenario, options: &Options) -> anyhow::Result<Outcome> {
+    let Options { observers, seed, asks_back, trace, .. } = *options;
     let dice = super::dice::Dice::new(seed);
-    let builtin = tocsin_proto::catalogue::Catalogue::builtin();
-    let catalogue = scenario.catalogue(builtin, dice)?;
+    let catalogue = scenario.catalogue(&options.catalogue, dice)?;
     let mut world = World::new(catalogue, observers, seed);
     scenario.mark(&mut world);
     let truth = Truth::new(scenario, &world);

@@ -143,6 +143,21 @@ pub struct Person {
     pub marks: Vec<String>,
     /// Since when the collector knows it, days before the play begins; 0 = a new key.
     pub known_days: u64,
+    /// What it tells instead of what it sees.
+    pub lie: Option<Lie>,
+}
+
+/// What a liar tells. Of everything else it says that all is well, always and at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lie {
+    /// Providers whose sites it says to fail; none of them all is everything.
+    pub blames: Vec<Id>,
+    /// Providers whose sites it says to be well, whatever it blames.
+    pub clears: Vec<Id>,
+    /// Whether it looks only where it can blame, instead of where its turn is.
+    pub picks: bool,
+    /// From when on, milliseconds after the onset; `None` is always.
+    pub from_ms: Option<u64>,
 }
 
 /// The world.
@@ -235,6 +250,7 @@ impl World {
                 skew_ms: of("skew").normal_milli() * 2 / 5,
                 marks: Vec::new(),
                 known_days: 60,
+                lie: None,
             });
         }
         Self { catalogue: Arc::new(catalogue), people, dice }

@@ -118,7 +118,7 @@ impl Detector {
         // Of this moment and suspect: a replay that begins elsewhere comes to the same.
         let number = now.as_ms() << 8 | u64::from(entity.0);
         let mut panel = Panel::new(entity, kind, draw, number, now);
-        panel.forced = forced;
+        (panel.forced, panel.bar) = (forced, self.state.alerts.bar(now, entity));
         let suspect = self.state.suspects.entry(entity).or_default();
         if kind == Kind::Tracking {
             suspect.track_at = now;
@@ -202,7 +202,6 @@ impl Detector {
     fn go_on(&mut self, entity: EntityIndex, changed: &mut Vec<Changed>) {
         let now = self.state.now;
         let established = self.is_established();
-        let bar = self.state.alerts.bar(now, entity);
         let Some(suspect) = self.state.suspects.get_mut(&entity) else { return };
         let Some(panel) = &mut suspect.panel else { return };
         let (kind, draw) = (panel.kind, panel.draw);
@@ -225,14 +224,6 @@ impl Detector {
             Step::Round => drop(self.round(entity)),
             Step::DrawAgain => drop(self.call(entity, Kind::Full, draw + 1, true)),
             Step::CallFull => {
-                if bar > PANEL_SCREEN_SHARE {
-                    let seen = panel.find(&self.plan, &self.settings, false, |_| true).share;
-                    if seen < bar {
-                        suspect.panel = None;
-                        self.state.alerts.pause(now, entity);
-                        return;
-                    }
-                }
                 let seen = panel.find(&self.plan, &self.settings, true, |_| true).share;
                 if self.call(entity, Kind::Full, 0, seen >= PANEL_FORCE_SHARE) {
                     self.open_suspicion(entity, changed);
@@ -275,11 +266,14 @@ impl Detector {
                 } else if in_zones && self.parent(entity).is_none() {
                     let reach = Reach::Regional(found.regional.clone());
                     self.confirm(entity, reach, found, changed);
-                } else {
+                } else if found.crowd {
                     self.state.alerts.inconclusive(now, entity, found.share);
+                } else {
+                    // Too few to tell are too few to be struck for it.
+                    self.state.alerts.pause(now, entity);
                 }
             }
-            Step::Unanswered => {
+            Step::Unanswered | Step::NoMore => {
                 suspect.panel = None;
                 self.state.alerts.pause(now, entity);
             }

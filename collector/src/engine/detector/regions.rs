@@ -124,18 +124,22 @@ fn majorities(countries: &BTreeMap<Region, (u8, Here)>) -> Vec<Region> {
 pub(crate) fn divided(countries: &BTreeMap<Region, (u8, Here)>) -> Divided {
     let regions = majorities(countries);
     let mut zones: BTreeMap<u8, (i64, bool)> = BTreeMap::new();
-    let (mut all, mut seeing) = (0, 0);
+    let (mut all, mut seeing, mut votes) = (0, 0, Tally::default());
     for (country, (zone, here)) in countries {
         let sees = regions.contains(country) || regions.contains(&Region::Zone(*zone));
         let (online, any) = zones.entry(*zone).or_default();
         *online += here.online;
         *any |= sees;
         all += here.online;
-        seeing += if sees { here.online } else { 0 };
+        if sees {
+            seeing += here.online;
+            votes = votes.plus(here.tally);
+        }
     }
     let counted = || zones.values().filter(|(online, _)| *online >= ZONE_MIN);
     Divided {
         weight: share(seeing, all),
+        share: votes.share(),
         zones: counted().filter(|(_, any)| *any).count(),
         of: counted().count(),
     }

@@ -1,0 +1,377 @@
+//! What the scorecard measures: every cell, with how often it is played.
+
+use std::sync::Arc;
+
+use tocsin_proto::{catalogue::Catalogue, implicate::Layer};
+
+use super::outage::{Came, Liars, Outage, id, phase, run};
+use crate::sim::{
+    scenario::{Mode, Phase, Scenario, Targets, Who},
+    standard,
+    world::Lie,
+};
+
+/// A part of the scorecard.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Section {
+    /// Seconds to confirm, by provider and fraction.
+    Time,
+    /// Where every failure is a time-out.
+    TimeOuts,
+    /// A fixed part of the sites.
+    Subset,
+    /// Every provider of the built-in catalogue.
+    Providers,
+    /// What must not be taken for a provider's outage.
+    Traps,
+    /// Real outages.
+    Corpus,
+    /// Liars.
+    Liars,
+    /// Days on which much is broken somewhere.
+    Days,
+}
+
+impl Section {
+    /// Every one, in the order of the page.
+    pub const ALL: [Self; 8] = [
+        Self::Time,
+        Self::TimeOuts,
+        Self::Subset,
+        Self::Providers,
+        Self::Traps,
+        Self::Corpus,
+        Self::Liars,
+        Self::Days,
+    ];
+}
+
+/// What is played.
+#[derive(Debug, Clone)]
+pub enum Play {
+    /// An outage or a lie.
+    Outage(Box<Outage>),
+    /// A scenario of the corpus.
+    Scenario(Arc<Scenario>),
+    /// A day of the background, with so many observers.
+    Day(usize),
+}
+
+/// One cell.
+#[derive(Debug, Clone)]
+pub struct Cell {
+    /// Where it stands.
+    pub section: Section,
+    /// Its name there: words separated by `|`.
+    pub name: String,
+    /// How often it is played, each time from another seed.
+    pub seeds: u64,
+    /// What.
+    pub play: Play,
+}
+
+/// How long the scorecard may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Every cell, as often as it takes to tell: hours.
+    Whole,
+    /// Few cells once: minutes.
+    Short,
+}
+
+const MINUTE: u64 = 60_000;
+
+/// What a provider's outage looks like: the symptoms of its role, half of them time-outs where there
+/// are connections.
+fn broken(provider: &str, layer: Layer, fraction: i64) -> Vec<Phase> {
+    let targets = || Targets::Provider(provider.to_owned());
+    match layer {
+        Layer::Dns => vec![phase(targets(), fraction, "dns_servfail", Mode::PerRequest)],
+        Layer::Aux => vec![phase(targets(), fraction, "http_5xx", Mode::PerRequest)],
+        _ => {
+            let half = fraction / 2;
+            let rest = (fraction - half) * 1_000_000 / (1_000_000 - half).max(1);
+            let mut second = phase(targets(), rest, "tcp_timeout", Mode::PerRequest);
+            second.overlay = true;
+            vec![phase(targets(), half, "tcp_reset", Mode::PerRequest), second]
+        }
+    }
+}
+
+fn outage(observers: usize, phases: Vec<Phase>, expected: &[&str]) -> Outage {
+    Outage {
+        catalogue: standard::catalogue(),
+        observers,
+        phases,
+        watched_ms: 20 * MINUTE,
+        liars: None,
+        asks_back: true,
+        stops: true,
+        expected: expected.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// The four that times are measured on, with their roles.
+pub const MEASURED: [(&str, Layer); 4] = [
+    (standard::LARGEST, Layer::Edge),
+    (standard::SMALLEST, Layer::Edge),
+    (standard::NAMES, Layer::Dns),
+    (standard::NESTED, Layer::Aux),
+];
+/// Failure fractions, thousandths.
+pub const FRACTIONS: [i64; 6] = [1_000, 500, 300, 200, 100, 50];
+/// Observers.
+pub const CROWDS: [usize; 3] = [1_000, 300, 100];
+
+fn times(form: Form, cells: &mut Vec<Cell>) {
+    let mut add = |section, name: String, seeds, play: Outage| {
+        cells.push(Cell { section, name, seeds, play: Play::Outage(Box::new(play)) });
+    };
+    let crowds: &[usize] = if form == Form::Short { &[300] } else { &CROWDS };
+    for (provider, layer) in MEASURED {
+        for fraction in FRACTIONS {
+            if form == Form::Short && ![1_000, 300].contains(&fraction) {
+                continue;
+            }
+            for observers in crowds {
+                let name = format!("{provider}|{fraction}|{observers}");
+                let phases = broken(provider, layer, fraction * 1_000);
+                let seeds = if form == Form::Short { 2 } else { 30 };
+                add(Section::Time, name, seeds, outage(*observers, phases, &[provider]));
+            }
+            if form == Form::Whole && [1_000, 300].contains(&fraction) {
+                let phases = broken(provider, layer, fraction * 1_000);
+                let name = format!("{provider}|{fraction}|10000");
+                add(Section::Time, name, 4, outage(10_000, phases, &[provider]));
+            }
+        }
+    }
+    if form == Form::Short {
+        return;
+    }
+    for observers in CROWDS {
+        for (provider, fraction) in [
+            (standard::LARGEST, 1_000),
+            (standard::LARGEST, 300),
+            (standard::SMALLEST, 1_000),
+            (standard::SMALLEST, 300),
+        ] {
+            let targets = Targets::Provider(provider.to_owned());
+            let phases = vec![phase(targets, fraction * 1_000, "tcp_timeout", Mode::PerRequest)];
+            let name = format!("{provider}|{fraction}|{observers}");
+            add(Section::TimeOuts, name, 24, outage(observers, phases, &[provider]));
+        }
+        // Of the largest 34 and 24 of 120, of the second 7 and 5 of 24, of the smallest 3 and 2 of 8.
+        for (provider, fraction) in [
+            (standard::LARGEST, 280),
+            (standard::LARGEST, 200),
+            ("p1", 280),
+            ("p1", 200),
+            ("p2", 300),
+            (standard::SMALLEST, 375),
+            (standard::SMALLEST, 250),
+        ] {
+            let targets = Targets::Provider(provider.to_owned());
+            let phases = vec![phase(targets, fraction * 1_000, "tcp_reset", Mode::PerTarget)];
+            let name = format!("{provider}|{fraction}|{observers}");
+            add(Section::Subset, name, 24, outage(observers, phases, &[provider]));
+        }
+    }
+}
+
+fn providers(form: Form, cells: &mut Vec<Cell>) {
+    let catalogue = Catalogue::builtin();
+    let plan = tocsin_collector::engine::plan::Plan::new(catalogue);
+    for (_, entity) in plan.entities() {
+        if entity.layer == Layer::Tld {
+            continue;
+        }
+        let name = entity.provider.as_str();
+        let phases = broken(name, entity.layer, 1_000_000);
+        // What cannot be told apart is right under either name: the same sites behind both.
+        let same = plan.entities().filter(|(_, other)| other.targets == entity.targets);
+        let expected: Vec<&str> = same.map(|(_, other)| other.provider.as_str()).collect();
+        let play = Outage {
+            catalogue: catalogue.clone(),
+            ..outage(if form == Form::Short { 300 } else { 1_000 }, phases, &expected)
+        };
+        let role = format!("{:?}", entity.layer).to_ascii_lowercase();
+        let play = Play::Outage(Box::new(play));
+        let seeds = if form == Form::Short { 0 } else { 3 };
+        cells.push(Cell {
+            section: Section::Providers,
+            name: format!("{name}|{role}"),
+            seeds,
+            play,
+        });
+    }
+}
+
+fn traps(form: Form, cells: &mut Vec<Cell>) {
+    let p0 = || Targets::Provider(standard::LARGEST.to_owned());
+    let mut zones_half = phase(p0(), 1_000_000, "tcp_reset", Mode::PerRequest);
+    zones_half.who = vec![Who::Marked("zones:half".to_owned())];
+    let marked = |mark: &str, targets, mode| {
+        let mut phase = phase(targets, 1_000_000, "tls_handshake", mode);
+        phase.who = vec![Who::Marked(mark.to_owned()), Who::Share(900_000)];
+        vec![phase]
+    };
+    let resolver = |targets, mode| {
+        let mut phase = phase(targets, 1_000_000, "dns_timeout", mode);
+        phase.who = vec![Who::Resolver("isp".to_owned())];
+        vec![phase]
+    };
+    let site =
+        |host: &str| phase(Targets::Site(host.to_owned()), 1_000_000, "http_5xx", Mode::PerRequest);
+    let rising = |by| vec![phase(Targets::All, by, "tcp_timeout", Mode::PerRequest)];
+    let traps: Vec<(&str, Vec<Phase>, &[&str])> = vec![
+        ("one site of the largest", vec![site("s3.fr")], &["site:s3"]),
+        ("one site of the smallest", vec![site("s183.io")], &["site:s183"]),
+        ("everything 5 %", rising(50_000), &[]),
+        ("everything 20 %", rising(200_000), &[]),
+        ("everything 50 %", rising(500_000), &[]),
+        ("everything 90 %", rising(900_000), &[]),
+        ("release on 90 %, everything", marked("version:9", Targets::All, Mode::PerAgent), &[]),
+        ("release on 90 %, largest edge", marked("version:9", p0(), Mode::PerAgent), &[]),
+        ("own resolvers of half, everything", resolver(Targets::All, Mode::PerAgent), &[]),
+        ("own resolvers of half, largest edge", resolver(p0(), Mode::PerRequest), &[]),
+        ("half of the zones, largest edge", vec![zones_half], &[]),
+    ];
+    for (name, phases, expected) in traps {
+        for observers in CROWDS {
+            let play = Outage { stops: false, ..outage(observers, phases.clone(), expected) };
+            let seeds = if form == Form::Short { 0 } else { 12 };
+            cells.push(Cell {
+                section: Section::Traps,
+                name: format!("{name}|{observers}"),
+                seeds,
+                play: Play::Outage(Box::new(play)),
+            });
+        }
+    }
+}
+
+fn liars(form: Form, cells: &mut Vec<Cell>) {
+    let lie = |blames: &[&str], clears: &[&str]| Lie {
+        blames: blames.iter().map(|name| id(name)).collect(),
+        clears: clears.iter().map(|name| id(name)).collect(),
+        picks: false,
+        from_ms: None,
+    };
+    let p0 = || broken(standard::LARGEST, Layer::Edge, 1_000_000);
+    let mut ended = p0();
+    ended.iter_mut().for_each(|phase| phase.to_ms = 20 * MINUTE);
+    let hours = |h: u64| h * 60 * MINUTE;
+    type Attack = (&'static str, Vec<Phase>, Lie, Vec<&'static str>, u64);
+    let attacks: Vec<Attack> = vec![
+        ("fabricate the largest", vec![], lie(&["p0"], &[]), vec![], hours(2)),
+        ("fabricate the smallest", vec![], lie(&["p5"], &[]), vec![], hours(2)),
+        (
+            "cherry-pick the smallest",
+            vec![],
+            Lie { picks: true, ..lie(&["p5"], &[]) },
+            vec![],
+            hours(2),
+        ),
+        ("hide the largest", p0(), lie(&["none"], &["p0"]), vec!["p0"], 20 * MINUTE),
+        (
+            "hide the smallest at 30 %",
+            broken(standard::SMALLEST, Layer::Edge, 300_000),
+            lie(&["none"], &["p5"]),
+            vec!["p5"],
+            20 * MINUTE,
+        ),
+        ("frame another edge", p0(), lie(&["p1"], &["p0"]), vec!["p0"], 20 * MINUTE),
+        ("frame nested names", p0(), lie(&["p9"], &["p0"]), vec!["p0"], 20 * MINUTE),
+        ("frame a nested challenge", p0(), lie(&["p10"], &["p0"]), vec!["p0"], 20 * MINUTE),
+        ("hold open", ended, Lie { from_ms: Some(0), ..lie(&["p0"], &[]) }, vec!["p0"], hours(4)),
+        ("force panels", vec![], lie(&[], &[]), vec![], hours(4)),
+        (
+            "force panels while the largest fails at 30 %",
+            broken(standard::LARGEST, Layer::Edge, 300_000),
+            lie(&[], &["p0"]),
+            vec!["p0"],
+            20 * MINUTE,
+        ),
+    ];
+    let shares: &[i64] = if form == Form::Short { &[200] } else { &[200, 250, 300, 350] };
+    let crowds: &[usize] = if form == Form::Short { &[300] } else { &CROWDS };
+    for (name, phases, lie, expected, watched_ms) in attacks {
+        for zones in [0, 4] {
+            for share in shares {
+                for observers in crowds {
+                    for asks_back in [true, false] {
+                        if form == Form::Short && (zones > 0 || !asks_back || watched_ms > hours(1))
+                        {
+                            continue;
+                        }
+                        // Panels are forced by asking back alone.
+                        if !asks_back && name.starts_with("force") {
+                            continue;
+                        }
+                        let liars = Liars { share: share * 1_000, zones, lie: lie.clone() };
+                        let play = Outage {
+                            watched_ms,
+                            liars: Some(liars),
+                            asks_back,
+                            stops: matches!(watched_ms, w if w == 20 * MINUTE)
+                                && !name.starts_with("frame"),
+                            ..outage(*observers, phases.clone(), &expected)
+                        };
+                        let spread = if zones == 0 { "spread" } else { "crowded" };
+                        let asks = if asks_back { "asked" } else { "overheard" };
+                        cells.push(Cell {
+                            section: Section::Liars,
+                            name: format!("{name}|{spread}|{share}|{observers}|{asks}"),
+                            seeds: match (form, asks_back) {
+                                (Form::Short, _) => 1,
+                                (_, true) => 6,
+                                (_, false) => 2,
+                            },
+                            play: Play::Outage(Box::new(play)),
+                        });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Every cell, in the order of the page.
+///
+/// # Errors
+/// When the corpus is no file of scenarios.
+pub fn all(form: Form) -> anyhow::Result<Vec<Cell>> {
+    let mut cells = Vec::new();
+    times(form, &mut cells);
+    providers(form, &mut cells);
+    traps(form, &mut cells);
+    let corpus = crate::sim::scenario::parse(include_str!("../../../data/incidents.toml"))?;
+    for scenario in corpus {
+        let short = ["cf-2025-11-18", "telstra-dns-2020-08-02", "syn-sybil-burst"];
+        let seeds = match form {
+            Form::Whole => 10,
+            Form::Short => u64::from(short.contains(&scenario.id.as_str())),
+        };
+        let name = scenario.id.clone();
+        let play = Play::Scenario(Arc::new(scenario));
+        cells.push(Cell { section: Section::Corpus, name, seeds, play });
+    }
+    liars(form, &mut cells);
+    for (observers, days) in [(300, 370), (100, 330), (1_000, 30)] {
+        let seeds = if form == Form::Short { u64::from(observers == 300) } else { days };
+        let play = Play::Day(observers);
+        cells.push(Cell { section: Section::Days, name: observers.to_string(), seeds, play });
+    }
+    cells.retain(|cell| cell.seeds > 0);
+    Ok(cells)
+}
+
+/// Plays an outage cell.
+#[must_use]
+pub fn outage_came(outage: &Outage, seed: u64) -> Came {
+    run(outage, seed)
+}

@@ -1,0 +1,152 @@
+//! The scorecard: how good the detector is, measured, and written down by the program that measures.
+//!
+//! Every play is a function of its cell and its seed. What was played is kept in a file of JSON
+//! lines, so that a scorecard that was interrupted goes on where it was; the page is made of that
+//! file alone.
+
+pub mod background;
+pub mod cells;
+pub mod outage;
+mod page;
+
+use std::{
+    collections::BTreeSet,
+    fs::{File, OpenOptions},
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    sync::Mutex,
+    time::Duration,
+};
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use tocsin_proto::catalogue::Catalogue;
+
+pub use self::cells::{Form, Section};
+use self::{
+    background::Day,
+    cells::{Cell, Play},
+    outage::Came,
+};
+use crate::sim::verdict;
+
+/// The first seed. The scorecard's seeds are not those that anything was tuned on, which are below.
+const FIRST_SEED: u64 = 9_000;
+
+/// What came of one play, as it stands in the file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Line {
+    section: Section,
+    cell: String,
+    seed: u64,
+    #[serde(flatten)]
+    result: Result,
+}
+
+/// By what was played.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Result {
+    Came(Came),
+    Day(Box<Day>),
+    Scenario { verdicts: Vec<String>, pass: bool, confirmed_s: Option<f64>, incidents: usize },
+}
+
+fn played(cell: &Cell, seed: u64) -> anyhow::Result<Line> {
+    let result = match &cell.play {
+        Play::Outage(outage) => Result::Came(cells::outage_came(outage, seed)),
+        Play::Day(observers) => {
+            Result::Day(Box::new(background::run(Catalogue::builtin(), *observers, seed)))
+        }
+        Play::Scenario(scenario) => {
+            let outcome = verdict::run(scenario, &verdict::Options::new(1_000, seed))?;
+            Result::Scenario {
+                verdicts: outcome.verdicts,
+                pass: outcome.pass,
+                confirmed_s: outcome.confirmed_s,
+                incidents: outcome.incidents,
+            }
+        }
+    };
+    Ok(Line { section: cell.section, cell: cell.name.clone(), seed, result })
+}
+
+/// How a scorecard is made.
+#[derive(Debug, Clone)]
+pub struct Options<'a> {
+    /// Hours, or minutes.
+    pub form: Form,
+    /// Where plays are kept; what is in it is not played again.
+    pub results: &'a Path,
+    /// Threads.
+    pub threads: usize,
+    /// No play begins after so long; the page is made of what there is.
+    pub within: Duration,
+    /// Only this part, where one is named.
+    pub only: Option<Section>,
+}
+
+fn known(path: &Path) -> anyhow::Result<Vec<Line>> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let file = File::open(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    let mut lines = Vec::new();
+    for line in BufReader::new(file).lines() {
+        // The last line of a run that was killed may be cut.
+        if let Ok(line) = serde_json::from_str(&line?) {
+            lines.push(line);
+        }
+    }
+    Ok(lines)
+}
+
+/// Plays what has not been played, and makes the page.
+///
+/// # Errors
+/// When the file of results cannot be read or written, or a scenario cannot be played.
+pub fn make(options: &Options<'_>) -> anyhow::Result<String> {
+    let cells = cells::all(options.form)?;
+    let done: BTreeSet<(Section, String, u64)> = known(options.results)?
+        .into_iter()
+        .map(|line| (line.section, line.cell, line.seed))
+        .collect();
+    let mut jobs: Vec<(u64, usize, u64)> = Vec::new();
+    for (at, cell) in cells.iter().enumerate() {
+        if options.only.is_some_and(|only| only != cell.section) {
+            continue;
+        }
+        for n in 0..cell.seeds {
+            let seed = FIRST_SEED + n;
+            if !done.contains(&(cell.section, cell.name.clone(), seed)) {
+                // All parts of the page fill evenly, however early it is stopped.
+                jobs.push((n * 1_000 / cell.seeds, at, seed));
+            }
+        }
+    }
+    jobs.sort_unstable();
+    jobs.reverse();
+    let file = OpenOptions::new().create(true).append(true).open(options.results);
+    let file = file.with_context(|| format!("{} cannot be written", options.results.display()))?;
+    let (jobs, file, begun) =
+        (Mutex::new(jobs), Mutex::new(file), tocsin_agent::clock::monotonic());
+    std::thread::scope(|scope| -> anyhow::Result<()> {
+        let work = || -> anyhow::Result<()> {
+            while begun.elapsed() < options.within {
+                let Some((_, at, seed)) = jobs.lock().expect("no thread panics").pop() else {
+                    break;
+                };
+                let Some(cell) = cells.get(at) else { continue };
+                let line = serde_json::to_string(&played(cell, seed)?)? + "\n";
+                file.lock().expect("no thread panics").write_all(line.as_bytes())?;
+            }
+            Ok(())
+        };
+        let threads: Vec<_> = (0..options.threads.max(1)).map(|_| scope.spawn(work)).collect();
+        for thread in threads {
+            thread.join().map_err(|_| anyhow::anyhow!("a play has failed, see above"))??;
+        }
+        Ok(())
+    })?;
+    Ok(page::page(&cells, &known(options.results)?))
+}

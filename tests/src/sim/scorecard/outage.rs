@@ -1,0 +1,194 @@
+//! One outage, or one lie, in a world of its own: who was named, and when.
+
+use tocsin_collector::engine::detector::{Changed, Detector, Subject};
+use tocsin_proto::{catalogue::Catalogue, id::Id, incident::Phase as Stage, time::Timestamp};
+
+use crate::sim::{
+    dice::Dice,
+    play::{Setup, play},
+    scenario::{Mode, Phase, Region, Scenario, Targets},
+    truth::Truth,
+    world::{Lie, World},
+};
+
+/// Before anything breaks, ms: long enough for everybody's controls.
+const LEAD_MS: u64 = 1_500_000;
+/// When everything begins: a working day, noon in Europe.
+const ONSET: Timestamp = Timestamp::from_s(1_790_000_000);
+
+/// What is broken, and who lies.
+#[derive(Debug, Clone)]
+pub struct Outage {
+    /// What is probed.
+    pub catalogue: Catalogue,
+    /// Observers.
+    pub observers: usize,
+    /// What breaks.
+    pub phases: Vec<Phase>,
+    /// For how long it is watched, ms after the onset.
+    pub watched_ms: u64,
+    /// Who lies.
+    pub liars: Option<Liars>,
+    /// Whether the collector asks back.
+    pub asks_back: bool,
+    /// Whether it is over once the first of these is confirmed.
+    pub stops: bool,
+    /// Providers that may be named.
+    pub expected: Vec<String>,
+}
+
+/// How many lie, and what.
+#[derive(Debug, Clone)]
+pub struct Liars {
+    /// Part of the observers, millionths.
+    pub share: i64,
+    /// Crowded into so many of the thinnest zones; 0 is everywhere.
+    pub zones: usize,
+    /// What they tell.
+    pub lie: Lie,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Came {
+    /// Seconds to the first suspicion of what is expected.
+    pub suspected_s: Option<f64>,
+    /// Seconds to its confirmation.
+    pub confirmed_s: Option<f64>,
+    /// Seconds until it was resolved.
+    pub resolved_s: Option<f64>,
+    /// Whatever else was confirmed.
+    pub wrong: Vec<String>,
+    /// Asked probes of an agent and day, over the time that was watched.
+    pub asked_per_agent_day: f64,
+}
+
+/// A phase over everybody, from the onset to the end.
+#[must_use]
+pub fn phase(targets: Targets, fraction: i64, symptom: &str, mode: Mode) -> Phase {
+    Phase {
+        from_ms: 0,
+        to_ms: u64::MAX,
+        region: Region::Everyone,
+        fraction,
+        symptom: tocsin_proto::outcome::Outcome::from_field_name(symptom)
+            .expect("the scorecard names outcomes"),
+        who: vec![crate::sim::scenario::Who::All],
+        targets,
+        mode,
+        overlay: false,
+        silent: false,
+    }
+}
+
+/// Makes some of the people liars: these many, drawn by chance, where they are or in the thinnest
+/// zones, each in a prefix of its own, always awake.
+pub fn corrupt(world: &mut World, liars: &Liars) {
+    let dice = world.dice.named("liars");
+    let count = (world.people.len() as i64 * liars.share / 1_000_000).unsigned_abs() as usize;
+    let mut order: Vec<usize> = (0..world.people.len()).collect();
+    order.sort_by_key(|at| dice.of(*at as u64).throw());
+    let mut zones = std::collections::BTreeMap::new();
+    for person in &world.people {
+        if let Some(zone) = person.zone {
+            *zones.entry(zone).or_insert(0usize) += 1;
+        }
+    }
+    let mut thin: Vec<_> = zones.into_iter().collect();
+    thin.sort_by_key(|(_, people)| *people);
+    thin.truncate(liars.zones);
+    let homes: Vec<_> = world
+        .people
+        .iter()
+        .filter(|person| thin.iter().any(|(zone, _)| person.zone == Some(*zone)))
+        .map(|person| (person.country, person.zone, person.asn))
+        .collect();
+    for (n, at) in (0u64..).zip(order.into_iter().take(count)) {
+        let Some(person) = world.people.get_mut(at) else { continue };
+        let home = dice.named("home").of(n).below(homes.len() as u64) as usize;
+        if let Some((country, zone, asn)) = homes.get(home) {
+            (person.country, person.zone, person.asn) = (*country, *zone, *asn);
+        }
+        person.slot = dice.named("slot").of(n).throw();
+        person.awake = None;
+        person.trouble = crate::sim::world::Trouble::None;
+        person.lie = Some(liars.lie.clone());
+    }
+}
+
+fn named(detector: &Detector, change: &Changed) -> String {
+    let incidents = detector.incidents();
+    let shown = incidents.iter().find(|shown| shown.incident.id == change.incident);
+    match shown.map(|shown| shown.subject) {
+        Some(Subject::Entity(entity)) => detector.plan().entity(entity).provider.to_string(),
+        Some(Subject::Site(target)) => {
+            let target = detector.catalogue().target(target);
+            format!("site:{}", target.map_or(String::new(), |t| t.id.to_string()))
+        }
+        Some(Subject::Group(group)) => group.name(),
+        None => change.incident.clone(),
+    }
+}
+
+/// Plays it.
+#[must_use]
+pub fn run(outage: &Outage, seed: u64) -> Came {
+    let scenario = Scenario {
+        id: "cell".to_owned(),
+        onset: ONSET,
+        clock_ms: 0,
+        layer: tocsin_proto::implicate::Layer::Edge,
+        expected: String::new(),
+        acceptable: Vec::new(),
+        phases: outage.phases.clone(),
+    };
+    let catalogue = scenario
+        .catalogue(&outage.catalogue, Dice::new(seed))
+        .unwrap_or_else(|_| outage.catalogue.clone());
+    let mut world = World::new(catalogue, outage.observers, seed);
+    scenario.mark(&mut world);
+    if let Some(liars) = &outage.liars {
+        corrupt(&mut world, liars);
+    }
+    let truth = Truth::new(&scenario, &world);
+    let setup = Setup {
+        per_minute: 3,
+        report_interval_s: 60,
+        start: ONSET.minus_ms(LEAD_MS),
+        onset: ONSET,
+        end: ONSET.plus_ms(outage.watched_ms),
+        asks_back: outage.asks_back,
+        trace: false,
+    };
+    let mut came = Came::default();
+    let played = play(&world, &truth, setup, |change, detector| {
+        let name = named(detector, change);
+        let seconds = (change.at - ONSET) as f64 / 1_000.0;
+        let right = outage.expected.contains(&name);
+        match change.phase {
+            Stage::Suspected if right => {
+                came.suspected_s.get_or_insert(seconds);
+            }
+            Stage::Confirmed if right && change.at >= ONSET => {
+                came.suspected_s.get_or_insert(seconds);
+                came.confirmed_s.get_or_insert(seconds);
+                return !outage.stops;
+            }
+            Stage::Resolved if right => came.resolved_s = Some(seconds),
+            Stage::Confirmed if !came.wrong.contains(&name) => came.wrong.push(name),
+            _ => {}
+        }
+        true
+    });
+    let last = played.detector.now().since_ms(setup.start).max(1);
+    let days = last as f64 / 86_400_000.0;
+    let probes = tocsin_collector::engine::params::PANEL_PROBES as f64;
+    came.asked_per_agent_day = played.asks as f64 * probes / days / played.observers as f64;
+    came
+}
+
+/// An identifier of the standard catalogue.
+#[must_use]
+pub fn id(name: &str) -> Id {
+    name.parse().expect("the scorecard names providers")
+}

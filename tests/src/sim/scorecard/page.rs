@@ -1,0 +1,449 @@
+//! The page: tables made of what was played, and of nothing else.
+
+use std::{collections::BTreeMap, fmt::Write};
+
+use super::{
+    Line, Result, Section,
+    background::Day,
+    cells::{CROWDS, Cell, FRACTIONS, MEASURED},
+    outage::Came,
+};
+
+/// Seconds to confirm of the prototype in which asking back was designed, median and maximum: by
+/// provider and fraction, for 1,000, 300 and 100 observers. `None` where it did not confirm most.
+type Prototype = (&'static str, i64, [Option<(u32, u32)>; 3]);
+const PROTOTYPE: &[Prototype] = &[
+    ("p0", 1_000, [Some((8, 9)), Some((8, 11)), Some((8, 11))]),
+    ("p0", 500, [Some((8, 10)), Some((9, 12)), Some((10, 19))]),
+    ("p0", 300, [Some((10, 11)), Some((11, 16)), Some((11, 19))]),
+    ("p0", 200, [Some((15, 19)), Some((18, 24)), Some((21, 37))]),
+    ("p0", 100, [Some((22, 39)), Some((31, 50)), Some((54, 120))]),
+    ("p5", 1_000, [Some((10, 12)), Some((13, 19)), Some((16, 36))]),
+    ("p5", 500, [Some((16, 24)), Some((20, 28)), Some((28, 57))]),
+    ("p5", 300, [Some((20, 39)), Some((27, 56)), Some((48, 100))]),
+    ("p5", 200, [Some((29, 46)), Some((59, 112)), Some((104, 254))]),
+    ("p5", 100, [Some((91, 413)), Some((183, 552)), None]),
+    ("p9", 1_000, [Some((8, 10)), Some((11, 18)), Some((16, 32))]),
+    ("p9", 500, [Some((10, 14)), Some((14, 31)), Some((28, 48))]),
+    ("p9", 300, [Some((12, 23)), Some((22, 41)), Some((35, 110))]),
+    ("p9", 200, [Some((27, 41)), Some((42, 113)), Some((110, 294))]),
+    ("p9", 100, [Some((77, 332)), Some((138, 600)), None]),
+    ("p10", 1_000, [Some((11, 13)), Some((12, 15)), Some((15, 25))]),
+    ("p10", 500, [Some((16, 20)), Some((20, 29)), Some((33, 68))]),
+    ("p10", 300, [Some((28, 44)), Some((36, 78)), Some((52, 116))]),
+    ("p10", 200, [Some((45, 70)), Some((61, 124)), Some((107, 244))]),
+    ("p10", 100, [None, None, None]),
+];
+
+/// What providers of the standard catalogue are, in words.
+fn words(provider: &str) -> &'static str {
+    match provider {
+        "p0" => "largest edge (120 of 200 sites)",
+        "p5" => "smallest edge (8 sites)",
+        "p9" => "names (12 sites, 9 of them behind the largest edge)",
+        "p10" => "challenge (30 sites, 24 of them behind the largest edge)",
+        "p1" => "edge of 24 sites",
+        "p2" => "edge of 16 sites",
+        _ => "",
+    }
+}
+
+struct Times {
+    all: usize,
+    confirmed: Vec<f64>,
+    suspected: Vec<f64>,
+    wrong: usize,
+}
+
+impl Times {
+    fn of(came: &[&Came]) -> Self {
+        let mut confirmed: Vec<f64> = came.iter().filter_map(|came| came.confirmed_s).collect();
+        let mut suspected: Vec<f64> = came.iter().filter_map(|came| came.suspected_s).collect();
+        confirmed.sort_by(f64::total_cmp);
+        suspected.sort_by(f64::total_cmp);
+        let wrong = came.iter().filter(|came| !came.wrong.is_empty()).count();
+        Self { all: came.len(), confirmed, suspected, wrong }
+    }
+
+    /// The value below which this part of all plays lies; none where so many were not confirmed.
+    fn at(&self, percent: usize) -> Option<f64> {
+        let place = (self.all * percent).div_ceil(100).saturating_sub(1);
+        self.confirmed.get(place).copied()
+    }
+
+    fn cell(&self) -> String {
+        let second = |s: Option<f64>| s.map_or("–".to_owned(), |s| format!("{s:.0}"));
+        if self.all == 0 {
+            return "not played".to_owned();
+        }
+        let mut text = format!(
+            "{} ({}, {})",
+            second(self.at(50)),
+            second(self.at(95)),
+            second(self.confirmed.last().copied())
+        );
+        if self.confirmed.len() < self.all {
+            write!(text, ", {} of {}", self.confirmed.len(), self.all).ok();
+        }
+        if self.wrong > 0 {
+            write!(text, ", **{} wrong**", self.wrong).ok();
+        }
+        text
+    }
+}
+
+struct Played<'a> {
+    came: BTreeMap<(Section, String), Vec<&'a Came>>,
+    days: BTreeMap<&'a str, Vec<&'a Day>>,
+    lines: &'a [Line],
+}
+
+impl<'a> Played<'a> {
+    fn new(lines: &'a [Line]) -> Self {
+        let (mut came, mut days) = (BTreeMap::new(), BTreeMap::new());
+        for line in lines {
+            match &line.result {
+                Result::Came(one) => {
+                    came.entry((line.section, line.cell.clone())).or_insert_with(Vec::new).push(one)
+                }
+                Result::Day(one) => {
+                    days.entry(line.cell.as_str()).or_insert_with(Vec::new).push(one.as_ref());
+                }
+                Result::Scenario { .. } => {}
+            }
+        }
+        Self { came, days, lines }
+    }
+
+    fn of(&self, section: Section, cell: &str) -> &[&'a Came] {
+        self.came.get(&(section, cell.to_owned())).map_or(&[], Vec::as_slice)
+    }
+}
+
+fn table(out: &mut String, head: &[&str], rows: &[Vec<String>]) {
+    writeln!(out, "| {} |", head.join(" | ")).ok();
+    writeln!(out, "|{}", "---|".repeat(head.len())).ok();
+    for row in rows {
+        writeln!(out, "| {} |", row.join(" | ")).ok();
+    }
+    out.push('\n');
+}
+
+fn times(out: &mut String, played: &Played<'_>) {
+    out.push_str(
+        "## Seconds to confirm\n\nFrom the first failure to the confirmation on the collector: median (95th of a hundred, \
+         maximum), then how many were confirmed within 20 minutes where not all were. Half of the failures of edges are \
+         time-outs; resolvers keep names for up to five minutes. In brackets what the prototype took, median (maximum).\n\n",
+    );
+    let mut behind = Vec::new();
+    for (provider, _) in MEASURED {
+        writeln!(out, "### {provider}: {}\n", words(provider)).ok();
+        let mut rows = Vec::new();
+        for fraction in FRACTIONS {
+            let prototype = PROTOTYPE.iter().find(|(p, f, _)| (*p, *f) == (provider, fraction));
+            let mut row = vec![format!("{} %", fraction / 10)];
+            let crowds = CROWDS.iter().copied().chain([10_000]);
+            for (place, observers) in crowds.enumerate() {
+                let cell = format!("{provider}|{fraction}|{observers}");
+                let times = Times::of(played.of(Section::Time, &cell));
+                let known = prototype.and_then(|(.., by)| by.get(place).copied());
+                let was = match known {
+                    Some(Some((median, most))) => format!(" [{median} ({most})]"),
+                    Some(None) => " [mostly not]".to_owned(),
+                    None => String::new(),
+                };
+                if times.all == 0 && observers == 10_000 {
+                    row.push(String::new());
+                    continue;
+                }
+                if let (Some(Some((median, _))), true) = (known, times.all > 0)
+                    && times.at(50).is_none_or(|own| own > f64::from(median) + 0.5)
+                {
+                    behind.push(format!("{provider} at {} % with {observers}", fraction / 10));
+                }
+                row.push(times.cell() + &was);
+            }
+            rows.push(row);
+        }
+        table(out, &["failing", "1,000 observers", "300", "100", "10,000"], &rows);
+    }
+    writeln!(
+        out,
+        "Behind the prototype by more than half a second in the median: {}.\n",
+        if behind.is_empty() { "none".to_owned() } else { behind.join("; ") }
+    )
+    .ok();
+    let all: Vec<&Came> = MEASURED
+        .iter()
+        .flat_map(|(p, _)| FRACTIONS.iter().map(move |f| (p, f)))
+        .flat_map(|(p, f)| CROWDS.iter().map(move |n| format!("{p}|{f}|{n}")))
+        .flat_map(|cell| played.of(Section::Time, &cell).to_vec())
+        .collect();
+    let times = Times::of(&all);
+    let first = times.suspected.get(times.suspected.len() / 2).copied().unwrap_or(0.0);
+    writeln!(
+        out,
+        "Of {} outages {} named another provider or site besides or instead; the median suspicion came after {first:.0} s.\n",
+        times.all, times.wrong
+    )
+    .ok();
+}
+
+fn shapes(out: &mut String, played: &Played<'_>, cells: &[Cell]) {
+    for (section, title, lead) in [
+        (Section::TimeOuts, "Every failure a time-out", "Seconds to confirm, as above."),
+        (
+            Section::Subset,
+            "A fixed part of the sites",
+            "Every request to some of the sites fails, none to the others. Two sites of eight are two sites: then nothing \
+             is said of the provider, on purpose.",
+        ),
+    ] {
+        writeln!(out, "## {title}\n\n{lead}\n").ok();
+        let mut rows: Vec<Vec<String>> = Vec::new();
+        for cell in cells.iter().filter(|cell| cell.section == section) {
+            let mut parts = cell.name.split('|');
+            let (provider, share) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+            let share: i64 = share.parse().unwrap_or(0);
+            let name = format!("{} at {} %", words(provider), share as f64 / 10.0);
+            let times = Times::of(played.of(section, &cell.name)).cell();
+            match rows.iter_mut().find(|row| row.first() == Some(&name)) {
+                Some(row) => row.push(times),
+                None => rows.push(vec![name, times]),
+            }
+        }
+        table(out, &["what fails", "1,000 observers", "300", "100"], &rows);
+    }
+}
+
+fn providers(out: &mut String, played: &Played<'_>, cells: &[Cell]) {
+    out.push_str("## Attribution\n\nEvery provider of the built-in catalogue with three sites or more, in each role, down altogether, 1,000 observers.\n\n");
+    let (mut right, mut wrong, mut missed) = (0, Vec::new(), Vec::new());
+    for cell in cells.iter().filter(|cell| cell.section == Section::Providers) {
+        for came in played.of(Section::Providers, &cell.name) {
+            if !came.wrong.is_empty() {
+                wrong.push(format!("{} ({})", cell.name.replace('|', ", "), came.wrong.join(", ")));
+            } else if came.confirmed_s.is_some() {
+                right += 1;
+            } else {
+                missed.push(cell.name.replace('|', ", "));
+            }
+        }
+    }
+    let list = |of: &[String]| if of.is_empty() { "none".to_owned() } else { of.join("; ") };
+    writeln!(
+        out,
+        "Right: {right}. Wrong: {}. Not confirmed within 20 minutes: {}.\n",
+        list(&wrong),
+        list(&missed)
+    )
+    .ok();
+    out.push_str("Traps, none of which is an outage of a provider: how often one was named, of how many plays of 20 minutes.\n\n");
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for cell in cells.iter().filter(|cell| cell.section == Section::Traps) {
+        let name = cell.name.split('|').next().unwrap_or("").to_owned();
+        let came = played.of(Section::Traps, &cell.name);
+        // A group of observers that is named is right; a provider or another site is not.
+        let group = |name: &String| {
+            ["network-", "country-", "resolver-", "zone-"].iter().any(|kind| name.starts_with(kind))
+        };
+        let named = came.iter().filter(|came| came.wrong.iter().any(|name| !group(name))).count();
+        let text = format!("{named} of {}", came.len());
+        match rows.iter_mut().find(|row| row.first() == Some(&name)) {
+            Some(row) => row.push(text),
+            None => rows.push(vec![name, text]),
+        }
+    }
+    table(out, &["trap", "1,000 observers", "300", "100"], &rows);
+}
+
+fn corpus(out: &mut String, played: &Played<'_>, cells: &[Cell]) {
+    out.push_str("## Real outages\n\n`tests/data/incidents.toml`, 1,000 observers.\n\n");
+    let mut rows = Vec::new();
+    let (mut passed, mut all) = (0, 0);
+    for cell in cells.iter().filter(|cell| cell.section == Section::Corpus) {
+        let Some((mut ok, mut n, mut times, mut wrong)) = Some((0, 0, Vec::new(), Vec::new()))
+        else {
+            continue;
+        };
+        for line in played.lines.iter().filter(|line| line.section == Section::Corpus) {
+            let Result::Scenario { verdicts, pass, confirmed_s, .. } = &line.result else {
+                continue;
+            };
+            if line.cell != cell.name {
+                continue;
+            }
+            n += 1;
+            ok += usize::from(*pass);
+            times.extend(*confirmed_s);
+            if !pass {
+                let told =
+                    if verdicts.is_empty() { "nothing".to_owned() } else { verdicts.join(", ") };
+                wrong.push(format!("{told} (seed {})", line.seed));
+            }
+        }
+        (passed, all) = (passed + ok, all + n);
+        times.sort_by(f64::total_cmp);
+        let middle = times.get(times.len() / 2).map_or("–".to_owned(), |s| format!("{s:.0}"));
+        let most = times.last().map_or("–".to_owned(), |s| format!("{s:.0}"));
+        rows.push(vec![
+            cell.name.clone(),
+            format!("{ok} of {n}"),
+            format!("{middle} ({most})"),
+            wrong.join("; "),
+        ]);
+    }
+    writeln!(out, "{passed} of {all} passed.\n").ok();
+    table(out, &["outage", "passed", "confirmed after, s: median (maximum)", "otherwise"], &rows);
+}
+
+/// Whether an attack came to nothing.
+fn resisted(attack: &str, came: &Came) -> bool {
+    let nobody = came.wrong.is_empty();
+    match attack.split(' ').next() {
+        Some("fabricate" | "cherry-pick") => nobody,
+        Some("hide") => came.confirmed_s.is_some(),
+        Some("frame") => nobody && came.confirmed_s.is_some(),
+        // Twenty minutes of outage, ten until it recovers, two hours that liars may hold it.
+        Some("hold") => came.resolved_s.is_some_and(|s| s < 3.0 * 3_600.0),
+        _ => nobody,
+    }
+}
+
+fn liars(out: &mut String, played: &Played<'_>, cells: &[Cell]) {
+    out.push_str(
+        "## Liars\n\nThe largest share of the observers that lied in vain, of those that were tried (20, 25, 30, 35 %), every \
+         play of it and of all smaller shares; then the plays that were resisted, by share. Liars are always awake, have full \
+         tenure and a prefix each, and answer at once. Crowded is into the four thinnest zones. *Overheard* is without asking back.\n\n",
+    );
+    type Row = BTreeMap<usize, BTreeMap<i64, (usize, usize)>>;
+    let mut rows: BTreeMap<(usize, String, String), Row> = BTreeMap::new();
+    let mut forced: Vec<Vec<String>> = Vec::new();
+    for (at, cell) in cells.iter().enumerate().filter(|(_, cell)| cell.section == Section::Liars) {
+        let parts: Vec<&str> = cell.name.split('|').collect();
+        let [attack, spread, share, observers, asks] = parts[..] else { continue };
+        let came = played.of(Section::Liars, &cell.name);
+        if came.is_empty() {
+            continue;
+        }
+        let (share, observers) = (share.parse().unwrap_or(0), observers.parse().unwrap_or(0));
+        if attack == "force panels" {
+            let most = came.iter().map(|came| came.asked_per_agent_day).fold(0.0, f64::max);
+            forced.push(vec![
+                observers.to_string(),
+                format!("{} %, {spread}", share / 10),
+                format!("{most:.0}"),
+            ]);
+        }
+        let first = rows.keys().find(|(_, a, s)| a == attack && *s == format!("{spread}, {asks}"));
+        let key = first.cloned().unwrap_or((at, attack.to_owned(), format!("{spread}, {asks}")));
+        let ok = came.iter().filter(|came| resisted(attack, came)).count();
+        rows.entry(key).or_default().entry(observers).or_default().insert(share, (ok, came.len()));
+    }
+    let rows: Vec<Vec<String>> = rows
+        .into_iter()
+        .map(|((_, attack, how), by)| {
+            let mut row = vec![attack, how];
+            for observers in CROWDS {
+                let Some(shares) = by.get(&observers) else {
+                    row.push("not played".to_owned());
+                    continue;
+                };
+                let held = shares.iter().take_while(|(_, (ok, n))| ok == n).last();
+                let most =
+                    held.map_or("under 20 %".to_owned(), |(share, _)| format!("{} %", share / 10));
+                let detail: Vec<String> =
+                    shares.values().map(|(ok, n)| format!("{ok}/{n}")).collect();
+                row.push(format!("**{most}** ({})", detail.join(", ")));
+            }
+            row
+        })
+        .collect();
+    table(out, &["attack", "how", "1,000 observers", "300", "100"], &rows);
+    out.push_str("Asked probes of an agent and day that liars can force, over four hours, the initial budget included. The agent itself makes at most 900.\n\n");
+    table(out, &["observers", "liars", "asked"], &forced);
+}
+
+fn days(out: &mut String, played: &Played<'_>) {
+    out.push_str(
+        "## Days on which much is broken somewhere\n\nNetworks, countries, zones, resolvers, releases and sites go down, some 42 times a day, \
+         and lines get worse together; no provider is down worldwide. The built-in catalogue.\n\n",
+    );
+    let mut rows = Vec::new();
+    let (mut falsely, mut all, mut wrong) = (0, 0, Vec::new());
+    for observers in [1_000, 300, 100] {
+        let name = observers.to_string();
+        let Some(days) = played.days.get(name.as_str()) else { continue };
+        let n = days.len();
+        let sum = |of: fn(&Day) -> usize| days.iter().map(|day| of(day)).sum::<usize>();
+        let mean =
+            |of: fn(&Day) -> f64| days.iter().map(|day| of(day)).sum::<f64>() / n.max(1) as f64;
+        let worldwide = sum(|day| day.false_global.len());
+        falsely += worldwide;
+        all += n;
+        wrong.extend(days.iter().flat_map(|day| &day.false_global).take(20).cloned());
+        rows.push(vec![
+            name,
+            n.to_string(),
+            sum(|day| day.events).to_string(),
+            format!("**{worldwide}**"),
+            format!("{:.1}", sum(|day| day.suspected) as f64 / n.max(1) as f64),
+            format!("{:.1}", mean(|day| day.panels as f64)),
+            format!("{:.0}", mean(|day| day.asked_per_agent)),
+            format!("{:.1}", mean(|day| day.megabytes_per_agent)),
+            format!("{} / {}", sum(|day| day.sites.1), sum(|day| day.sites.0 + day.sites.1)),
+            format!("{} / {}", sum(|day| day.sites_down.0), sum(|day| day.sites_down.1)),
+            format!("{} / {}", sum(|day| day.groups.1), sum(|day| day.groups.0 + day.groups.1)),
+            format!("{} / {}", sum(|day| day.networks_down.0), sum(|day| day.networks_down.1)),
+            format!(
+                "{} / {}",
+                sum(|day| day.regional.1),
+                sum(|day| day.regional.0 + day.regional.1)
+            ),
+        ]);
+    }
+    let head = [
+        "observers",
+        "days",
+        "events",
+        "false worldwide verdicts",
+        "suspicions a day",
+        "panels a day",
+        "asked probes an agent",
+        "MB an agent",
+        "sites named wrongly / named",
+        "sites found / down",
+        "groups wrongly / named",
+        "networks found / down",
+        "regions wrongly / named",
+    ];
+    table(out, &head, &rows);
+    writeln!(
+        out,
+        "{falsely} false worldwide verdicts in {all} days{}. None in D days bounds the rate at 3 / D a day (95 %).\n",
+        if wrong.is_empty() { String::new() } else { format!(": {}", wrong.join("; ")) }
+    )
+    .ok();
+}
+
+/// The page.
+pub(super) fn page(cells: &[Cell], lines: &[Line]) -> String {
+    let played = Played::new(lines);
+    let planned: u64 = cells.iter().map(|cell| cell.seeds).sum();
+    let mut out = String::from("# Scorecard\n\n");
+    writeln!(
+        out,
+        "Made by `tocsin-sim scorecard`, never typed. {} of {planned} plays; a cell's seeds count from {}. Everything here is simulated, \
+         in the world that `docs/DETECTION.md` describes: the real planner, classifier, budget, admission and detector on a virtual clock.\n",
+        lines.len(),
+        super::FIRST_SEED
+    )
+    .ok();
+    times(&mut out, &played);
+    shapes(&mut out, &played, cells);
+    providers(&mut out, &played, cells);
+    corpus(&mut out, &played, cells);
+    liars(&mut out, &played, cells);
+    days(&mut out, &played);
+    out
+}
