@@ -11,7 +11,7 @@ use tocsin_proto::{id::TargetIndex, implicate::Layer};
 
 use super::{
     fixed::{ONE, Ppm, divergence_q16, median, percent, scale},
-    params::{BACKGROUND, HIT_RATIO_BAND, PICKS_MAX},
+    params::{BACKGROUND, CONTRAST_BITS_Q16, HIT_RATIO_BAND, PICKS_MAX},
     plan::{EntityIndex, Plan},
     window::{Counts, Windows},
 };
@@ -68,6 +68,13 @@ pub enum Rejected {
         /// What it would have needed.
         needed: Ppm,
     },
+    /// So few probes can differ so much by chance.
+    Chance {
+        /// Its mean rate.
+        rate: Ppm,
+        /// The rest's.
+        usual: Ppm,
+    },
     /// It is nested in a culprit and shows too little of its own.
     Nested {
         /// The rate of its own.
@@ -97,6 +104,11 @@ impl Rejected {
                 "its sites fail at {}, and {} was needed to stand out from the rest",
                 percent(rate),
                 percent(needed)
+            ),
+            Self::Chance { rate, usual } => format!(
+                "its sites fail at {} and all others at {}, which so few probes may by chance",
+                percent(rate),
+                percent(usual)
             ),
             Self::Nested { rate } => {
                 format!("its own sites, apart from the culprit's, fail at {} only", percent(rate))
@@ -199,6 +211,12 @@ fn test(
     if enough && rate < over_mean {
         return Err(Rejected::Contrast { rate, needed: over_mean });
     }
+    let votes: i64 = targets.iter().map(|(_, counts)| counts.observed).sum();
+    let usual = if enough { mean(&rest).max(BACKGROUND / 2) } else { BACKGROUND };
+    let bits = scale(votes, divergence_q16(rate, usual));
+    if rate <= usual || bits < CONTRAST_BITS_Q16 {
+        return Err(Rejected::Chance { rate, usual });
+    }
     if overlap && rate < OVERLAP_MIN {
         return Err(Rejected::Nested { rate });
     }
@@ -219,7 +237,6 @@ fn test(
     if elevated < needed {
         return Err(Rejected::Few { elevated, needed });
     }
-    let votes: i64 = targets.iter().map(|(_, counts)| counts.observed).sum();
     Ok(Evidence { rate, score: scale(votes, divergence_q16(rate, BACKGROUND)) })
 }
 

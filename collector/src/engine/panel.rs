@@ -23,12 +23,12 @@ use tocsin_proto::{
 use super::{
     attribute::{Class, class},
     detector::{Here, divided, regions_of},
-    fixed::{ONE, Ppm, median, percent, scale, share, votes},
+    fixed::{ONE, Ppm, divergence_q16, median, percent, scale, share, votes},
     incident::Region,
     judge::{Participants, Shares, Strata, majority, strata},
     params::{
-        COVERAGE, PANEL_CONTROLS, PANEL_CONTROLS_OK, PANEL_DUE_MS, PANEL_FULL,
-        PANEL_LATE_ROUND_GAP_MS, PANEL_ROUNDS, PANEL_SCREEN, PANEL_SCREEN_SHARE,
+        BACKGROUND, CONTRAST_BITS_Q16, COVERAGE, PANEL_CONTROLS, PANEL_CONTROLS_OK, PANEL_DUE_MS,
+        PANEL_FULL, PANEL_LATE_ROUND_GAP_MS, PANEL_ROUNDS, PANEL_SCREEN, PANEL_SCREEN_SHARE,
         PANEL_SCREEN_VOTES, PANEL_SECOND_BELOW, PANEL_SITES, PANEL_STOP_SHARE, PANEL_TRACK,
         PANEL_TRACK_MIN, Settings, ZONE_CAP, ZONE_SEATS_MIN, ZONES_MIN,
     },
@@ -642,7 +642,8 @@ impl Panel {
         let needed = sites.len().min(3.max((sites.len() * 20).div_ceil(100)));
         let contrast = rate >= 40_000
             && (rate >= 3 * middle || (rate > ONE / 2 && rate > 2 * middle))
-            && rate >= control_rate * 9 / 5;
+            && rate >= control_rate * 9 / 5
+            && divergence_q16(rate, control_rate.max(BACKGROUND / 2)) * n >= CONTRAST_BITS_Q16;
         let rival = self.rival(plan, &sites);
         let held = contrast && elevated >= needed && elevated > 0 && rival.is_none();
         let found = match rival {

@@ -95,6 +95,11 @@ pub const REGIONAL_LOOK: Ppm = 50_000;
 
 /// Background failure rate that attribution scores against.
 pub const BACKGROUND: Ppm = 20_000;
+/// How much better its sites' failures must be explained by a suspect that fails at their rate than by
+/// one that fails at everybody's, in bits, 1/65536: 12 against chance (1 in 4,000), and 6 more since
+/// some sixty suspects are looked at. Where everything fails a little more, some suspect's few probes
+/// always stand out by their mean alone.
+pub const CONTRAST_BITS_Q16: i64 = 1_179_648;
 /// Providers picked in one round at most.
 pub const PICKS_MAX: usize = 4;
 /// A pick counts as recent for this long, ms.

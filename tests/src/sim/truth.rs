@@ -42,6 +42,8 @@ const NEW_VERSION: u16 = 900;
 
 /// A phase with its selections worked out.
 struct Prepared {
+    /// Which of the scenario's, from 1.
+    number: u64,
     phase: Phase,
     people: Vec<bool>,
     /// Where only what validates fails: whose own resolver does. Every independent path does.
@@ -250,7 +252,7 @@ impl Truth {
     /// What the scenario means here.
     #[must_use]
     pub fn new(scenario: &Scenario, world: &World) -> Self {
-        let prepare = |phase: &Phase| {
+        let prepare = |(number, phase): (u64, &Phase)| {
             // The same selection in a later phase fails in the same order.
             let dice = world.dice.named(&format!("{:?} {:?}", phase.targets, phase.who));
             let mut chosen: Vec<TargetIndex> = world
@@ -275,9 +277,9 @@ impl Truth {
                 (0..world.people.len()).map(|at| own.of(at as u64).happens(VALIDATING)).collect()
             });
             let before = before(world, &people, phase.mode, dice);
-            Prepared { phase: phase.clone(), people, validating, before, targets, dice }
+            Prepared { number, phase: phase.clone(), people, validating, before, targets, dice }
         };
-        Self { phases: scenario.phases.iter().map(prepare).collect(), answers: Answers::new() }
+        Self { phases: (1..).zip(&scenario.phases).map(prepare).collect(), answers: Answers::new() }
     }
 
     /// Nothing but the habits of lines.
@@ -359,7 +361,11 @@ impl Truth {
             let Prepared { phase, targets, dice, .. } = prepared;
             let rank = targets.get(&target)?;
             let hit = match phase.mode {
-                Mode::PerRequest => coin.named("request").happens(phase.fraction),
+                // What comes on top has a coin of its own.
+                Mode::PerRequest => {
+                    let number = if phase.overlay { prepared.number } else { 0 };
+                    coin.named("request").of(number).happens(phase.fraction)
+                }
                 Mode::PerTarget => {
                     (*rank as i64 * 1_000_000) < phase.fraction * targets.len() as i64
                 }

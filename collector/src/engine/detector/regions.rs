@@ -253,10 +253,14 @@ mod tests {
         let of = |zone: u8, code: &str, here: Here| (country(code), (zone, here));
         let spain = BTreeMap::from([of(1, "ES", down()), of(1, "IT", well())]);
         assert_eq!(regions_of(&spain), [country("ES")]);
-        let both = BTreeMap::from([of(1, "ES", down()), of(1, "IT", down()), of(2, "FR", well())]);
+        let far = || here(&[(20, 6, 0), (21, 6, 0), (22, 6, 0)]);
+        let also = here(&[(11, 6, 6), (12, 3, 3), (13, 3, 3)]);
+        let both = BTreeMap::from([of(1, "ES", down()), of(1, "IT", also), of(2, "FR", far())]);
         assert_eq!(regions_of(&both), [Region::Zone(1)]);
-        let few = BTreeMap::from([of(1, "ES", down()), of(1, "IT", here(&[(9, 2, 0)]))]);
+        let few = here(&[(9, 2, 0)]);
+        let all = here(&[(1, 4, 4), (2, 3, 3), (3, 3, 3), (4, 3, 2)]);
+        let few = BTreeMap::from([of(1, "ES", all), of(1, "IT", few), of(2, "FR", far())]);
         assert_eq!(regions_of(&few), [Region::Zone(1)]);
-        assert_eq!(regions_of(&BTreeMap::from([of(1, "IT", well())])), []);
+        assert_eq!(regions_of(&BTreeMap::from([of(1, "IT", well()), of(2, "FR", far())])), []);
     }
 }

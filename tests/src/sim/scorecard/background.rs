@@ -347,7 +347,11 @@ fn told(
         Subject::Entity(entity) => {
             let name = detector.plan().entity(entity).provider.to_string();
             if shown.incident.reach == Reach::Global {
-                day.false_global.push(format!("{name} at {} min", at / 60_000));
+                let on = happened.iter().filter(|what| is_on(what));
+                let on: Vec<String> =
+                    on.map(|what| format!("{:?} {}", what.kind, what.name)).collect();
+                let minutes = at / 60_000;
+                day.false_global.push(format!("{name} at {minutes} min (on: {})", on.join(", ")));
                 return;
             }
             for what in happened.iter_mut().filter(|what| is_on(what) && what.name == name) {
