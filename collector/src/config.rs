@@ -84,6 +84,8 @@ pub struct RawDetector {
     pub crowd_networks: u32,
     /// Zones.
     pub crowd_zones: u32,
+    /// Seconds after a start for which nothing is confirmed: until everybody has been heard.
+    pub settle_s: u64,
 }
 
 /// Where addresses are.
@@ -154,6 +156,7 @@ impl Default for RawDetector {
             crowd_observers: settings.crowd_observers,
             crowd_networks: settings.crowd_networks,
             crowd_zones: settings.crowd_zones,
+            settle_s: settings.settle_s,
         }
     }
 }
@@ -279,6 +282,7 @@ impl TryFrom<RawConfig> for Config {
         range("detector.crowd_observers", raw.detector.crowd_observers.into(), 4, 1_000_000)?;
         range("detector.crowd_networks", raw.detector.crowd_networks.into(), 3, 1_000_000)?;
         range("detector.crowd_zones", raw.detector.crowd_zones.into(), 3, 15)?;
+        range("detector.settle_s", raw.detector.settle_s, 0, 3_600)?;
         let full = raw.admission.tenure_hours_full;
         let most = if full == 0 { u64::MAX } else { full };
         range("admission.tenure_hours_min", raw.admission.tenure_hours_min, 0, most)?;
@@ -313,6 +317,7 @@ impl TryFrom<RawConfig> for Config {
                 crowd_observers: raw.detector.crowd_observers,
                 crowd_networks: raw.detector.crowd_networks,
                 crowd_zones: raw.detector.crowd_zones,
+                settle_s: raw.detector.settle_s,
             },
             country_mmdb: bytes(&raw.location.country_mmdb)?,
             asn_mmdb: bytes(&raw.location.asn_mmdb)?,

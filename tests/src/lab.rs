@@ -167,6 +167,8 @@ impl Lab {
         raw.schedule.report_interval_s = 10;
         raw.admission.tenure_hours_min = 0;
         raw.admission.tenure_hours_full = 0;
+        // Everybody reports every few seconds.
+        raw.detector.settle_s = 20;
         raw.detector.established_versions = vec![tocsin_agent::PROBE_CORE];
         raw.detector.ask_back = play.ask_back;
         raw.location.overrides = internet

@@ -33,9 +33,8 @@ use super::{
     panel::{self, Ask, Candidate, Kind, Panel, Step},
     params::{
         CANDIDATE, CONFIRM, DARK_WITHIN_MS, FORGET_MS, HOLD, ONLINE_MS, PANEL_FORCE_SHARE,
-        PANEL_ONLINE_MIN, PANEL_SCREEN_FROM, PANEL_SCREEN_SHARE, PANEL_TICK_MS,
-        PANEL_TRACK_EVERY_MS, PANEL_TRACK_GOOD_MS, PICK_RECENT_MS, ROUND_MS, SPELL_FRESH_MS,
-        Settings, TICK_MS, WEIGH_MS,
+        PANEL_ONLINE_MIN, PANEL_SCREEN_FROM, PANEL_TICK_MS, PANEL_TRACK_EVERY_MS,
+        PANEL_TRACK_GOOD_MS, PICK_RECENT_MS, ROUND_MS, SPELL_FRESH_MS, Settings, TICK_MS, WEIGH_MS,
     },
     plan::{Entities, EntityIndex, Plan},
     sites::{Scene, Sites},
@@ -182,6 +181,9 @@ pub struct State {
     rejected: Vec<(EntityIndex, String)>,
     /// Since when observers are known from before this log, by number.
     tenure: BTreeMap<u32, Timestamp>,
+    /// Since when there is somebody to be heard, and when the last was.
+    awake_since: Timestamp,
+    heard_at: Timestamp,
     weighed_at: Timestamp,
     unweighed: bool,
     majority_version: Option<(u16, Timestamp)>,
@@ -319,6 +321,10 @@ impl Detector {
         let changed = self.advance(record.received_at);
         self.state.position = record.position;
         let now = self.state.now;
+        if now.since_ms(self.state.heard_at) > ONLINE_MS {
+            self.state.awake_since = now;
+        }
+        self.state.heard_at = now;
         let Record { observer: id, key, standing, report, .. } = record;
         let State {
             observers,
@@ -389,7 +395,7 @@ impl Detector {
                     let layer = self.plan.entity(panel.entity).layer;
                     let blames = behind.has(panel.entity)
                         && (behind.layers(full).has(layer) || behind.layers(half).has(layer));
-                    panel.answer(*id, nonce, target, says != Says::Answers, blames);
+                    panel.answer((*id, standing), nonce, target, says != Says::Answers, blames);
                 }
             } else if says == Says::Fails && observer.weight > 0 && observer.is_healthy() {
                 let explained = |entity: EntityIndex| {
@@ -424,6 +430,12 @@ impl Detector {
         observer.age(now, *frozen, groups.excuse(standing));
         self.refresh(*id);
         changed
+    }
+
+    /// Whether everybody who is there has had the time to be heard.
+    #[must_use]
+    pub const fn is_settled(&self) -> bool {
+        self.state.now.since_ms(self.state.awake_since) >= self.settings.settle_s * 1_000
     }
 
     /// Lets time pass, up to and including `now`.
@@ -785,7 +797,7 @@ impl Detector {
             rate,
             suspect: (is_suspect(shares.share) || !regional.is_empty()) && strata_hold && recent,
             // While a full panel is out, nothing narrower than the world is said in its place.
-            confirm: global || (local && !asking),
+            confirm: self.is_settled() && (global || (local && !asking)),
             relapse: passes >= HOLD
                 || recent
                     && (others("c5.attributed")

@@ -1,8 +1,8 @@
 //! The observer's own line: whether anything answers it at all, and since when not.
 //!
 //! The same statistic as for a provider, an integer CUSUM (Page 1954), over everything that was
-//! scheduled: +3 for what does not answer, -2 for what does, so that it rises once more than two of
-//! five fail. It goes by the time of the observations, so a backlog that arrives hours later
+//! scheduled: +2 for what does not answer, -5 for what does, so that it rises once more than five of
+//! seven fail. It goes by the time of the observations, so a backlog that arrives hours later
 //! tells the same story as live reports would have.
 
 use serde::{Deserialize, Serialize};
@@ -126,26 +126,26 @@ mod tests {
         assert_eq!(spell.from, START.plus_ms(30 * 20_000));
         assert_eq!(spell.length_ms(), 9 * 20_000);
         assert_eq!(cut.past(), None);
-        let (over, _) = line(&[(30, true), (30, false), (9, true)]);
+        let (over, _) = line(&[(30, true), (30, false), (3, true)]);
         assert_eq!(over.current(), None);
         assert_eq!(over.past().map(|spell| spell.length_ms()), Some(29 * 20_000));
-        let (short, _) = line(&[(30, true), (9, false), (9, true)]);
+        let (short, _) = line(&[(30, true), (9, false), (3, true)]);
         assert_eq!((short.current(), short.past()), (None, None), "three minutes are none");
     }
 
     #[test]
-    fn one_provider_of_a_third_of_the_sites_is_no_dead_line() {
+    fn one_provider_of_three_fifths_of_the_sites_is_no_dead_line() {
         let mut line = Line::default();
         for n in 0..300 {
             let at = START.plus_ms(n * 20_000);
-            line.observe(at, at, n % 3 != 0, false);
+            line.observe(at, at, n % 5 > 2, false);
             assert_eq!(line.current(), None, "{n}");
         }
     }
 
     #[test]
     fn after_a_night_off_it_is_another_story() {
-        let (mut line, at) = line(&[(3, false)]);
+        let (mut line, at) = line(&[(4, false)]);
         let morning = at.plus_ms(8 * 3_600_000);
         line.observe(morning, morning, false, false);
         assert_eq!(line.current(), None);

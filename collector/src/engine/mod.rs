@@ -15,6 +15,8 @@ pub mod detector;
 pub mod fixed;
 pub mod groups;
 pub mod incident;
+#[cfg(test)]
+mod invariants;
 pub mod judge;
 pub mod line;
 pub mod locate;

@@ -26,6 +26,7 @@ use super::{
     fixed::{ONE, Ppm, divergence_q16, median, percent, scale, share, votes},
     incident::Region,
     judge::{Participants, Shares, Strata, majority, strata},
+    observer::Standing,
     params::{
         BACKGROUND, CONTRAST_BITS_Q16, COVERAGE, PANEL_CONTROLS, PANEL_CONTROLS_OK, PANEL_DUE_MS,
         PANEL_FULL, PANEL_LATE_ROUND_GAP_MS, PANEL_ROUNDS, PANEL_SCREEN, PANEL_SCREEN_SHARE,
@@ -433,7 +434,7 @@ impl Panel {
     /// Takes an answer under a nonce. Of no use: one that was not asked for, or by another.
     pub fn answer(
         &mut self,
-        observer: u32,
+        (observer, standing): (u32, &Standing),
         nonce: u64,
         target: TargetIndex,
         failed: bool,
@@ -443,6 +444,8 @@ impl Panel {
             return;
         }
         let Some(member) = self.members.get_mut(&observer) else { return };
+        // Of what it runs now, which may be newer than what it ran when it was drawn.
+        (member.version, member.resolver) = (standing.version, standing.resolver);
         let open = |answers: &mut Vec<Answer>, says: bool| {
             let asked = answers.iter_mut().find(|a| a.target == target && a.failed.is_none());
             asked.is_some_and(|answer| {
@@ -771,6 +774,18 @@ mod tests {
     use super::*;
     use crate::engine::params::PANEL_PROBES;
 
+    /// What an observer of the crowd below runs.
+    fn standing(observer: u32) -> Standing {
+        Standing {
+            country: Country::UNKNOWN,
+            zone: None,
+            asn: 0,
+            slot: 0,
+            version: (observer % 3) as u16,
+            resolver: (observer % 2) as u8,
+        }
+    }
+
     const NOW: Timestamp = Timestamp::from_s(1_800_000_000);
     const DUE: Timestamp = NOW.plus_ms(PANEL_DUE_MS);
     const SECRET: [u8; 32] = [7; 32];
@@ -855,7 +870,13 @@ mod tests {
             for Ask { observer, nonce, targets, .. } in self.asks.clone() {
                 for target in targets {
                     if let Some(failed) = says(observer, target.0) {
-                        self.panel.answer(observer, nonce, target, failed, true);
+                        self.panel.answer(
+                            (observer, &standing(observer)),
+                            nonce,
+                            target,
+                            failed,
+                            true,
+                        );
                     }
                 }
             }
@@ -924,8 +945,20 @@ mod tests {
         for Ask { observer, nonce, targets, .. } in &asks {
             for target in targets {
                 // By another, or under a nonce that was never given.
-                asked.panel.answer(observer + 1, *nonce, *target, target.0 >= 20, true);
-                asked.panel.answer(*observer, nonce + 1, *target, target.0 >= 20, true);
+                asked.panel.answer(
+                    (observer + 1, &standing(observer + 1)),
+                    *nonce,
+                    *target,
+                    target.0 >= 20,
+                    true,
+                );
+                asked.panel.answer(
+                    (*observer, &standing(*observer)),
+                    nonce + 1,
+                    *target,
+                    target.0 >= 20,
+                    true,
+                );
             }
         }
         assert_eq!(asked.step(DUE), Step::Unanswered);

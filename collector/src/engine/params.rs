@@ -7,7 +7,7 @@ use tocsin_proto::id::ObserverId;
 use super::fixed::{ONE, Ppm};
 
 /// Version of the defaults below.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// Evaluation period, ms: shares, conditions and the state machine.
 pub const TICK_MS: u64 = 5_000;
@@ -223,13 +223,14 @@ pub const STRIKE_MS: u64 = 3_600_000;
 pub const PANEL_TICK_MS: u64 = 1_000;
 
 /// Step of a scheduled probe that nothing answered, in the CUSUM of an observer's own line,
-pub const LINE_UP: u8 = 3;
-/// and of one that was answered: it rises from a failure ratio of two fifths on.
-pub const LINE_DOWN: u8 = 2;
-/// From here on the line counts as cut: four failures running.
-pub const LINE_CUT: u8 = 12;
-/// Clipped here, so that nine answers mend it.
-pub const LINE_CAP: u8 = 18;
+pub const LINE_UP: u8 = 2;
+/// and of one that was answered: it rises from a failure ratio of five sevenths on, which is more than
+/// the largest provider's share of the sites.
+pub const LINE_DOWN: u8 = 5;
+/// From here on the line counts as cut: five failures running.
+pub const LINE_CUT: u8 = 10;
+/// Clipped here, so that three answers mend it.
+pub const LINE_CAP: u8 = 15;
 /// Over a pause this long nothing is carried on, ms.
 pub const LINE_GAP_MS: u64 = 1_800_000;
 /// A spell that is over is remembered from this length on, ms: longer than a bad moment on the radio.
@@ -282,6 +283,9 @@ pub struct Settings {
     pub crowd_networks: u32,
     /// Zones needed.
     pub crowd_zones: u32,
+    /// After a start, or when nobody was heard for so long that all are offline, nothing is confirmed for
+    /// so many seconds: until everybody who is there has been heard. Who streams failures is heard first.
+    pub settle_s: u64,
     /// Observers with a whole vote from their first report: machines that the operator runs. They
     /// are bound by the caps of their prefix, network and zone like everybody.
     pub anchors: Vec<ObserverId>,
@@ -301,6 +305,7 @@ impl Default for Settings {
             crowd_observers: 60,
             crowd_networks: 25,
             crowd_zones: 3,
+            settle_s: ONLINE_MS / 1_000,
             anchors: Vec::new(),
             ask_back: true,
             panel_secret: [0; 32],
@@ -339,6 +344,9 @@ impl Settings {
         }
         if !self.ask_back {
             words.push("nobody is asked back: scheduled observations alone decide".to_owned());
+        }
+        if self.settle_s != usual.settle_s {
+            words.push(format!("verdicts begin {} s after a start", self.settle_s));
         }
         let crowd = (self.crowd_observers, self.crowd_networks, self.crowd_zones);
         if crowd != (usual.crowd_observers, usual.crowd_networks, usual.crowd_zones) {

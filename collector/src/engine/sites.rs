@@ -244,7 +244,8 @@ fn is_down(
         let provider = scene.plan.entity(*entity);
         let siblings = provider.targets.iter().filter(|sibling| **sibling != target);
         let rates: Vec<Ppm> = siblings
-            .map(|sibling| scene.of(*sibling).of(*sibling))
+            // Over the same time: what began a minute ago is not seen in a quarter of an hour.
+            .map(|sibling| scene.of(target).of(*sibling))
             .filter(|counts| counts.observed > 0)
             .map(|counts| counts.failure_rate())
             .collect();

@@ -56,7 +56,7 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct Scorecard {
-    /// Few cells once, within five minutes, and nothing is kept.
+    /// Few cells once, within five minutes, and nothing is kept: fails when any of them does.
     #[arg(long)]
     short: bool,
     /// Where plays are kept.
@@ -84,7 +84,7 @@ fn section(name: &str) -> Result<Section, String> {
 fn scorecard(args: &Scorecard) -> anyhow::Result<bool> {
     let kept = tempfile::tempdir()?;
     let results = if args.short { kept.path().join("short.jsonl") } else { args.results.clone() };
-    let page = scorecard::make(&scorecard::Options {
+    let made = scorecard::make(&scorecard::Options {
         form: if args.short { Form::Short } else { Form::Whole },
         results: &results,
         threads: args.threads,
@@ -92,12 +92,15 @@ fn scorecard(args: &Scorecard) -> anyhow::Result<bool> {
         only: args.only,
     })?;
     if args.short {
-        writeln!(std::io::stdout(), "{page}")?;
+        writeln!(std::io::stdout(), "{}", made.page)?;
     } else {
-        std::fs::write(&args.page, page)
+        std::fs::write(&args.page, made.page)
             .with_context(|| format!("{} cannot be written", args.page.display()))?;
     }
-    Ok(true)
+    for failure in &made.failures {
+        writeln!(std::io::stderr(), "failed: {failure}")?;
+    }
+    Ok(made.failures.is_empty())
 }
 
 fn main() -> ExitCode {

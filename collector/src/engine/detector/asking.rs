@@ -29,7 +29,7 @@ impl Detector {
 
     /// Once a second: panels that are under way, and suspicions that are worth one.
     pub(super) fn ask_back(&mut self, changed: &mut Vec<Changed>) {
-        if !self.settings.ask_back || self.mute {
+        if !self.settings.ask_back || self.mute || !self.is_settled() {
             return;
         }
         let now = self.state.now;

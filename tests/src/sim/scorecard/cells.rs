@@ -190,7 +190,14 @@ fn providers(form: Form, cells: &mut Vec<Cell>) {
             continue;
         }
         let name = entity.provider.as_str();
-        let phases = broken(name, entity.layer, 1_000_000);
+        let phases = match entity.layer {
+            // What stands behind an edge is met through it.
+            Layer::Hosting => {
+                let targets = Targets::Hosted(name.to_owned());
+                vec![phase(targets, 1_000_000, "tcp_reset", Mode::PerRequest)]
+            }
+            layer => broken(name, layer, 1_000_000),
+        };
         // What cannot be told apart is right under either name: the same sites behind both.
         let same = plan.entities().filter(|(_, other)| other.targets == entity.targets);
         let expected: Vec<&str> = same.map(|(_, other)| other.provider.as_str()).collect();
@@ -228,8 +235,8 @@ fn traps(form: Form, cells: &mut Vec<Cell>) {
         |host: &str| phase(Targets::Site(host.to_owned()), 1_000_000, "http_5xx", Mode::PerRequest);
     let rising = |by| vec![phase(Targets::All, by, "tcp_timeout", Mode::PerRequest)];
     let traps: Vec<(&str, Vec<Phase>, &[&str])> = vec![
-        ("one site of the largest", vec![site("s3.fr")], &["site:s3"]),
-        ("one site of the smallest", vec![site("s183.io")], &["site:s183"]),
+        ("one site of the largest", vec![site("s3.fr")], &["site:s3.fr"]),
+        ("one site of the smallest", vec![site("s182.io")], &["site:s182.io"]),
         ("everything 5 %", rising(50_000), &[]),
         ("everything 20 %", rising(200_000), &[]),
         ("everything 50 %", rising(500_000), &[]),

@@ -101,11 +101,51 @@ fn known(path: &Path) -> anyhow::Result<Vec<Line>> {
     Ok(lines)
 }
 
+/// What must not happen in any play, with where it did.
+fn failures(lines: &[Line]) -> Vec<String> {
+    let failed = |line: &&Line| match &line.result {
+        Result::Scenario { pass, .. } => !pass,
+        Result::Day(day) => !day.false_global.is_empty(),
+        Result::Came(came) => match line.section {
+            // A third of the requests, and who is named must be right.
+            Section::Time => {
+                let fraction = line.cell.split('|').nth(1).and_then(|f| f.parse::<u32>().ok());
+                !came.wrong.is_empty()
+                    || (fraction.is_some_and(|f| f >= 300) && came.confirmed_s.is_none())
+            }
+            Section::Providers => !came.wrong.is_empty(),
+            // A fifth of liars, wherever they are, is in vain.
+            Section::Liars => {
+                let parts: Vec<&str> = line.cell.split('|').collect();
+                let [attack, "spread", "200", _, "asked"] = parts[..] else { return false };
+                !page::resisted(attack, came)
+            }
+            _ => false,
+        },
+    };
+    lines
+        .iter()
+        .filter(failed)
+        .map(|line| {
+            format!("{:?}: {}, seed {}: {:?}", line.section, line.cell, line.seed, line.result)
+        })
+        .collect()
+}
+
+/// A scorecard.
+#[derive(Debug)]
+pub struct Scorecard {
+    /// The page.
+    pub page: String,
+    /// What must not have happened.
+    pub failures: Vec<String>,
+}
+
 /// Plays what has not been played, and makes the page.
 ///
 /// # Errors
 /// When the file of results cannot be read or written, or a scenario cannot be played.
-pub fn make(options: &Options<'_>) -> anyhow::Result<String> {
+pub fn make(options: &Options<'_>) -> anyhow::Result<Scorecard> {
     let cells = cells::all(options.form)?;
     let done: BTreeSet<(Section, String, u64)> = known(options.results)?
         .into_iter()
@@ -148,5 +188,6 @@ pub fn make(options: &Options<'_>) -> anyhow::Result<String> {
         }
         Ok(())
     })?;
-    Ok(page::page(&cells, &known(options.results)?))
+    let lines = known(options.results)?;
+    Ok(Scorecard { page: page::page(&cells, &lines), failures: failures(&lines) })
 }

@@ -1,6 +1,9 @@
 //! One outage, or one lie, in a world of its own: who was named, and when.
 
-use tocsin_collector::engine::detector::{Changed, Detector, Subject};
+use tocsin_collector::engine::{
+    detector::{Changed, Detector, Subject},
+    incident::Reach,
+};
 use tocsin_proto::{catalogue::Catalogue, id::Id, incident::Phase as Stage, time::Timestamp};
 
 use crate::sim::{
@@ -120,10 +123,19 @@ fn named(detector: &Detector, change: &Changed) -> String {
     let incidents = detector.incidents();
     let shown = incidents.iter().find(|shown| shown.incident.id == change.incident);
     match shown.map(|shown| shown.subject) {
-        Some(Subject::Entity(entity)) => detector.plan().entity(entity).provider.to_string(),
+        Some(Subject::Entity(entity)) => {
+            let provider = &detector.plan().entity(entity).provider;
+            match shown.map(|shown| &shown.incident.reach) {
+                Some(Reach::Regional(regions)) if change.phase == Stage::Confirmed => {
+                    let regions: Vec<String> = regions.iter().map(Detector::region_name).collect();
+                    format!("{provider} in {}", regions.join("+"))
+                }
+                _ => provider.to_string(),
+            }
+        }
         Some(Subject::Site(target)) => {
             let target = detector.catalogue().target(target);
-            format!("site:{}", target.map_or(String::new(), |t| t.id.to_string()))
+            format!("site:{}", target.map_or(String::new(), |t| t.host.clone()))
         }
         Some(Subject::Group(group)) => group.name(),
         None => change.incident.clone(),

@@ -298,7 +298,7 @@ fn corpus(out: &mut String, played: &Played<'_>, cells: &[Cell]) {
 }
 
 /// Whether an attack came to nothing.
-fn resisted(attack: &str, came: &Came) -> bool {
+pub(super) fn resisted(attack: &str, came: &Came) -> bool {
     let nobody = came.wrong.is_empty();
     match attack.split(' ').next() {
         Some("fabricate" | "cherry-pick") => nobody,
