@@ -341,6 +341,9 @@ impl Prober {
         let mut redirects_left = REDIRECTS_MAX;
         loop {
             let may_follow = redirects_left > 0;
+            // The name in doubt is the target's own; the time is for where it leads.
+            let names = look.names && redirects_left == REDIRECTS_MAX;
+            let look = Look { names, ..look };
             let visit = self.visit(&mut attempt, target, &place, family, look, may_follow);
             match visit.await {
                 Ok(Visit::End(verdict)) => return attempt.finish(verdict),
@@ -448,6 +451,16 @@ impl Prober {
             self.resolver.independent(&place.host, family, deadline, &traffic),
             self.resolver.validating(&place.host, family, deadline, &traffic),
         );
+        // Servers that are only slow from here say nothing of the name.
+        let slow = matches!(
+            walked,
+            DnsVerdict::Failed(Outcome::DnsTimeout | Outcome::DnsUnreachable | Outcome::DnsRefused)
+        );
+        let walked = if slow && matches!(validated, DnsVerdict::Resolved(_)) {
+            DnsVerdict::NoAnswer
+        } else {
+            walked
+        };
         for said in [walked, validated] {
             if let DnsVerdict::Failed(outcome) = said {
                 attempt.result.dns = DnsPath::IndependentOnly;

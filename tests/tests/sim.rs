@@ -6,6 +6,7 @@
 use tocsin_tests::sim::{
     quiet,
     scenario::{self, Scenario},
+    scorecard::{self, Form, Section},
     verdict::{self, Options, Outcome},
 };
 
@@ -71,6 +72,66 @@ fn what_is_everywhere_or_one_observers_own_is_no_incident() {
         let outcome = play(&outage(targets, symptom, mode, fraction, "none"));
         assert!(outcome.pass, "{outcome:?}");
     }
+}
+
+/// Real outages, as they are measured.
+fn corpus(id: &str) -> Scenario {
+    let scenarios = scenario::parse(include_str!("../data/incidents.toml")).unwrap();
+    scenarios.into_iter().find(|scenario| scenario.id == id).unwrap()
+}
+
+#[test]
+fn a_network_whose_users_cannot_reach_us_is_told_of_when_they_can() {
+    let outcome = play(&corpus("vodafone-uk-2025-10-13"));
+    assert!(outcome.pass, "{outcome:?}");
+    // Two hours of silence are a suspicion; the backlog confirms it.
+    assert!(outcome.suspected_s.unwrap() < 600.0, "{outcome:?}");
+    assert!((7_200.0..8_400.0).contains(&outcome.confirmed_s.unwrap()), "{outcome:?}");
+}
+
+#[test]
+fn a_release_of_our_own_that_fails_is_nobodys_outage() {
+    let mut scenario = corpus("syn-bad-agent-release");
+    for phase in &mut scenario.phases {
+        (phase.from_ms, phase.to_ms) = (phase.from_ms / 12, phase.to_ms / 12);
+    }
+    let outcome = play(&scenario);
+    assert!(outcome.pass && outcome.verdicts.is_empty(), "{outcome:?}");
+}
+
+#[test]
+fn names_that_resolvers_keep_are_found_broken_by_who_is_asked() {
+    let mut scenario = corpus("de-dnssec-2026-05-05");
+    // The worst hour of it.
+    scenario.phases.retain(|phase| phase.from_ms == 7_200_000);
+    (scenario.phases[0].from_ms, scenario.phases[0].to_ms) = (0, 3_600_000);
+    let outcome = verdict::run(&scenario, &Options::new(400, 3)).unwrap();
+    assert!(outcome.pass, "{outcome:?}");
+}
+
+#[test]
+fn a_scorecard_goes_on_where_it_was_and_is_made_of_what_was_played() {
+    let dir = tempfile::tempdir().unwrap();
+    let results = dir.path().join("results.jsonl");
+    let make = |minutes: u64| {
+        let options = scorecard::Options {
+            form: Form::Short,
+            results: &results,
+            threads: 2,
+            within: std::time::Duration::from_secs(minutes * 60),
+            only: Some(Section::Time),
+        };
+        scorecard::make(&options).unwrap()
+    };
+    let first = make(30);
+    assert!(first.failures.is_empty(), "{:?}", first.failures);
+    let played = std::fs::read_to_string(&results).unwrap();
+    assert_eq!(make(30).page, first.page, "nothing is played twice");
+    assert_eq!(std::fs::read_to_string(&results).unwrap(), played);
+    // A line that was cut in the middle is played again, and comes to the same.
+    let cut = &played[..played.len() - 40];
+    std::fs::write(&results, cut).unwrap();
+    assert_eq!(make(30).page, first.page);
 }
 
 #[test]

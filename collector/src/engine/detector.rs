@@ -28,13 +28,13 @@ use super::{
     groups::{self, Census, Cut, Group, Groups},
     incident::{Grounds, Incident, Reach, Reading, Region, is_suspect},
     judge::{Participants, Shares, Strata, strata},
-    line::Spell,
+    line::{Line, Spell},
     observer::{Observer, Standing},
     panel::{self, Ask, Candidate, Kind, Panel, Step},
     params::{
-        CANDIDATE, CONFIRM, DARK_WITHIN_MS, FORGET_MS, HOLD, ONLINE_MS, PANEL_FORCE_SHARE,
-        PANEL_ONLINE_MIN, PANEL_SCREEN_FROM, PANEL_TICK_MS, PANEL_TRACK_EVERY_MS,
-        PANEL_TRACK_GOOD_MS, PICK_RECENT_MS, ROUND_MS, SPELL_FRESH_MS, Settings, TICK_MS, WEIGH_MS,
+        CANDIDATE, DARK_WITHIN_MS, FORGET_MS, HOLD, ONLINE_MS, PANEL_FORCE_SHARE, PANEL_ONLINE_MIN,
+        PANEL_SCREEN_FROM, PANEL_TICK_MS, PANEL_TRACK_EVERY_MS, PANEL_TRACK_GOOD_MS,
+        PICK_RECENT_MS, ROUND_MS, SPELL_FRESH_MS, Settings, TICK_MS, WEIGH_MS,
     },
     plan::{Entities, EntityIndex, Plan},
     sites::{Scene, Sites},
@@ -354,6 +354,12 @@ impl Detector {
         if (observer.standing.slot, observer.standing.asn) != (standing.slot, standing.asn) {
             *unweighed = true;
         }
+        // Where it was cut off is not where it tells of it.
+        if observer.standing.asn != standing.asn {
+            observer.line = Line::default();
+        }
+        // Who was away so long had no weight.
+        *unweighed |= now.since_ms(observer.last_seen) > FORGET_MS;
         observer.standing = *standing;
         let zone = standing.zone.map_or(NOWHERE, |zone| zone.0);
         for (observed_at, observation) in report.timed() {
@@ -376,8 +382,11 @@ impl Detector {
                 continue;
             }
             let Some(behind) = self.plan.behind(target) else { continue };
+            // An agent looks at a target once a minute: more is for nobody's good.
+            let again = observer.looked_at(now, target);
             observer.observe(now, behind, target, implication);
             if scheduled
+                && !again
                 && says != Says::Nothing
                 && observer.weight > 0
                 && observer.counts_for(behind)
@@ -476,6 +485,7 @@ impl Detector {
         let online = now < offline_at;
         let vote = observer.vote_of(bits, online);
         if observer.vote.weight > 0 && !online {
+            lost.retain(|(_, other)| *other != id);
             lost.push_back((now, id));
         }
         tallies.replace(&observer.vote, &vote);
@@ -523,8 +533,10 @@ impl Detector {
             .collect();
         if round {
             self.attribute(&shares, &regional);
-            self.judge_sites(changed);
-            self.judge_groups(changed);
+            if self.is_settled() {
+                self.judge_sites(changed);
+                self.judge_groups(changed);
+            }
             let State { alerts, suspects, tallies, .. } = &mut self.state;
             alerts.rest(now, ROUND_MS, tallies.online(), |entity| {
                 suspects.get(&entity).is_none_or(|s| s.open.is_none() && s.panel.is_none())

@@ -27,7 +27,7 @@ use super::{
     params::{
         DARK_BACK_MS, DARK_MAX_MS, DARK_SHARE, DARK_WITHIN_MS, GROUP_BITS_Q16, GROUP_CONTRAST,
         GROUP_CUT, GROUP_PREFIXES, GROUP_SHARE, HOLD, LATE_WAIT_MS, LINE_BACKGROUND, MERGE_MS,
-        NETWORK_SHARE, ROUND_MS, SPELL_COUNTS_MS, SPELL_FRESH_MS,
+        NETWORK_SHARE, RESOLVE_HELD_MS, ROUND_MS, SPELL_COUNTS_MS, SPELL_FRESH_MS,
     },
 };
 
@@ -664,6 +664,7 @@ impl Row {
                         phase: Phase::Confirmed,
                     });
                     self.open = Some(last);
+                    self.close_if_over(now, found.live, group, changed);
                 } else {
                     let id = format!("{}-{}", stamp(now), group.name());
                     let reach = Reach::Observers;
@@ -705,11 +706,14 @@ impl Row {
                 }
             }
             (Some(phase), found) if phase.is_open() => {
-                let live = found.as_ref().map_or(0, |found| found.live);
+                // Whoever else may explain it: it is not over while so much of it is cut off.
+                let own = scene.cuts.iter().filter(|cut| cut.now && group.has(&cut.standing));
+                let live = share(own.map(|cut| cut.within).sum(), scene.census.of(group));
                 let Some(open) = &mut self.open else { return };
                 let reading = GroupReading {
                     share: live,
-                    known: !dark,
+                    // But who is switched off does not hold it open for ever.
+                    known: !dark || now.since_ms(self.dark_at) >= RESOLVE_HELD_MS,
                     holds: found.is_some() && live >= group.share_needed(),
                 };
                 if let Some(found) = found {

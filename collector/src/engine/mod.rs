@@ -15,8 +15,6 @@ pub mod detector;
 pub mod fixed;
 pub mod groups;
 pub mod incident;
-#[cfg(test)]
-mod invariants;
 pub mod judge;
 pub mod line;
 pub mod locate;

@@ -18,8 +18,8 @@ use super::{
     fixed::{ONE, Ppm, smooth},
     line::Line,
     params::{
-        ALERT_FRESH_MS, CHRON_MAX, CONTROLS_MIN, CUSUM_CAP, CUSUM_FLAG, CUSUM_HALF, CUSUM_UP, RING,
-        SEEN_MAX_MS, SEEN_MIN_MS, SICK_MAX, SLOW_MS, STREAK_MAX,
+        ALERT_FRESH_MS, CHRON_MAX, CONTROLS_MIN, CUSUM_CAP, CUSUM_FLAG, CUSUM_HALF, CUSUM_UP,
+        LOOK_AGAIN_MS, RING, SEEN_MAX_MS, SEEN_MIN_MS, SICK_MAX, SLOW_MS, STREAK_MAX,
     },
     plan::{Behind, ENTITIES_MAX, Entities, EntityIndex, Plan},
     tally::{NOWHERE, Vote},
@@ -252,6 +252,13 @@ impl Observer {
             flags.insert(cusum.entity);
         }
         flags
+    }
+
+    /// Whether it looked at the target within the last minute, by its last probes.
+    #[must_use]
+    pub fn looked_at(&self, now: Timestamp, target: TargetIndex) -> bool {
+        let since_s = now.minus_ms(LOOK_AGAIN_MS).as_s();
+        self.ring.iter().any(|probe| probe.target == target && u64::from(probe.at_s) > since_s)
     }
 
     /// Whether two of the entity's sites have failed here lately.

@@ -27,6 +27,9 @@ pub const CUSUM_FLAG: u8 = 18;
 /// Clipped here, so that it forgets.
 pub const CUSUM_CAP: u8 = 36;
 
+/// A target that an observer looks at again within this time counts once in the windows, ms: agents
+/// schedule one probe a minute and target, of which clocks and batches may take a part.
+pub const LOOK_AGAIN_MS: u64 = 30_000;
 /// Probes an observer remembers as its own controls.
 pub const RING: usize = 24;
 /// Of them, fine ones not behind the suspect that are needed to be believed.

@@ -13,11 +13,12 @@ use tocsin_proto::{
 
 use super::{
     detector::{Changed, Symptoms, stamp},
-    fixed::{ONE, Ppm, median, percent, scale, votes},
+    fixed::{ONE, Ppm, divergence_q16, median, percent, scale, votes},
     incident::{Grounds, Incident, Reach},
     params::{
-        CONFIRM, HOLD, MERGE_MS, NETWORK_CAP_MIN, PART_OF_MS, SITE_DOWN, SITE_RESOLVE_MS,
-        SITE_SIBLINGS, SITE_UP, SITE_WEIGHT, SITE_ZONE_WEIGHT, ZONES_MIN,
+        BACKGROUND, CONFIRM, CONTRAST_BITS_Q16, HOLD, MERGE_MS, NETWORK_CAP_MIN, PART_OF_MS,
+        SITE_DOWN, SITE_RESOLVE_MS, SITE_SIBLINGS, SITE_UP, SITE_WEIGHT, SITE_ZONE_WEIGHT,
+        ZONES_MIN,
     },
     plan::{EntityIndex, Plan},
     tally::NOWHERE,
@@ -170,7 +171,7 @@ impl Sites {
                 }
                 continue;
             };
-            site.run += 1;
+            site.run = site.run.saturating_add(1);
             if site.run < HOLD || site.part_of.is_some() {
                 continue;
             }
@@ -240,15 +241,17 @@ fn is_down(
         format!("{needed} of at least {ZONES_MIN}"),
     )?;
     let mut unexplained = Vec::new();
+    let mut usual = BACKGROUND;
     for (_, entity) in scene.plan.behind(target).into_iter().flat_map(|b| b.entities()) {
         let provider = scene.plan.entity(*entity);
         let siblings = provider.targets.iter().filter(|sibling| **sibling != target);
-        let rates: Vec<Ppm> = siblings
-            // Over the same time: what began a minute ago is not seen in a quarter of an hour.
-            .map(|sibling| scene.of(target).of(*sibling))
-            .filter(|counts| counts.observed > 0)
-            .map(|counts| counts.failure_rate())
-            .collect();
+        // Over the same time: what began a minute ago is not seen in a quarter of an hour.
+        let counts = siblings.map(|sibling| scene.of(target).of(*sibling));
+        let counts: Vec<Counts> = counts.filter(|counts| counts.observed > 0).collect();
+        let rates: Vec<Ppm> = counts.iter().map(Counts::failure_rate).collect();
+        let mut all = Counts::default();
+        counts.iter().for_each(|counts| all.add(counts));
+        usual = usual.max(all.failure_rate() * 3 / 2);
         let middle = median(rates).unwrap_or(0);
         unexplained.push(reason(
             "site.alone",
@@ -257,10 +260,23 @@ fn is_down(
             format!("under {}, and no suspicion of it", percent(SITE_SIBLINGS)),
         )?);
     }
+    // Of many sites that fail now and then a few are looked at by the unlucky.
+    let bits = scale(total.observed, divergence_q16(rate, usual));
+    let evidence = reason(
+        "site.evidence",
+        rate > usual && bits >= CONTRAST_BITS_Q16,
+        format!(
+            "{} against {} of its siblings: {} bits",
+            percent(rate),
+            percent(usual),
+            bits >> 16
+        ),
+        format!("{} bits", CONTRAST_BITS_Q16 >> 16),
+    )?;
     let needed = scale(total.observed, CONFIRM);
     let up = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
     Ok(Grounds {
-        reasons: vec![share, geography],
+        reasons: vec![share, geography, evidence],
         ruled_out: unexplained,
         liar_bound: LiarBound {
             prefixes: up((needed + ONE - 1) / ONE),

@@ -252,7 +252,8 @@ impl Detector {
                 // Silence measures nothing: then what is overheard counts again.
                 if found.answered {
                     let before = suspect.tracked.map_or(0, |(_, _, _, passes)| passes);
-                    let sees_it = found.holds_in_zones && found.share >= CONFIRM;
+                    let majority = found.reasons.iter().any(|r| r.rule == "c1.majority" && r.held);
+                    let sees_it = found.holds_in_zones && majority;
                     let passes = if sees_it { before.saturating_add(1) } else { 0 };
                     suspect.tracked = Some((now, found.share, found.rate, passes));
                 }

@@ -47,16 +47,21 @@ impl Here {
         }
     }
 
+    /// Networks that can tell, by more than a passer-by.
+    fn telling(&self) -> impl Iterator<Item = &Tally> {
+        self.networks.values().filter(|tally| tally.eligible >= ONE / 2)
+    }
+
     /// Networks that see it.
     fn seeing(&self) -> usize {
-        self.networks.values().filter(|tally| tally.share() >= CONFIRM).count()
+        self.telling().filter(|tally| tally.share() >= CONFIRM).count()
     }
 
     /// Whether its networks see it so much more often than those elsewhere that it is no chance:
     /// with one path in seven broken, some small country has most of the bad ones.
     fn stands_out(&self, world: &Self) -> bool {
-        let networks = self.networks.len();
-        let elsewhere = world.networks.len().saturating_sub(networks);
+        let networks = self.telling().count();
+        let elsewhere = world.telling().count().saturating_sub(networks);
         let seeing = world.seeing().saturating_sub(self.seeing());
         let rest = share(seeing as i64, elsewhere as i64);
         let background = (rest * 3 / 2).max(REGIONAL_BACKGROUND);
@@ -70,8 +75,8 @@ impl Here {
         self.tally.eligible >= REGIONAL_MIN
             && self.tally.share() >= CONFIRM
             && share(self.tally.eligible, self.online) >= COVERAGE
-            && self.networks.len() >= REGIONAL_NETWORKS
-            && 2 * seeing >= self.networks.len()
+            && self.telling().count() >= REGIONAL_NETWORKS
+            && 2 * seeing >= self.telling().count()
     }
 }
 

@@ -74,6 +74,7 @@ struct Happened {
     name: String,
     countries: BTreeSet<Country>,
     network: u32,
+    networks: BTreeSet<u32>,
     from_ms: u64,
     to_ms: u64,
     counts: bool,
@@ -146,6 +147,7 @@ fn event(
         name: provider,
         countries: BTreeSet::new(),
         network: 0,
+        networks: BTreeSet::new(),
         from_ms,
         to_ms,
         counts: false,
@@ -182,6 +184,7 @@ fn event(
             };
             for person in world.people.iter_mut().filter(|person| here(person)) {
                 happened.countries.insert(person.country);
+                happened.networks.insert(person.asn);
                 person.marks.push(mark.clone());
             }
             (phase.targets, phase.mode) = (Targets::All, Mode::PerAgent);
@@ -379,7 +382,9 @@ fn told(
                         asn == what.network
                     }
                     // Of a country or zone that is down, each network is.
-                    (Group::Network(_) | Group::OwnResolver(_), Kind::Country | Kind::Zone) => true,
+                    (Group::Network(asn) | Group::OwnResolver(asn), Kind::Country | Kind::Zone) => {
+                        what.networks.contains(&asn)
+                    }
                     (Group::Country(country), Kind::Country | Kind::Zone) => {
                         what.countries.contains(&country)
                     }

@@ -36,6 +36,8 @@ const FIRST_SEED: u64 = 9_000;
 /// What came of one play, as it stands in the file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Line {
+    /// Version of the detector's parameters: plays of another are not counted.
+    parameters: u16,
     section: Section,
     cell: String,
     seed: u64,
@@ -68,7 +70,8 @@ fn played(cell: &Cell, seed: u64) -> anyhow::Result<Line> {
             }
         }
     };
-    Ok(Line { section: cell.section, cell: cell.name.clone(), seed, result })
+    let parameters = tocsin_collector::engine::params::VERSION;
+    Ok(Line { parameters, section: cell.section, cell: cell.name.clone(), seed, result })
 }
 
 /// How a scorecard is made.
@@ -94,9 +97,9 @@ fn known(path: &Path) -> anyhow::Result<Vec<Line>> {
     let mut lines = Vec::new();
     for line in BufReader::new(file).lines() {
         // The last line of a run that was killed may be cut.
-        if let Ok(line) = serde_json::from_str(&line?) {
-            lines.push(line);
-        }
+        let line: Option<Line> = serde_json::from_str(&line?).ok();
+        let now = tocsin_collector::engine::params::VERSION;
+        lines.extend(line.filter(|line| line.parameters == now));
     }
     Ok(lines)
 }
@@ -167,7 +170,12 @@ pub fn make(options: &Options<'_>) -> anyhow::Result<Scorecard> {
     jobs.sort_unstable();
     jobs.reverse();
     let file = OpenOptions::new().create(true).append(true).open(options.results);
-    let file = file.with_context(|| format!("{} cannot be written", options.results.display()))?;
+    let mut file =
+        file.with_context(|| format!("{} cannot be written", options.results.display()))?;
+    // Behind a line that was cut a new one begins.
+    if std::fs::read(options.results)?.last().is_some_and(|last| *last != b'\n') {
+        file.write_all(b"\n")?;
+    }
     let (jobs, file, begun) =
         (Mutex::new(jobs), Mutex::new(file), tocsin_agent::clock::monotonic());
     std::thread::scope(|scope| -> anyhow::Result<()> {

@@ -303,6 +303,7 @@ pub(super) fn resisted(attack: &str, came: &Came) -> bool {
     match attack.split(' ').next() {
         Some("fabricate" | "cherry-pick") => nobody,
         Some("hide") => came.confirmed_s.is_some(),
+        Some("force") if attack.contains("while") => nobody && came.confirmed_s.is_some(),
         Some("frame") => nobody && came.confirmed_s.is_some(),
         // Twenty minutes of outage, ten until it recovers, two hours that liars may hold it.
         Some("hold") => came.resolved_s.is_some_and(|s| s < 3.0 * 3_600.0),

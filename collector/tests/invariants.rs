@@ -1,5 +1,7 @@
 //! What holds whatever is reported: properties of the whole detector, over arbitrary logs.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
@@ -16,7 +18,7 @@ use tocsin_proto::{
     time::Timestamp,
 };
 
-use super::{
+use tocsin_collector::engine::{
     attribute::attribute,
     detector::{Changed, Detector, Record},
     fixed::{ONE, scale},
