@@ -444,7 +444,13 @@ impl Panel {
             return;
         }
         let Some(member) = self.members.get_mut(&observer) else { return };
-        // Of what it runs now, which may be newer than what it ran when it was drawn.
+        // Of what it runs now, which may be newer than what it ran when it was drawn. What was seen
+        // by one release is not the word of another.
+        let is_first = member.sites.iter().chain(&member.controls).all(|a| a.failed.is_none());
+        if !is_first && member.version != standing.version {
+            member.sites.clear();
+            member.controls.clear();
+        }
         (member.version, member.resolver) = (standing.version, standing.resolver);
         let open = |answers: &mut Vec<Answer>, says: bool| {
             let asked = answers.iter_mut().find(|a| a.target == target && a.failed.is_none());

@@ -244,10 +244,8 @@ fn providers(out: &mut String, played: &Played<'_>, cells: &[Cell]) {
         let name = cell.name.split('|').next().unwrap_or("").to_owned();
         let came = played.of(Section::Traps, &cell.name);
         // A group of observers that is named is right; a provider or another site is not.
-        let group = |name: &String| {
-            ["network-", "country-", "resolver-", "zone-"].iter().any(|kind| name.starts_with(kind))
-        };
-        let named = came.iter().filter(|came| came.wrong.iter().any(|name| !group(name))).count();
+        let named =
+            came.iter().filter(|came| came.wrong.iter().any(|name| is_worldwide(name))).count();
         let text = format!("{named} of {}", came.len());
         match rows.iter_mut().find(|row| row.first() == Some(&name)) {
             Some(row) => row.push(text),
@@ -297,9 +295,16 @@ fn corpus(out: &mut String, played: &Played<'_>, cells: &[Cell]) {
     table(out, &["outage", "passed", "confirmed after, s: median (maximum)", "otherwise"], &rows);
 }
 
-/// Whether an attack came to nothing.
+/// Whether what was confirmed is a provider worldwide, or a site; regions and groups are as good as
+/// who is there.
+fn is_worldwide(name: &str) -> bool {
+    let group = ["network-", "country-", "resolver-", "zone-"];
+    !name.contains(" in ") && !group.iter().any(|kind| name.starts_with(kind))
+}
+
+/// Whether an attack came to nothing worldwide.
 pub(super) fn resisted(attack: &str, came: &Came) -> bool {
-    let nobody = came.wrong.is_empty();
+    let nobody = !came.wrong.iter().any(|name| is_worldwide(name));
     match attack.split(' ').next() {
         Some("fabricate" | "cherry-pick") => nobody,
         Some("hide") => came.confirmed_s.is_some(),
@@ -314,7 +319,9 @@ pub(super) fn resisted(attack: &str, came: &Came) -> bool {
 fn liars(out: &mut String, played: &Played<'_>, cells: &[Cell]) {
     out.push_str(
         "## Liars\n\nThe largest share of the observers that lied in vain, of those that were tried (20, 25, 30, 35 %), every \
-         play of it and of all smaller shares; then the plays that were resisted, by share. Liars are always awake, have full \
+         play of it and of all smaller shares; then the plays that were resisted, by share. Resisted is that nothing false was \
+         said of the world; of a region that liars crowd into they can say what they like, and the bound of the verdict says how many it \
+         takes. Liars are always awake, have full \
          tenure and a prefix each, and answer at once. Crowded is into the four thinnest zones. *Overheard* is without asking back.\n\n",
     );
     type Row = BTreeMap<usize, BTreeMap<i64, (usize, usize)>>;
