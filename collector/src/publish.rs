@@ -184,7 +184,8 @@ fn incident(detector: &Detector, shown: Shown<'_>) -> Incident {
             (Factor::Site { target: site.id.clone() }, site.name.clone(), None, vec![target], None)
         }
         Subject::Group(group) => {
-            let (factor, title) = of_group(group);
+            let factor = of_group(group);
+            let title = factor.group_title().unwrap_or_default();
             (factor, title, None, Vec::new(), None)
         }
     };
@@ -247,27 +248,20 @@ fn incident(detector: &Detector, shown: Shown<'_>) -> Incident {
     }
 }
 
-fn of_group(group: Group) -> (Factor, String) {
+fn of_group(group: Group) -> Factor {
     let unknown = || "unknown".parse::<Id>().expect("it is an identifier");
     match group {
-        Group::Network(asn) => (Factor::Network { asn }, format!("AS{asn} (network)")),
-        Group::OwnResolver(asn) => {
-            (Factor::NetworkResolver { asn }, format!("AS{asn} (its resolver)"))
-        }
-        Group::Country(country) => (Factor::Country { country }, format!("{country} (country)")),
+        Group::Network(asn) => Factor::Network { asn },
+        Group::OwnResolver(asn) => Factor::NetworkResolver { asn },
+        Group::Country(country) => Factor::Country { country },
         Group::Zone(zone) => {
-            let zone = Detector::zone_name(zone).cloned().unwrap_or_else(unknown);
-            let title = format!("{zone} (zone)");
-            (Factor::Zone { zone }, title)
+            Factor::Zone { zone: Detector::zone_name(zone).cloned().unwrap_or_else(unknown) }
         }
         Group::Resolver(class) => {
             let name = groups::resolver(class).replace('_', "-");
-            let title = format!("{name} (public resolver)");
-            (Factor::Resolver { resolver: name.parse().unwrap_or_else(|_| unknown()) }, title)
+            Factor::Resolver { resolver: name.parse().unwrap_or_else(|_| unknown()) }
         }
-        Group::Version(version) => {
-            (Factor::ProbeCore { version }, format!("Probe core {version} (our own fault)"))
-        }
+        Group::Version(version) => Factor::ProbeCore { version },
     }
 }
 

@@ -62,6 +62,23 @@ pub enum Factor {
     },
 }
 
+impl Factor {
+    /// What a group of observers is called; `None` for a provider and a site, whose names are the
+    /// catalogue's.
+    #[must_use]
+    pub fn group_title(&self) -> Option<String> {
+        Some(match self {
+            Self::Provider { .. } | Self::Site { .. } => return None,
+            Self::Network { asn } => format!("AS{asn} (network)"),
+            Self::NetworkResolver { asn } => format!("AS{asn} (its resolver)"),
+            Self::Country { country } => format!("{country} (country)"),
+            Self::Zone { zone } => format!("{} (zone)", zone.as_str().replace('-', " ")),
+            Self::Resolver { resolver } => format!("{resolver} (public resolver)"),
+            Self::ProbeCore { version } => format!("Probe core {version} (our own program)"),
+        })
+    }
+}
+
 impl std::fmt::Display for Factor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

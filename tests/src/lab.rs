@@ -228,25 +228,25 @@ impl Lab {
         told: &mut Told,
         mut condition: impl FnMut(&Published) -> Option<T>,
     ) -> anyhow::Result<Option<T>> {
-        let deadline = tokio::time::sleep(within);
-        tokio::pin!(deadline);
-        loop {
-            let published = Arc::clone(&self.published.borrow_and_update());
-            for news in told.fresh(&published) {
-                tell(Dated { at_ms: self.elapsed_ms(), news });
-            }
-            if let Some(found) = condition(&published) {
-                return Ok(Some(found));
-            }
-            tokio::select! {
-                () = &mut deadline => return Ok(None),
-                changed = self.published.changed() => changed.context("the collector ended")?,
-                Some(ended) = self.tasks.join_next() => {
-                    ended.context("a part of the lab panicked")??;
-                    bail!("a part of the lab ended by itself");
+        let look = async {
+            loop {
+                let published = Arc::clone(&self.published.borrow_and_update());
+                for news in told.fresh(&published) {
+                    tell(Dated { at_ms: self.elapsed_ms(), news });
+                }
+                if let Some(found) = condition(&published) {
+                    return Ok(found);
+                }
+                tokio::select! {
+                    changed = self.published.changed() => changed.context("the collector ended")?,
+                    Some(ended) = self.tasks.join_next() => {
+                        ended.context("a part of the lab panicked")??;
+                        bail!("a part of the lab ended by itself");
+                    }
                 }
             }
-        }
+        };
+        tokio::time::timeout(within, look).await.ok().transpose()
     }
 
     /// Plays a fault to its verdict.

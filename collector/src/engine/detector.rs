@@ -45,7 +45,9 @@ use super::{
 
 mod asking;
 mod regions;
+mod side;
 
+pub use asking::PanelNote;
 pub(crate) use regions::{Here, divided, regions_of};
 
 /// An accepted report as it stands in the log.
@@ -65,49 +67,6 @@ pub struct Record {
     pub report: Report,
 }
 
-/// What a panel, or a round of one, came to: for the operator, who wants to know why nothing was said.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PanelNote {
-    /// When.
-    pub at: Timestamp,
-    /// Whom it was about.
-    pub entity: EntityIndex,
-    /// What it was for.
-    pub kind: Kind,
-    /// Which round of which draw.
-    pub round: (u8, u8),
-    /// What came of it, as in [`Step`].
-    pub came_to: &'static str,
-    /// Share of the votes that see it, where that was counted.
-    pub share: Option<Ppm>,
-    /// The rules that did not hold, where they were asked.
-    pub missing: Vec<Reason>,
-}
-
-impl PanelNote {
-    /// In one line.
-    #[must_use]
-    pub fn line(&self, plan: &Plan) -> String {
-        let entity = plan.entity(self.entity);
-        let share =
-            self.share.map_or(String::new(), |share| format!(", {} see it", percent(share)));
-        let missing: Vec<String> =
-            self.missing.iter().map(|r| format!("{}: {}", r.rule, r.found)).collect();
-        let missing = if missing.is_empty() {
-            String::new()
-        } else {
-            format!("; not held: {}", missing.join("; "))
-        };
-        format!(
-            "{} ({:?}) {:?} panel, draw {} round {}: {}{share}{missing}",
-            entity.provider, entity.layer, self.kind, self.round.0, self.round.1, self.came_to
-        )
-    }
-}
-
-/// Panel notes that wait at most.
-const PANEL_NOTES_MAX: usize = 1_000;
-
 /// A change of phase, for whoever publishes or notifies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changed {
@@ -119,8 +78,6 @@ pub struct Changed {
     pub phase: Phase,
 }
 
-/// How long a panel's verdict waits for that on a larger suspect, ms: five rounds and a second draw.
-const HELD_MS: u64 = 120_000;
 /// Whether a version has been in the field for long enough to be trusted by itself.
 const ESTABLISHED_MS: u64 = 86_400_000;
 /// Ended incidents stay in the state, and so on the page, for this long.
@@ -937,71 +894,6 @@ impl Detector {
         let over = sites.judge(&scene, changed, &mut reopened);
         ended.retain(|(_, incident, _)| !reopened.contains(&incident.id));
         ended.extend(over.into_iter().map(|(target, i, met)| (Subject::Site(target), i, met)));
-    }
-
-    /// Who is cut off, and what those have in common.
-    fn judge_groups(&mut self, changed: &mut Vec<Changed>) {
-        let State { groups, census, cut, lost, observers, now, ended, .. } = &mut self.state;
-        let now = *now;
-        let of = |id: u32| observers.get(id as usize).and_then(Option::as_deref);
-        let mut cuts = Vec::new();
-        cut.retain(|id| {
-            let Some(observer) = of(*id) else { return false };
-            let online = now < observer.last_seen.plus_ms(ONLINE_MS);
-            let current = observer.line.current();
-            let fresh = |spell: &Spell| now.since_ms(spell.heard_at) <= SPELL_FRESH_MS;
-            let Some(spell) = current.or(observer.line.past()).filter(fresh) else { return false };
-            if !observer.is_sick() {
-                let (standing, within) = (observer.standing, observer.within);
-                let cut_now = online && current.is_some();
-                cuts.push(Cut { observer: *id, standing, within, spell, now: cut_now });
-            }
-            true
-        });
-        while lost.front().is_some_and(|(at, _)| now.since_ms(*at) > DARK_WITHIN_MS) {
-            lost.pop_front();
-        }
-        let silent: Vec<_> = lost
-            .iter()
-            .filter_map(|(at, id)| {
-                let observer = of(*id).filter(|o| now >= o.last_seen.plus_ms(ONLINE_MS))?;
-                Some((*at, *id, observer.standing, observer.within))
-            })
-            .collect();
-        let scene = groups::Scene {
-            now,
-            cuts: &cuts,
-            lost: &silent,
-            heard_since: &|id, at| of(id).is_none_or(|observer| observer.last_seen > at),
-            census,
-        };
-        let mut reopened = Vec::new();
-        let over = groups.judge(&scene, changed, &mut reopened);
-        ended.retain(|(_, incident, _)| !reopened.contains(&incident.id));
-        ended.extend(over.into_iter().map(|(group, i, met)| (Subject::Group(group), i, met)));
-    }
-
-    /// Who of a group was heard in the last hour and has a vote: where it stands, and whether it is
-    /// cut off now.
-    pub fn members(&self, group: Group) -> impl Iterator<Item = (Standing, bool)> {
-        let now = self.state.now;
-        self.observers().filter_map(move |(_, observer)| {
-            let heard = now.since_ms(observer.last_seen) <= FORGET_MS;
-            let counts = heard && observer.within > 0 && group.has(&observer.standing);
-            counts.then(|| (observer.standing, observer.line.current().is_some()))
-        })
-    }
-
-    /// The share of a group that is cut off now.
-    #[must_use]
-    pub fn cut_share(&self, group: Group) -> Ppm {
-        let cut = |id: &u32| {
-            let observer = self.state.observers.get(*id as usize)?.as_deref()?;
-            let online = self.state.now < observer.last_seen.plus_ms(ONLINE_MS);
-            let counts = online && observer.line.current().is_some() && !observer.is_sick();
-            (counts && group.has(&observer.standing)).then_some(observer.within)
-        };
-        share(self.state.cut.iter().filter_map(cut).sum(), self.state.census.of(group))
     }
 
     /// Every incident that is open or ended lately, newest first; suspicions too.

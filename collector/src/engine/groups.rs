@@ -655,26 +655,25 @@ impl Row {
         let phase = self.open.as_ref().map(Incident::phase);
         match (phase, found) {
             (None, Some(found)) if self.run >= hold => {
-                if let Some(mut last) = self.last.take_if(|last| !ours && last.may_reopen(now)) {
-                    last.reopen(now, found.grounds);
-                    reopened.push(last.id.clone());
-                    changed.push(Changed {
-                        incident: last.id.clone(),
-                        at: now,
-                        phase: Phase::Confirmed,
-                    });
-                    self.open = Some(last);
-                    self.close_if_over(now, found.live, group, changed);
-                } else {
-                    let id = format!("{}-{}", stamp(now), group.name());
-                    let reach = Reach::Observers;
-                    let phase = if ours { Phase::Suspected } else { Phase::Confirmed };
-                    changed.push(Changed { incident: id.clone(), at: now, phase });
-                    let mut open = Incident::open(id, now, found.from, phase, reach, found.grounds);
-                    open.peak = found.share;
-                    self.open = Some(open);
-                    self.close_if_over(now, found.live, group, changed);
-                }
+                let open = match self.last.take_if(|last| last.may_reopen(now)) {
+                    Some(mut last) => {
+                        last.reopen(now, found.grounds);
+                        reopened.push(last.id.clone());
+                        last
+                    }
+                    None => {
+                        let id = format!("{}-{}", stamp(now), group.name());
+                        let phase = if ours { Phase::Suspected } else { Phase::Confirmed };
+                        let (reach, grounds) = (Reach::Observers, found.grounds);
+                        let mut open = Incident::open(id, now, found.from, phase, reach, grounds);
+                        open.peak = found.share;
+                        open
+                    }
+                };
+                let (incident, phase) = (open.id.clone(), open.phase());
+                changed.push(Changed { incident, at: now, phase });
+                self.open = Some(open);
+                self.close_if_over(now, found.live, group, changed);
             }
             (Some(Phase::Suspected), Some(found)) if self.run >= hold && !ours => {
                 let Some(open) = &mut self.open else { return };

@@ -156,12 +156,7 @@ pub(super) fn culprit(catalogue: &Catalogue, factor: &Factor) -> String {
         Factor::Site { target: id } => {
             target(catalogue, id).map_or_else(|| id.to_string(), |found| found.name.clone())
         }
-        Factor::Network { asn } => format!("AS{asn} (network)"),
-        Factor::NetworkResolver { asn } => format!("the resolver of AS{asn}"),
-        Factor::Country { country } => format!("{country} (country)"),
-        Factor::Zone { zone: id } => format!("{} (zone)", zone(id)),
-        Factor::Resolver { resolver } => format!("{resolver} (public resolver)"),
-        Factor::ProbeCore { version } => format!("probe core {version} (our own program)"),
+        group => group.group_title().unwrap_or_default(),
     }
 }
 

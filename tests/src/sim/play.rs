@@ -55,6 +55,15 @@ pub struct Setup {
     pub trace: bool,
 }
 
+impl Setup {
+    /// The default schedule, asked back, and nothing told of on the way.
+    #[must_use]
+    pub const fn new(start: Timestamp, onset: Timestamp, end: Timestamp) -> Self {
+        let (per_minute, report_interval_s) = (3, 60);
+        Self { per_minute, report_interval_s, start, onset, end, asks_back: true, trace: false }
+    }
+}
+
 /// What came of it.
 #[derive(Debug)]
 pub struct Played {

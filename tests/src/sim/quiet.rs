@@ -38,9 +38,7 @@ pub fn run(days: u64, observers: usize, seed: u64, asks_back: bool) -> Quiet {
     let world = World::new(Catalogue::builtin().clone(), observers, seed);
     let start = Timestamp::from_s(1_790_000_000);
     let end = start.plus_ms(days * 86_400_000);
-    let (per_minute, report_interval_s) = (3, 60);
-    let setup =
-        Setup { per_minute, report_interval_s, start, onset: end, end, asks_back, trace: false };
+    let setup = Setup { asks_back, ..Setup::new(start, end, end) };
     let (mut suspected, mut confirmed) = (0, Vec::new());
     let played = play(&world, &Truth::quiet(), setup, |change, detector| {
         match change.phase {

@@ -375,6 +375,20 @@ impl Draft {
 }
 
 impl Scenario {
+    /// One that is made by a program: only what breaks, and when.
+    #[must_use]
+    pub const fn of(onset: Timestamp, phases: Vec<Phase>) -> Self {
+        Self {
+            id: String::new(),
+            onset,
+            clock_ms: 0,
+            layer: Layer::Edge,
+            expected: String::new(),
+            acceptable: Vec::new(),
+            phases,
+        }
+    }
+
     /// When the last phase is over, milliseconds after the onset.
     #[must_use]
     pub fn length_ms(&self) -> u64 {

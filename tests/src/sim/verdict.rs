@@ -88,15 +88,9 @@ pub fn run(scenario: &Scenario, options: &Options) -> anyhow::Result<Outcome> {
     let mut world = World::new(catalogue, observers, seed);
     scenario.mark(&mut world);
     let truth = Truth::new(scenario, &world);
-    let setup = Setup {
-        per_minute: 3,
-        report_interval_s: 60,
-        start: scenario.onset.minus_ms(LEAD_MS),
-        onset: scenario.onset,
-        end: scenario.onset.plus_ms(scenario.length_ms() + TAIL_MS),
-        asks_back,
-        trace,
-    };
+    let onset = scenario.onset;
+    let end = onset.plus_ms(scenario.length_ms() + TAIL_MS);
+    let setup = Setup { asks_back, trace, ..Setup::new(onset.minus_ms(LEAD_MS), onset, end) };
     let played = play(&world, &truth, setup, |_, _| true);
     Ok(judge(scenario, &world, &played, setup, seed))
 }

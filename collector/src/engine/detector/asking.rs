@@ -5,6 +5,52 @@
 
 use super::*;
 
+/// What a panel, or a round of one, came to: for the operator, who wants to know why nothing was said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PanelNote {
+    /// When.
+    pub at: Timestamp,
+    /// Whom it was about.
+    pub entity: EntityIndex,
+    /// What it was for.
+    pub kind: Kind,
+    /// Which round of which draw.
+    pub round: (u8, u8),
+    /// What came of it, as in [`Step`].
+    pub came_to: &'static str,
+    /// Share of the votes that see it, where that was counted.
+    pub share: Option<Ppm>,
+    /// The rules that did not hold, where they were asked.
+    pub missing: Vec<Reason>,
+}
+
+impl PanelNote {
+    /// In one line.
+    #[must_use]
+    pub fn line(&self, plan: &Plan) -> String {
+        let entity = plan.entity(self.entity);
+        let share =
+            self.share.map_or(String::new(), |share| format!(", {} see it", percent(share)));
+        let missing: Vec<String> =
+            self.missing.iter().map(|r| format!("{}: {}", r.rule, r.found)).collect();
+        let missing = if missing.is_empty() {
+            String::new()
+        } else {
+            format!("; not held: {}", missing.join("; "))
+        };
+        format!(
+            "{} ({:?}) {:?} panel, draw {} round {}: {}{share}{missing}",
+            entity.provider, entity.layer, self.kind, self.round.0, self.round.1, self.came_to
+        )
+    }
+}
+
+/// Panel notes that wait at most.
+const PANEL_NOTES_MAX: usize = 1_000;
+
+/// How long a panel's verdict waits for that on a larger suspect, ms: five rounds and a second draw.
+const HELD_MS: u64 = 120_000;
+
 impl Detector {
     /// Everybody who may be asked now.
     fn crowd(&self) -> Vec<Candidate> {

@@ -71,12 +71,12 @@ impl Here {
 
     /// Whether it is an outage of this region, and not of a few in it.
     fn sees(&self) -> bool {
-        let seeing = self.seeing();
+        let telling = self.telling().count();
         self.tally.eligible >= REGIONAL_MIN
             && self.tally.share() >= CONFIRM
             && share(self.tally.eligible, self.online) >= COVERAGE
-            && self.telling().count() >= REGIONAL_NETWORKS
-            && 2 * seeing >= self.telling().count()
+            && telling >= REGIONAL_NETWORKS
+            && 2 * self.seeing() >= telling
     }
 }
 

@@ -270,26 +270,9 @@ pub fn run(catalogue: &Catalogue, observers: usize, seed: u64) -> Day {
     }
     let start = Timestamp::from_s(1_790_000_000);
     let onset = start.plus_ms(LEAD_MS);
-    let scenario = Scenario {
-        id: "background".to_owned(),
-        onset,
-        clock_ms: 0,
-        layer: tocsin_proto::implicate::Layer::Edge,
-        expected: String::new(),
-        acceptable: Vec::new(),
-        phases,
-    };
+    let scenario = Scenario::of(onset, phases);
     let truth = Truth::new(&scenario, &world);
-    let end = onset.plus_ms(DAY_MS);
-    let setup = Setup {
-        per_minute: 3,
-        report_interval_s: 60,
-        start,
-        onset,
-        end,
-        asks_back: true,
-        trace: false,
-    };
+    let setup = Setup::new(start, onset, onset.plus_ms(DAY_MS));
     let mut day = Day { events: happened.len(), ..Day::default() };
     let played = play(&world, &truth, setup, |change, detector| {
         match change.phase {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tocsin_proto::{catalogue::Catalogue, implicate::Layer};
 
-use super::outage::{Came, Liars, Outage, id, phase, run};
+use super::outage::{Liars, Outage, id, phase};
 use crate::sim::{
     scenario::{Mode, Phase, Scenario, Targets, Who},
     standard,
@@ -375,10 +375,4 @@ pub fn all(form: Form) -> anyhow::Result<Vec<Cell>> {
     }
     cells.retain(|cell| cell.seeds > 0);
     Ok(cells)
-}
-
-/// Plays an outage cell.
-#[must_use]
-pub fn outage_came(outage: &Outage, seed: u64) -> Came {
-    run(outage, seed)
 }

@@ -56,7 +56,7 @@ enum Result {
 
 fn played(cell: &Cell, seed: u64) -> anyhow::Result<Line> {
     let result = match &cell.play {
-        Play::Outage(outage) => Result::Came(cells::outage_came(outage, seed)),
+        Play::Outage(outage) => Result::Came(outage::run(outage, seed)),
         Play::Day(observers) => {
             Result::Day(Box::new(background::run(Catalogue::builtin(), *observers, seed)))
         }

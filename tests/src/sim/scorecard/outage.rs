@@ -143,35 +143,23 @@ fn named(detector: &Detector, change: &Changed) -> String {
 }
 
 /// Plays it.
+///
+/// # Panics
+/// When a phase names what cannot be an identifier.
 #[must_use]
 pub fn run(outage: &Outage, seed: u64) -> Came {
-    let scenario = Scenario {
-        id: "cell".to_owned(),
-        onset: ONSET,
-        clock_ms: 0,
-        layer: tocsin_proto::implicate::Layer::Edge,
-        expected: String::new(),
-        acceptable: Vec::new(),
-        phases: outage.phases.clone(),
-    };
-    let catalogue = scenario
-        .catalogue(&outage.catalogue, Dice::new(seed))
-        .unwrap_or_else(|_| outage.catalogue.clone());
+    let scenario = Scenario::of(ONSET, outage.phases.clone());
+    let catalogue = scenario.catalogue(&outage.catalogue, Dice::new(seed));
+    let catalogue = catalogue.expect("the scorecard names what can be added");
     let mut world = World::new(catalogue, outage.observers, seed);
     scenario.mark(&mut world);
     if let Some(liars) = &outage.liars {
         corrupt(&mut world, liars);
     }
     let truth = Truth::new(&scenario, &world);
-    let setup = Setup {
-        per_minute: 3,
-        report_interval_s: 60,
-        start: ONSET.minus_ms(LEAD_MS),
-        onset: ONSET,
-        end: ONSET.plus_ms(outage.watched_ms),
-        asks_back: outage.asks_back,
-        trace: false,
-    };
+    let end = ONSET.plus_ms(outage.watched_ms);
+    let setup =
+        Setup { asks_back: outage.asks_back, ..Setup::new(ONSET.minus_ms(LEAD_MS), ONSET, end) };
     let mut came = Came::default();
     let played = play(&world, &truth, setup, |change, detector| {
         let name = named(detector, change);

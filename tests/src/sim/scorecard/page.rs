@@ -260,10 +260,7 @@ fn corpus(out: &mut String, played: &Played<'_>, cells: &[Cell]) {
     let mut rows = Vec::new();
     let (mut passed, mut all) = (0, 0);
     for cell in cells.iter().filter(|cell| cell.section == Section::Corpus) {
-        let Some((mut ok, mut n, mut times, mut wrong)) = Some((0, 0, Vec::new(), Vec::new()))
-        else {
-            continue;
-        };
+        let (mut ok, mut n, mut times, mut wrong) = (0, 0, Vec::new(), Vec::new());
         for line in played.lines.iter().filter(|line| line.section == Section::Corpus) {
             let Result::Scenario { verdicts, pass, confirmed_s, .. } = &line.result else {
                 continue;
@@ -306,10 +303,9 @@ fn is_worldwide(name: &str) -> bool {
 pub(super) fn resisted(attack: &str, came: &Came) -> bool {
     let nobody = !came.wrong.iter().any(|name| is_worldwide(name));
     match attack.split(' ').next() {
-        Some("fabricate" | "cherry-pick") => nobody,
         Some("hide") => came.confirmed_s.is_some(),
-        Some("force") if attack.contains("while") => nobody && came.confirmed_s.is_some(),
         Some("frame") => nobody && came.confirmed_s.is_some(),
+        Some("force") if attack.contains("while") => nobody && came.confirmed_s.is_some(),
         // Twenty minutes of outage, ten until it recovers, two hours that liars may hold it.
         Some("hold") => came.resolved_s.is_some_and(|s| s < 3.0 * 3_600.0),
         _ => nobody,

@@ -1,0 +1,71 @@
+//! The observers' side, as the detector keeps it: who is cut off, who fell silent, and what those have
+//! in common. The rule is [`groups`]'.
+
+use super::*;
+
+impl Detector {
+    /// Who is cut off, and what those have in common.
+    pub(super) fn judge_groups(&mut self, changed: &mut Vec<Changed>) {
+        let State { groups, census, cut, lost, observers, now, ended, .. } = &mut self.state;
+        let now = *now;
+        let of = |id: u32| observers.get(id as usize).and_then(Option::as_deref);
+        let mut cuts = Vec::new();
+        cut.retain(|id| {
+            let Some(observer) = of(*id) else { return false };
+            let online = now < observer.last_seen.plus_ms(ONLINE_MS);
+            let current = observer.line.current();
+            let fresh = |spell: &Spell| now.since_ms(spell.heard_at) <= SPELL_FRESH_MS;
+            let Some(spell) = current.or(observer.line.past()).filter(fresh) else { return false };
+            if !observer.is_sick() {
+                let (standing, within) = (observer.standing, observer.within);
+                let cut_now = online && current.is_some();
+                cuts.push(Cut { observer: *id, standing, within, spell, now: cut_now });
+            }
+            true
+        });
+        while lost.front().is_some_and(|(at, _)| now.since_ms(*at) > DARK_WITHIN_MS) {
+            lost.pop_front();
+        }
+        let silent: Vec<_> = lost
+            .iter()
+            .filter_map(|(at, id)| {
+                let observer = of(*id).filter(|o| now >= o.last_seen.plus_ms(ONLINE_MS))?;
+                Some((*at, *id, observer.standing, observer.within))
+            })
+            .collect();
+        let scene = groups::Scene {
+            now,
+            cuts: &cuts,
+            lost: &silent,
+            heard_since: &|id, at| of(id).is_none_or(|observer| observer.last_seen > at),
+            census,
+        };
+        let mut reopened = Vec::new();
+        let over = groups.judge(&scene, changed, &mut reopened);
+        ended.retain(|(_, incident, _)| !reopened.contains(&incident.id));
+        ended.extend(over.into_iter().map(|(group, i, met)| (Subject::Group(group), i, met)));
+    }
+
+    /// Who of a group was heard in the last hour and has a vote: where it stands, and whether it is
+    /// cut off now.
+    pub fn members(&self, group: Group) -> impl Iterator<Item = (Standing, bool)> {
+        let now = self.state.now;
+        self.observers().filter_map(move |(_, observer)| {
+            let heard = now.since_ms(observer.last_seen) <= FORGET_MS;
+            let counts = heard && observer.within > 0 && group.has(&observer.standing);
+            counts.then(|| (observer.standing, observer.line.current().is_some()))
+        })
+    }
+
+    /// The share of a group that is cut off now.
+    #[must_use]
+    pub fn cut_share(&self, group: Group) -> Ppm {
+        let cut = |id: &u32| {
+            let observer = self.state.observers.get(*id as usize)?.as_deref()?;
+            let online = self.state.now < observer.last_seen.plus_ms(ONLINE_MS);
+            let counts = online && observer.line.current().is_some() && !observer.is_sick();
+            (counts && group.has(&observer.standing)).then_some(observer.within)
+        };
+        share(self.state.cut.iter().filter_map(cut).sum(), self.state.census.of(group))
+    }
+}
