@@ -5,7 +5,7 @@
 //! detector passes every evaluation (5 s) and round (10 s) that lies between them, so a replay of
 //! the same records takes the same steps, however the ticks fell.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use tocsin_proto::{
@@ -106,6 +106,8 @@ struct Suspect {
     /// awaited, until when, and what was found.
     held: Option<(EntityIndex, Timestamp, panel::Finding)>,
     tracked: Option<(Timestamp, Ppm, Ppm, u8)>,
+    /// Who could tell, and when that was counted.
+    participants: Option<(Timestamp, Participants)>,
 }
 
 /// Everything the detector remembers. A snapshot of it and the log behind it are the detector.
@@ -116,9 +118,9 @@ pub struct State {
     now: Timestamp,
     /// By number, which the log gives in order; `None` where one was forgotten.
     observers: Vec<Option<Box<Observer>>>,
-    /// When bits may change by time alone. An observer stands here at most once, and never later
-    /// than its bits are due.
-    checks: BTreeSet<(Timestamp, u32)>,
+    /// When bits may change by time alone, by tick. An observer stands here never later than its bits
+    /// are due; what is no longer the tick it plans for is passed over.
+    checks: BTreeMap<u32, Vec<u32>>,
     tallies: Tallies,
     windows: Windows,
     /// The same over six times the time.
@@ -130,7 +132,7 @@ pub struct State {
     /// Whom nothing answers, or lately did not.
     cut: BTreeSet<u32>,
     /// Who fell silent in the last minutes.
-    lost: VecDeque<(Timestamp, u32)>,
+    lost: BTreeMap<u32, Timestamp>,
     alerts: Alerts,
     /// Entities whose incident stands.
     frozen: Entities,
@@ -286,7 +288,6 @@ impl Detector {
         let State {
             observers,
             windows,
-            slow,
             suspects,
             sites,
             unweighed,
@@ -352,7 +353,6 @@ impl Detector {
                 let half = behind.layers(implication.half);
                 let counts = window_counts(full, half, observer.weight);
                 windows.count(target, zone, &counts);
-                slow.count(target, zone, &counts);
             }
             if let Cause::Asked { nonce } = observation.cause {
                 let (full, half) = (implication.full, implication.half);
@@ -442,41 +442,53 @@ impl Detector {
         let online = now < offline_at;
         let vote = observer.vote_of(bits, online);
         if observer.vote.weight > 0 && !online {
-            lost.retain(|(_, other)| *other != id);
-            lost.push_back((now, id));
+            lost.insert(id, now);
         }
         tallies.replace(&observer.vote, &vote);
         observer.vote = vote;
         let due = bits.due.filter(|_| online).unwrap_or(offline_at).min(offline_at);
-        // A check that comes too early is only a look too many; one is enough.
-        if online && observer.check_at.is_none_or(|at| due < at) {
-            if let Some(at) = observer.check_at {
-                checks.remove(&(at, id));
-            }
-            checks.insert((due, id));
-            observer.check_at = Some(due);
+        // A check that comes too early is only a look too many.
+        let tick = u32::try_from(due.as_ms().div_ceil(TICK_MS)).unwrap_or(u32::MAX);
+        observer.due = tick;
+        if online && (observer.check_at == 0 || tick < observer.check_at) {
+            checks.entry(tick).or_default().push(id);
+            observer.check_at = tick;
         }
     }
 
     fn evaluate(&mut self, changed: &mut Vec<Changed>) {
         let now = self.state.now;
-        while let Some((at, id)) = self.state.checks.first().copied() {
-            if at > now {
-                break;
+        while let Some(due) = self.state.checks.first_entry()
+            && u64::from(*due.key()) * TICK_MS <= now.as_ms()
+        {
+            let (tick, planned) = due.remove_entry();
+            for id in planned {
+                let Some(Some(observer)) = self.state.observers.get_mut(id as usize) else {
+                    continue;
+                };
+                if observer.check_at != tick {
+                    continue;
+                }
+                // Who has reported since is looked at when that runs out.
+                if observer.due > tick {
+                    observer.check_at = observer.due;
+                    self.state.checks.entry(observer.due).or_default().push(id);
+                    continue;
+                }
+                observer.check_at = 0;
+                self.refresh(id);
             }
-            self.state.checks.pop_first();
-            if let Some(Some(observer)) = self.state.observers.get_mut(id as usize) {
-                observer.check_at = None;
-            }
-            self.refresh(id);
         }
-        if self.state.unweighed || now.since_ms(self.state.weighed_at) >= WEIGH_MS {
+        let since_ms = now.since_ms(self.state.weighed_at);
+        if since_ms >= WEIGH_MS || (self.state.unweighed && since_ms >= self.pause_ms()) {
             self.reweigh();
         }
         let round = now.as_ms().is_multiple_of(ROUND_MS);
         if round {
-            self.state.windows.rotate(now.as_ms() / ROUND_MS);
-            self.state.slow.rotate(now.as_ms() / (6 * ROUND_MS));
+            let State { windows, slow, .. } = &mut self.state;
+            slow.rotate(now.minus_ms(ROUND_MS).as_ms() / (6 * ROUND_MS));
+            slow.take_present(windows);
+            windows.rotate(now.as_ms() / ROUND_MS);
             if now.as_ms().is_multiple_of(60_000) {
                 self.forget();
             }
@@ -509,6 +521,12 @@ impl Detector {
                 self.state.frozen.insert(*entity);
             }
         }
+    }
+
+    /// How long what goes through everybody is good for, ms: it takes about a microsecond an observer,
+    /// and is to take no more than one part in fifty of the time.
+    fn pause_ms(&self) -> u64 {
+        self.state.observers.len() as u64 / 20
     }
 
     fn reweigh(&mut self) {
@@ -560,8 +578,8 @@ impl Detector {
     fn forget(&mut self) {
         let now = self.state.now;
         self.state.alerts.forget(now);
-        let State { observers, tallies, checks, .. } = &mut self.state;
-        for (id, place) in (0u32..).zip(observers) {
+        let State { observers, tallies, .. } = &mut self.state;
+        for place in observers {
             // Tenure is kept for those who have some; a passer-by is dropped.
             let gone = place.take_if(|observer| {
                 let present = observer.last_seen.since_ms(observer.first_seen);
@@ -569,9 +587,6 @@ impl Detector {
             });
             if let Some(observer) = gone {
                 tallies.replace(&observer.vote, &Vote::default());
-                if let Some(at) = observer.check_at {
-                    checks.remove(&(at, id));
-                }
             }
         }
         self.state.ended.retain(|(_, incident, _)| {
@@ -676,25 +691,32 @@ impl Detector {
         open.into_iter().any(|open| open.part_of.as_deref() == Some(id))
     }
 
-    fn participants(&self, entity: EntityIndex) -> Participants {
-        let (mut prefixes, mut networks, mut zones) =
-            (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
-        let mut observers = 0;
+    /// Who can tell of an entity.
+    fn participants(&mut self, entity: EntityIndex) -> Participants {
+        let now = self.state.now;
+        let known = self.state.suspects.get(&entity).and_then(|suspect| suspect.participants);
+        if let Some((at, known)) = known
+            && now.since_ms(at) < self.pause_ms()
+        {
+            return known;
+        }
+        let (mut prefixes, mut networks, mut zones) = (Vec::new(), Vec::new(), Vec::new());
         for (_, observer) in self.observers() {
             if observer.vote.weight > 0 && observer.vote.eligible.has(entity) {
-                observers += 1;
-                prefixes.insert(observer.standing.slot);
-                networks.insert(observer.standing.asn);
+                prefixes.push(observer.standing.slot);
+                networks.push(observer.standing.asn);
                 zones.extend(observer.standing.zone);
             }
         }
-        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        Participants {
+        let observers = u32::try_from(prefixes.len()).unwrap_or(u32::MAX);
+        let found = Participants {
             observers,
-            prefixes: count(prefixes.len()),
-            networks: count(networks.len()),
-            zones: count(zones.len()),
-        }
+            prefixes: distinct(prefixes),
+            networks: distinct(networks),
+            zones: distinct(zones),
+        };
+        self.state.suspects.entry(entity).or_default().participants = Some((now, found));
+        found
     }
 
     fn strata(&self, entity: EntityIndex, share: Ppm) -> (Strata, Strata) {
@@ -977,6 +999,12 @@ impl Detector {
                     && anew.resolvers(entity).eq(kept.resolvers(entity))
             })
     }
+}
+
+fn distinct<T: Ord>(mut values: Vec<T>) -> u32 {
+    values.sort_unstable();
+    values.dedup();
+    u32::try_from(values.len()).unwrap_or(u32::MAX)
 }
 
 /// The name of an incident.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use tocsin_proto::incident::{LiarBound, Reason};
 
 use super::{
@@ -238,7 +239,7 @@ pub fn strata<K: Copy + Ord + std::fmt::Display>(
 }
 
 /// Who takes part in a verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Participants {
     /// Observers.
     pub observers: u32,

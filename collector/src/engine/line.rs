@@ -32,8 +32,15 @@ impl Spell {
 }
 
 /// The line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Line {
+    seen: Timestamp,
+    /// `None` while it has nothing to tell.
+    trouble: Option<Box<Trouble>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct Trouble {
     level: u8,
     cut: bool,
     /// Failures of the run, and those of the own resolver among them; both stop at 255.
@@ -41,7 +48,6 @@ pub struct Line {
     of_resolver: u8,
     began: Timestamp,
     failed: Timestamp,
-    seen: Timestamp,
     heard_at: Timestamp,
     past: Option<Spell>,
 }
@@ -59,45 +65,49 @@ impl Line {
         }
         self.seen = at;
         if answered {
-            self.level = self.level.saturating_sub(LINE_DOWN);
-            if self.level == 0 {
-                self.end();
+            if let Some(trouble) = &mut self.trouble {
+                trouble.level = trouble.level.saturating_sub(LINE_DOWN);
+                if trouble.level == 0 {
+                    self.end();
+                }
             }
             return;
         }
-        if self.level == 0 {
-            (self.began, self.failures, self.of_resolver) = (at, 0, 0);
+        let trouble = self.trouble.get_or_insert_default();
+        if trouble.level == 0 {
+            (trouble.began, trouble.failures, trouble.of_resolver) = (at, 0, 0);
         }
-        self.level = (self.level + LINE_UP).min(LINE_CAP);
-        self.failures = self.failures.saturating_add(1);
-        self.of_resolver = self.of_resolver.saturating_add(own_resolver.into());
-        (self.failed, self.heard_at) = (at, now);
-        self.cut |= self.level >= LINE_CUT;
+        trouble.level = (trouble.level + LINE_UP).min(LINE_CAP);
+        trouble.failures = trouble.failures.saturating_add(1);
+        trouble.of_resolver = trouble.of_resolver.saturating_add(own_resolver.into());
+        (trouble.failed, trouble.heard_at) = (at, now);
+        trouble.cut |= trouble.level >= LINE_CUT;
     }
 
     fn end(&mut self) {
         // Three bad minutes on the radio are no outage.
-        if let Some(spell) = self.current().filter(|spell| spell.length_ms() >= SPELL_MIN_MS) {
-            self.past = Some(spell);
-        }
-        (self.level, self.cut) = (0, false);
+        let over = self.current().filter(|spell| spell.length_ms() >= SPELL_MIN_MS);
+        let past = over.or(self.past());
+        self.trouble =
+            past.map(|past| Box::new(Trouble { past: Some(past), ..Trouble::default() }));
     }
 
     /// The spell that goes on.
     #[must_use]
     pub fn current(&self) -> Option<Spell> {
-        self.cut.then_some(Spell {
-            from: self.began,
-            to: self.failed,
-            names: u16::from(self.of_resolver) * 5 >= u16::from(self.failures) * 4,
-            heard_at: self.heard_at,
+        let trouble = self.trouble.as_ref().filter(|trouble| trouble.cut)?;
+        Some(Spell {
+            from: trouble.began,
+            to: trouble.failed,
+            names: u16::from(trouble.of_resolver) * 5 >= u16::from(trouble.failures) * 4,
+            heard_at: trouble.heard_at,
         })
     }
 
     /// The last one that is over.
     #[must_use]
-    pub const fn past(&self) -> Option<Spell> {
-        self.past
+    pub fn past(&self) -> Option<Spell> {
+        self.trouble.as_ref()?.past
     }
 }
 

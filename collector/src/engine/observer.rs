@@ -50,7 +50,8 @@ impl Standing {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// One of the last probes.
+#[derive(Debug, Clone, Copy)]
 struct Probe {
     target: TargetIndex,
     answered: bool,
@@ -58,37 +59,75 @@ struct Probe {
     at_s: u32,
 }
 
-/// The last probes, in place: an observer is one piece of memory.
+/// The last probes, in place: an observer is one piece of memory, and of a million of them there is
+/// one each. Times are kept as seconds before the newest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 struct Ring {
-    probes: [Probe; RING],
+    targets: [TargetIndex; RING],
+    at: [u16; RING],
+    /// Which of them were answered, as bits.
+    answered: u32,
+    /// When the newest was, and what its place in `at` stands for, seconds since the Unix epoch.
+    newest_s: u32,
     next: u8,
     length: u8,
 }
 
+const _: () = assert!(RING <= 32, "the answers of a ring are the bits of one number");
+
 impl Ring {
-    fn push(&mut self, probe: Probe) {
-        if let Some(place) = self.probes.get_mut(usize::from(self.next)) {
-            *place = probe;
+    /// How far back a ring reaches, s: nine hours, half of what the times can tell apart.
+    const SPAN_S: u32 = (1 << 15) - 1;
+
+    fn push(&mut self, Probe { target, answered, at_s }: Probe) {
+        let gap = at_s.saturating_sub(self.newest_s);
+        if gap > Self::SPAN_S {
+            *self = Self::default();
         }
+        let place = usize::from(self.next);
+        if let (Some(of), Some(at)) = (self.targets.get_mut(place), self.at.get_mut(place)) {
+            // The lower half of the time: the upper one is that of the newest.
+            (*of, *at) = (target, at_s as u16);
+        }
+        self.answered = self.answered & !(1 << place) | u32::from(answered) << place;
+        self.newest_s = self.newest_s.max(at_s);
         self.next = (self.next + 1) % RING as u8;
         self.length = (self.length + 1).min(RING as u8);
+        while self.iter().next().is_some_and(|o| self.newest_s - o.at_s > Self::SPAN_S) {
+            self.answered &= !(1 << self.oldest());
+            self.length -= 1;
+        }
+    }
+
+    fn oldest(&self) -> usize {
+        (usize::from(self.next) + RING - usize::from(self.length)) % RING
     }
 
     /// Oldest first.
-    fn iter(&self) -> impl Iterator<Item = &Probe> {
-        let (head, tail) = self.probes.split_at(usize::from(self.next));
-        let full = usize::from(self.length) == RING;
-        let tail = if full { tail } else { Default::default() };
-        tail.iter().chain(head)
+    fn iter(&self) -> impl Iterator<Item = Probe> {
+        let first = self.oldest();
+        (0..usize::from(self.length)).filter_map(move |n| {
+            let place = if first + n < RING { first + n } else { first + n - RING };
+            let back = (self.newest_s as u16).wrapping_sub(*self.at.get(place)?);
+            Some(Probe {
+                target: *self.targets.get(place)?,
+                answered: self.answered >> place & 1 == 1,
+                at_s: self.newest_s - u32::from(back),
+            })
+        })
+    }
+
+    /// Whether a target may be among them: quick, for most it is not.
+    fn has(&self, target: TargetIndex) -> bool {
+        self.targets.contains(&target)
     }
 
     fn len(&self) -> usize {
         usize::from(self.length)
     }
 
-    fn answered(&self) -> usize {
-        self.iter().filter(|probe| probe.answered).count()
+    const fn answered(&self) -> usize {
+        self.answered.count_ones() as usize
     }
 }
 
@@ -110,6 +149,23 @@ pub struct Bits {
     pub due: Option<Timestamp>,
 }
 
+/// How an entity shows in the last probes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Touch {
+    count: u16,
+    answered: u16,
+    last_s: u32,
+}
+
+/// What of an observer is not at rest.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct Unrest {
+    /// Entities that failed lately, in order.
+    cusums: Vec<Cusum>,
+    /// Entities that it flagged within days, and for which part of the time.
+    chron: Vec<(EntityIndex, Ppm)>,
+}
+
 /// An observer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observer {
@@ -122,9 +178,8 @@ pub struct Observer {
     /// Whether the operator vouches for it.
     pub anchor: bool,
     ring: Ring,
-    /// Entities that are not at rest, in order.
-    cusums: Vec<Cusum>,
-    chron: Vec<(EntityIndex, Ppm)>,
+    /// `None` while everything is at rest.
+    unrest: Option<Box<Unrest>>,
     sick: Ppm,
     streak: u8,
     streak_edge: Option<EntityIndex>,
@@ -136,8 +191,10 @@ pub struct Observer {
     pub weight: i64,
     /// Its weight within its network.
     pub within: i64,
-    /// When its bits are to be looked at again, where that is planned.
-    pub check_at: Option<Timestamp>,
+    /// The tick from which its bits may change by time alone.
+    pub due: u32,
+    /// The tick at which that is to be looked at, where it is planned, else 0.
+    pub check_at: u32,
 }
 
 impl Observer {
@@ -150,8 +207,7 @@ impl Observer {
             standing,
             anchor,
             ring: Ring::default(),
-            cusums: Vec::new(),
-            chron: Vec::new(),
+            unrest: None,
             sick: 0,
             streak: 0,
             streak_edge: None,
@@ -159,7 +215,8 @@ impl Observer {
             vote: Vote::default(),
             weight: 0,
             within: 0,
-            check_at: None,
+            due: 0,
+            check_at: 0,
         }
     }
 
@@ -192,10 +249,19 @@ impl Observer {
         }
     }
 
+    fn cusums(&self) -> &[Cusum] {
+        self.unrest.as_ref().map_or(&[], |unrest| &unrest.cusums)
+    }
+
+    fn chron(&self) -> &[(EntityIndex, Ppm)] {
+        self.unrest.as_ref().map_or(&[], |unrest| &unrest.chron)
+    }
+
     fn raise(&mut self, entity: EntityIndex, target: TargetIndex, step: u8) {
-        match self.cusums.binary_search_by_key(&entity, |c| c.entity) {
+        let cusums = &mut self.unrest.get_or_insert_default().cusums;
+        match cusums.binary_search_by_key(&entity, |c| c.entity) {
             Ok(at) => {
-                if let Some(cusum) = self.cusums.get_mut(at) {
+                if let Some(cusum) = cusums.get_mut(at) {
                     cusum.level = if cusum.last == target {
                         cusum.level.max(step)
                     } else {
@@ -204,19 +270,21 @@ impl Observer {
                     cusum.last = target;
                 }
             }
-            Err(at) => self.cusums.insert(at, Cusum { entity, level: step, last: target }),
+            Err(at) => cusums.insert(at, Cusum { entity, level: step, last: target }),
         }
     }
 
     fn lower(&mut self, entity: EntityIndex) {
-        if let Ok(at) = self.cusums.binary_search_by_key(&entity, |c| c.entity)
-            && let Some(cusum) = self.cusums.get_mut(at)
+        let Some(unrest) = &mut self.unrest else { return };
+        if let Ok(at) = unrest.cusums.binary_search_by_key(&entity, |c| c.entity)
+            && let Some(cusum) = unrest.cusums.get_mut(at)
         {
             cusum.level -= 1;
             if cusum.level == 0 {
-                self.cusums.remove(at);
+                unrest.cusums.remove(at);
             }
         }
+        self.unrest.take_if(|unrest| unrest.cusums.is_empty() && unrest.chron.is_empty());
     }
 
     /// The slow averages: how much of the day it flagged an entity, and how much it fails at all.
@@ -230,16 +298,17 @@ impl Observer {
             self.sick = smooth(self.sick, ratio, elapsed, SLOW_MS);
         }
         let flags = self.flags();
-        for (entity, chron) in &mut self.chron {
+        let Some(Unrest { chron, .. }) = self.unrest.as_deref_mut() else { return };
+        for (entity, chron) in chron.iter_mut() {
             if !frozen.has(*entity) {
                 let towards = if flags.has(*entity) { ONE } else { 0 };
                 *chron = smooth(*chron, towards, elapsed, SLOW_MS);
             }
         }
-        self.chron.retain(|(entity, chron)| *chron > 0 || flags.has(*entity));
+        chron.retain(|(entity, chron)| *chron > 0 || flags.has(*entity));
         for entity in flags.iter() {
-            if !frozen.has(entity) && !self.chron.iter().any(|(e, _)| *e == entity) {
-                self.chron.push((entity, smooth(0, ONE, elapsed, SLOW_MS)));
+            if !frozen.has(entity) && !chron.iter().any(|(e, _)| *e == entity) {
+                chron.push((entity, smooth(0, ONE, elapsed, SLOW_MS)));
             }
         }
     }
@@ -248,7 +317,7 @@ impl Observer {
     #[must_use]
     pub fn flags(&self) -> Entities {
         let mut flags = Entities::default();
-        for cusum in self.cusums.iter().filter(|c| c.level >= CUSUM_FLAG) {
+        for cusum in self.cusums().iter().filter(|c| c.level >= CUSUM_FLAG) {
             flags.insert(cusum.entity);
         }
         flags
@@ -258,7 +327,8 @@ impl Observer {
     #[must_use]
     pub fn looked_at(&self, now: Timestamp, target: TargetIndex) -> bool {
         let since_s = now.minus_ms(LOOK_AGAIN_MS).as_s();
-        self.ring.iter().any(|probe| probe.target == target && u64::from(probe.at_s) > since_s)
+        self.ring.has(target)
+            && self.ring.iter().any(|p| p.target == target && u64::from(p.at_s) > since_s)
     }
 
     /// Whether two of the entity's sites have failed here lately.
@@ -289,7 +359,7 @@ impl Observer {
     /// Whether it has flagged one of these for most of the day: blocked there, not out.
     #[must_use]
     pub fn is_chronic(&self, entity: EntityIndex) -> bool {
-        self.chron.iter().any(|(e, chron)| *e == entity && *chron > CHRON_MAX)
+        self.chron().iter().any(|(e, chron)| *e == entity && *chron > CHRON_MAX)
     }
 
     /// Whether it takes part in the windows for a target.
@@ -305,45 +375,42 @@ impl Observer {
         if !self.is_healthy() {
             return bits;
         }
-        let mut touches = [0u8; ENTITIES_MAX];
-        let mut answered_behind = [0u8; ENTITIES_MAX];
-        let mut last_s = [0u32; ENTITIES_MAX];
-        let (mut answered, mut touched) = (0, Entities::default());
+        let mut touches = [Touch::default(); ENTITIES_MAX];
+        let answered = self.ring.answered();
+        let mut touched = Entities::default();
         let (mut first, mut newest) = (None, 0);
         for probe in self.ring.iter() {
             first = first.or(Some(probe.at_s));
             newest = probe.at_s;
-            answered += u8::from(probe.answered);
-            for (_, entity) in plan.behind(probe.target).map_or(&[][..], Behind::entities) {
-                let at = usize::from(entity.0);
-                let (Some(touches), Some(behind), Some(last)) =
-                    (touches.get_mut(at), answered_behind.get_mut(at), last_s.get_mut(at))
-                else {
-                    continue;
-                };
-                touched.insert(*entity);
-                *touches += 1;
-                *behind += u8::from(probe.answered);
-                *last = probe.at_s;
+            let Some(behind) = plan.behind(probe.target) else { continue };
+            touched = touched.or(behind.set());
+            for (_, entity) in behind.entities() {
+                let Some(touch) = touches.get_mut(usize::from(entity.0)) else { continue };
+                touch.count += 1;
+                touch.answered += u16::from(probe.answered);
+                touch.last_s = probe.at_s;
             }
         }
-        let span_ms = u64::from(newest.saturating_sub(first.unwrap_or(newest))) * 1000;
+        // In 32 bits: a ring reaches over nine hours, and a division of 64 takes several times as long.
+        let span_ms = newest.saturating_sub(first.unwrap_or(newest)) * 1_000;
+        let base = Timestamp::from_s(first.unwrap_or(newest).into());
+        let now_ms = u32::try_from(now.since_ms(base)).unwrap_or(u32::MAX);
+        let mut due_ms = u32::MAX;
         for entity in touched.iter() {
-            let at = usize::from(entity.0);
-            let of = |values: &[u8; ENTITIES_MAX]| values.get(at).copied().unwrap_or(0);
+            let Some(touch) = touches.get(usize::from(entity.0)) else { continue };
             // Three of its own touch periods, whatever its rate.
-            let patience =
-                (3 * span_ms / u64::from(of(&touches).max(1))).clamp(SEEN_MIN_MS, SEEN_MAX_MS);
-            let last = last_s.get(at).copied().unwrap_or(0);
-            let until = Timestamp::from_s(last.into()).plus_ms(patience);
-            let controls = usize::from(answered - of(&answered_behind));
-            if now > until || controls < CONTROLS_MIN || self.is_chronic(entity) {
+            let patience_ms = (3 * span_ms / u32::from(touch.count.max(1)))
+                .clamp(SEEN_MIN_MS as u32, SEEN_MAX_MS as u32);
+            let last_ms = (touch.last_s - first.unwrap_or(newest)) * 1_000;
+            let until_ms = last_ms + patience_ms;
+            let controls = answered - usize::from(touch.answered);
+            if now_ms > until_ms || controls < CONTROLS_MIN || self.is_chronic(entity) {
                 continue;
             }
             bits.eligible.insert(entity);
-            let due = until.plus_ms(1);
-            bits.due = Some(bits.due.map_or(due, |other| other.min(due)));
+            due_ms = due_ms.min(until_ms + 1);
         }
+        bits.due = (due_ms != u32::MAX).then(|| base.plus_ms(due_ms.into()));
         bits
     }
 
@@ -362,7 +429,7 @@ impl Observer {
 
     #[cfg(test)]
     fn level(&self, entity: EntityIndex) -> u8 {
-        self.cusums.iter().find(|c| c.entity == entity).map_or(0, |c| c.level)
+        self.cusums().iter().find(|c| c.entity == entity).map_or(0, |c| c.level)
     }
 }
 
@@ -415,6 +482,31 @@ mod tests {
         let behind = plan.behind(TargetIndex(target)).unwrap();
         let now = Timestamp::from_s(1_000_000 + at_s);
         observer.observe(now, behind, TargetIndex(target), implication);
+    }
+
+    #[test]
+    fn an_observer_at_rest_is_one_piece_of_memory_and_small() {
+        // With its place among the others and in the plan of checks: 320 at most.
+        assert!(size_of::<Observer>() <= 256, "{}", size_of::<Observer>());
+        assert_eq!(
+            Observer::new(Timestamp::EPOCH, Timestamp::EPOCH, standing(), false).unrest,
+            None
+        );
+    }
+
+    #[test]
+    fn a_ring_tells_times_over_nine_hours_and_no_more() {
+        let mut ring = Ring::default();
+        let hours = |ring: &Ring| ring.iter().map(|p| p.at_s / 3_600).collect::<Vec<_>>();
+        for hour in 0..12 {
+            let answered = hour % 2 == 0;
+            ring.push(Probe { target: TargetIndex(hour as u16), answered, at_s: hour * 3_600 });
+            let kept = hour.saturating_sub(9)..=hour;
+            assert_eq!(hours(&ring), kept.clone().collect::<Vec<_>>());
+            assert_eq!(ring.answered(), kept.filter(|hour| hour % 2 == 0).count());
+        }
+        ring.push(Probe { target: TargetIndex(0), answered: false, at_s: 100 * 3_600 });
+        assert_eq!((hours(&ring), ring.answered()), (vec![100], 0));
     }
 
     #[test]

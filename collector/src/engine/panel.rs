@@ -260,10 +260,54 @@ impl Step {
     }
 }
 
-fn prf(secret: &[u8; 32], what: &[u8], numbers: &[u64]) -> u64 {
-    let bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
-    let hash = sha256(&[b"tocsin/panel/v1\0", secret, what, &[0], &bytes]);
-    hash.iter().take(8).fold(0, |value, byte| value << 8 | u64::from(*byte))
+/// Numbers that nobody without the secret can foretell: SHA-256 of the secret, a purpose and a
+/// count, four from each hash.
+#[derive(Debug)]
+struct Luck {
+    key: [u8; 32],
+    count: u64,
+    left: std::array::IntoIter<u64, 4>,
+}
+
+impl Luck {
+    fn new(secret: &[u8; 32], what: &[u8], numbers: [u64; 3]) -> Self {
+        let bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+        let key = sha256(&[b"tocsin/panel/v2\0", secret, what, &[0], &bytes]);
+        let mut left = [0; 4].into_iter();
+        left.by_ref().for_each(drop);
+        Self { key, count: 0, left }
+    }
+
+    fn number(&mut self) -> u64 {
+        if let Some(number) = self.left.next() {
+            return number;
+        }
+        let hash = sha256(&[&self.key, &self.count.to_le_bytes()]);
+        self.count += 1;
+        let mut numbers = [0u64; 4];
+        for (number, bytes) in numbers.iter_mut().zip(hash.chunks_exact(8)) {
+            *number = bytes.iter().fold(0, |value, byte| value << 8 | u64::from(*byte));
+        }
+        self.left = numbers.into_iter();
+        self.left.next().unwrap_or_default()
+    }
+
+    /// Below `n`, each as likely but for one part in 2^64 / n (Lemire, Fast Random Integer Generation
+    /// in an Interval, ACM TOMACS 2019, without the rejection).
+    fn below(&mut self, n: usize) -> usize {
+        ((u128::from(self.number()) * n as u128) >> 64) as usize
+    }
+
+    /// Deals one after the other, none twice (Fisher and Yates): only as many as are taken are drawn.
+    fn deal<T: Copy>(&mut self, mut deck: Vec<T>) -> impl Iterator<Item = T> {
+        let mut dealt = 0;
+        std::iter::from_fn(move || {
+            let left = deck.len().checked_sub(dealt).filter(|left| *left > 0)?;
+            deck.swap(dealt, dealt + self.below(left));
+            dealt += 1;
+            deck.get(dealt - 1).copied()
+        })
+    }
 }
 
 impl Panel {
@@ -334,24 +378,15 @@ impl Panel {
         let mut asks = Vec::new();
         for (observer, member) in &mut self.members {
             let seen: BTreeSet<TargetIndex> = member.sites.iter().map(|a| a.target).collect();
-            let order = |targets: &[TargetIndex], what: &[u8]| {
-                let mut order: Vec<(bool, u64, TargetIndex)> = targets
-                    .iter()
-                    .map(|target| {
-                        let [number, round] = key;
-                        let at = [number, round, (*observer).into(), target.0.into()];
-                        (seen.contains(target), prf(scene.secret, what, &at), *target)
-                    })
-                    .collect();
-                order.sort_unstable();
-                order.into_iter().map(|(_, _, target)| target).collect::<Vec<_>>()
-            };
+            let mut luck = Luck::new(scene.secret, b"ask", [key[0], key[1], (*observer).into()]);
+            let nonce = luck.number();
             // Sites already asked come again only where all have been.
-            let mut mine: Vec<TargetIndex> = order(&sites, b"site");
-            mine.truncate(PANEL_SITES);
-            let mut own: Vec<TargetIndex> = order(&controls, b"control");
-            own.truncate(PANEL_CONTROLS);
-            let nonce = prf(scene.secret, b"nonce", &[key[0], key[1], (*observer).into()]);
+            let (again, fresh): (Vec<_>, Vec<_>) =
+                sites.iter().copied().partition(|target| seen.contains(target));
+            let mut mine: Vec<TargetIndex> = luck.deal(fresh).take(PANEL_SITES).collect();
+            let more = PANEL_SITES - mine.len();
+            mine.extend(luck.deal(again).take(more));
+            let own: Vec<TargetIndex> = luck.deal(controls.clone()).take(PANEL_CONTROLS).collect();
             self.nonces.insert(nonce, *observer);
             let open = |target: &TargetIndex| Answer { target: *target, failed: None };
             member.sites.extend(mine.iter().map(open));
@@ -392,27 +427,27 @@ impl Panel {
         let everybody = seats >= online;
         let total: i64 = self.zones_online.values().sum();
         for (zone, candidates) in &mut by_zone {
-            // Accepted by weight, at most one of a prefix; then each has one vote. Where everybody
-            // is asked, the vote is the weight. Never both.
-            let key =
-                |c: &Candidate| prf(scene.secret, b"draw", &[self.number, u64::from(c.observer)]);
-            candidates.sort_by_key(|c| key(c));
             let of_zone = self.zones_online.get(zone).copied().unwrap_or(0);
             let part = share(of_zone, total).min(ZONE_CAP);
             let quota = usize::try_from(scale(seats as i64, part)).unwrap_or(0).max(ZONE_SEATS_MIN);
-            let mut prefixes = BTreeSet::new();
-            let mut taken = 0;
-            for candidate in candidates {
-                if !everybody {
-                    let luck = i64::try_from(key(candidate) % ONE.unsigned_abs()).unwrap_or(0);
-                    if taken == quota {
-                        break;
-                    }
-                    if luck >= candidate.weight || !prefixes.insert(candidate.slot) {
-                        continue;
-                    }
-                }
-                taken += 1;
+            // Accepted by weight, at most one of a prefix; then each has one vote. Where everybody
+            // is asked, the vote is the weight. Never both.
+            let drawn: Vec<&Candidate> = if everybody {
+                std::mem::take(candidates)
+            } else {
+                let numbers = [self.number, u64::from(*zone), 0];
+                let mut draw = Luck::new(scene.secret, b"draw", numbers);
+                let mut accept = Luck::new(scene.secret, b"accept", numbers);
+                let mut prefixes = BTreeSet::new();
+                draw.deal(std::mem::take(candidates))
+                    .filter(|candidate| {
+                        let lot = accept.below(ONE as usize) as i64;
+                        lot < candidate.weight && prefixes.insert(candidate.slot)
+                    })
+                    .take(quota)
+                    .collect()
+            };
+            for candidate in drawn {
                 self.members.insert(
                     candidate.observer,
                     Member {

@@ -76,6 +76,8 @@ pub struct Entity {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Behind {
     entities: Vec<(Layer, EntityIndex)>,
+    /// The same, as a set.
+    set: Entities,
     has_edge: bool,
 }
 
@@ -86,10 +88,16 @@ impl Behind {
         &self.entities
     }
 
+    /// The entities as a set, whatever their roles.
+    #[must_use]
+    pub const fn set(&self) -> Entities {
+        self.set
+    }
+
     /// Whether the entity stands behind this target, in whatever role.
     #[must_use]
-    pub fn has(&self, entity: EntityIndex) -> bool {
-        self.entities.iter().any(|(_, e)| *e == entity)
+    pub const fn has(&self, entity: EntityIndex) -> bool {
+        self.set.has(entity)
     }
 
     /// The edge, where it is an entity.
@@ -168,13 +176,14 @@ impl Plan {
         for (index, target) in catalogue.targets() {
             let has_edge = target.roles.iter().any(|role| role.role == Layer::Edge);
             if let Some(place) = behind.get_mut(usize::from(index.0)) {
-                *place = Some(Behind { entities: Vec::new(), has_edge });
+                *place = Some(Behind { has_edge, ..Behind::default() });
             }
         }
         for (at, entity) in (0u8..).zip(&entities) {
             for target in &entity.targets {
                 if let Some(Some(behind)) = behind.get_mut(usize::from(target.0)) {
                     behind.entities.push((entity.layer, EntityIndex(at)));
+                    behind.set.insert(EntityIndex(at));
                 }
             }
         }

@@ -93,6 +93,8 @@ impl Groups {
 pub struct Tallies {
     /// Weight of everybody online.
     online: i64,
+    /// How many those are that have any.
+    voters: usize,
     entities: Vec<Groups>,
 }
 
@@ -103,9 +105,16 @@ impl Tallies {
         self.online
     }
 
+    /// Observers online that have a vote.
+    #[must_use]
+    pub const fn voters(&self) -> usize {
+        self.voters
+    }
+
     /// Puts one vote in another's place.
     pub fn replace(&mut self, old: &Vote, new: &Vote) {
         self.online += new.weight - old.weight;
+        self.voters = self.voters + usize::from(new.weight > 0) - usize::from(old.weight > 0);
         let same = Vote { eligible: old.eligible, flags: old.flags, ..*new } == *old;
         let changed = if same {
             old.eligible.differing(new.eligible).or(old.flags.differing(new.flags))

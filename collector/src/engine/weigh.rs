@@ -1,7 +1,7 @@
 //! Votes: keys are free, so votes are not keys. A prefix has at most one vote, a network at most
 //! 2 % of all (but three), and a new observer none until it has been there for a while.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{
     fixed::{ONE, scale, share},
@@ -34,7 +34,8 @@ pub struct Weight {
 /// The weight of each, in the order given.
 #[must_use]
 pub fn weigh(voters: &[Voter]) -> Vec<Weight> {
-    let mut by_prefix: BTreeMap<u64, i64> = BTreeMap::new();
+    // Prefixes are as many as observers, and nobody asks for them in order.
+    let mut by_prefix: HashMap<u64, i64> = HashMap::with_capacity(voters.len());
     for voter in voters {
         *by_prefix.entry(voter.slot).or_default() += voter.tenure;
     }

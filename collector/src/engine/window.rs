@@ -7,6 +7,7 @@ use tocsin_proto::{id::TargetIndex, implicate::Layer};
 use super::{
     fixed::{Ppm, share},
     params::WINDOW_BUCKETS,
+    tally::{NOWHERE, ZONES_MAX},
 };
 
 /// Layers that are counted apart.
@@ -90,11 +91,20 @@ struct Window {
     sum: Counts,
 }
 
-/// One target: its windows by zone, in order, and their sum.
+/// One target: its windows by the zone's number, the last of them for no zone, and their sum.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 struct Row {
-    zones: Vec<(u8, Window)>,
+    zones: Vec<Window>,
     sum: Counts,
+}
+
+impl Row {
+    fn zones(&self) -> impl Iterator<Item = (u8, &Window)> {
+        let zone =
+            |place: usize| u8::try_from(place).ok().filter(|zone| usize::from(*zone) < ZONES_MAX);
+        let numbered = (0..).zip(&self.zones);
+        numbered.map(move |(place, window)| (zone(place).unwrap_or(NOWHERE), window))
+    }
 }
 
 /// The windows of all targets, by target number. Zones are numbers; [`super::tally::NOWHERE`] is
@@ -113,7 +123,7 @@ impl Windows {
         for step in 0..ahead {
             let at = slot(self.round - step);
             for row in &mut self.targets {
-                for (_, window) in &mut row.zones {
+                for window in &mut row.zones {
                     if let Some(bucket) = window.ring.get_mut(at).filter(|b| b.observed != 0) {
                         window.sum.subtract(bucket);
                         row.sum.subtract(bucket);
@@ -131,15 +141,12 @@ impl Windows {
             self.targets.resize_with(index + 1, Row::default);
         }
         let Some(row) = self.targets.get_mut(index) else { return };
-        let place = match row.zones.binary_search_by_key(&zone, |(zone, _)| *zone) {
-            Ok(place) => place,
-            Err(place) => {
-                row.zones.insert(place, (zone, Window::default()));
-                place
-            }
-        };
+        let place = usize::from(zone).min(ZONES_MAX);
+        if row.zones.len() <= place {
+            row.zones.resize_with(place + 1, Window::default);
+        }
         row.sum.add(counts);
-        if let Some((_, window)) = row.zones.get_mut(place) {
+        if let Some(window) = row.zones.get_mut(place) {
             window.sum.add(counts);
             if let Some(bucket) = window.ring.get_mut(at) {
                 bucket.add(counts);
@@ -147,10 +154,22 @@ impl Windows {
         }
     }
 
+    /// Counts what another has in its present bucket.
+    pub fn take_present(&mut self, other: &Self) {
+        let at = slot(other.round);
+        for (target, row) in (0u16..).map(TargetIndex).zip(&other.targets) {
+            for (zone, window) in row.zones() {
+                if let Some(counts) = window.ring.get(at).filter(|counts| counts.observed != 0) {
+                    self.count(target, zone, counts);
+                }
+            }
+        }
+    }
+
     /// A target's sums by zone; zones without observations are left out.
     pub fn by_zone(&self, target: TargetIndex) -> impl Iterator<Item = (u8, Counts)> {
-        let zones = self.targets.get(usize::from(target.0)).into_iter().flat_map(|row| &row.zones);
-        zones.filter(|(_, window)| window.sum.observed != 0).map(|(zone, w)| (*zone, w.sum))
+        let zones = self.targets.get(usize::from(target.0)).into_iter().flat_map(Row::zones);
+        zones.filter(|(_, window)| window.sum.observed != 0).map(|(zone, w)| (zone, w.sum))
     }
 
     /// A target's sums.

@@ -142,7 +142,7 @@ impl Detector {
         trigger: crate::engine::alert::Trigger,
         changed: &mut Vec<Changed>,
     ) {
-        let online = self.crowd().len();
+        let online = self.state.tallies.voters();
         if online < PANEL_ONLINE_MIN {
             return;
         }
@@ -176,8 +176,11 @@ impl Detector {
     /// Begins a round of a panel.
     fn round(&mut self, entity: EntityIndex) -> bool {
         let now = self.state.now;
-        let crowd = self.crowd();
         let (rivals, shadows) = self.rivals(entity);
+        let online = self.state.tallies.voters();
+        let panel = |state: &State| Some(state.suspects.get(&entity)?.panel.as_ref()?.rounds);
+        // Members are drawn in the first round.
+        let crowd = if panel(&self.state) == Some(0) { self.crowd() } else { Vec::new() };
         let Some(suspect) = self.state.suspects.get_mut(&entity) else { return false };
         let Some(panel) = &mut suspect.panel else { return false };
         let scene = panel::Scene {
@@ -188,13 +191,13 @@ impl Detector {
             shadows: &shadows,
             secret: &self.settings.panel_secret,
         };
-        let seats = panel.seats(crowd.len());
+        let seats = panel.seats(online);
         let flags = self.state.alerts.flagging(now, entity) as usize;
         let must = match panel.kind {
-            Kind::Screening => 3 * flags >= crowd.len(),
+            Kind::Screening => 3 * flags >= online,
             Kind::Full | Kind::Tracking => panel.forced,
         };
-        if !self.state.alerts.pay(now, panel.kind, seats, crowd.len(), must) {
+        if !self.state.alerts.pay(now, panel.kind, seats, online, must) {
             suspect.panel = None;
             self.state.alerts.pause(now, entity);
             return false;

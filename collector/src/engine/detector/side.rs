@@ -23,12 +23,10 @@ impl Detector {
             }
             true
         });
-        while lost.front().is_some_and(|(at, _)| now.since_ms(*at) > DARK_WITHIN_MS) {
-            lost.pop_front();
-        }
+        lost.retain(|_, at| now.since_ms(*at) <= DARK_WITHIN_MS);
         let silent: Vec<_> = lost
             .iter()
-            .filter_map(|(at, id)| {
+            .filter_map(|(id, at)| {
                 let observer = of(*id).filter(|o| now >= o.last_seen.plus_ms(ONLINE_MS))?;
                 Some((*at, *id, observer.standing, observer.within))
             })
