@@ -237,8 +237,10 @@ impl Pipeline {
             let sent = self.living.ask(key, AskBack { nonce, targets, names });
             self.metrics.asked(sent);
         }
-        for note in self.follower.detector.take_panels() {
-            tracing::debug!(note = note.line(self.follower.detector.plan()), "panel");
+        let notes = self.follower.detector.take_panels();
+        for note in notes {
+            let Follower { detector, .. } = &self.follower;
+            tracing::debug!(note = note.line(detector.catalogue(), detector.plan()), "panel");
         }
     }
 

@@ -54,13 +54,20 @@ struct Strikes {
 
 /// Probes an agent may be asked for, in millionths: fills over a day, up to a burst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Budget {
+pub struct Budget {
     left: i64,
     at: Timestamp,
 }
 
 impl Budget {
-    fn take(&mut self, now: Timestamp, day: i64, burst: i64, cost: i64) -> bool {
+    /// One that has its burst.
+    #[must_use]
+    pub const fn full(burst: i64) -> Self {
+        Self { left: burst, at: Timestamp::EPOCH }
+    }
+
+    /// Takes so much, where it has it.
+    pub fn take(&mut self, now: Timestamp, day: i64, burst: i64, cost: i64) -> bool {
         let since = i64::try_from(now.since_ms(self.at).min(DAY_MS)).unwrap_or(0);
         self.left = (self.left + day * since / DAY_MS.cast_signed()).min(burst);
         self.at = now;
@@ -89,12 +96,11 @@ pub struct Alerts {
 
 impl Default for Alerts {
     fn default() -> Self {
-        let budget = |left| Budget { left, at: Timestamp::EPOCH };
         Self {
             alerts: BTreeMap::new(),
             strikes: BTreeMap::new(),
-            screening: budget(PANEL_SCREEN_BURST),
-            full: budget(PANEL_FULL_BURST),
+            screening: Budget::full(PANEL_SCREEN_BURST),
+            full: Budget::full(PANEL_FULL_BURST),
             forced_at: Timestamp::EPOCH,
         }
     }

@@ -32,12 +32,14 @@ use super::{
     observer::{Observer, Standing},
     panel::{self, Ask, Candidate, Kind, Panel, Step},
     params::{
-        CANDIDATE, DARK_WITHIN_MS, FORGET_MS, HOLD, ONLINE_MS, PANEL_FORCE_SHARE, PANEL_ONLINE_MIN,
-        PANEL_SCREEN_FROM, PANEL_TICK_MS, PANEL_TRACK_EVERY_MS, PANEL_TRACK_GOOD_MS,
-        PICK_RECENT_MS, ROUND_MS, SPELL_FRESH_MS, Settings, TICK_MS, WEIGH_MS,
+        ALERT_MIN, CANDIDATE, DARK_WITHIN_MS, FORGET_MS, HOLD, ONLINE_MS, PANEL_FORCE_SHARE,
+        PANEL_ONLINE_MIN, PANEL_SCREEN_FROM, PANEL_TICK_MS, PANEL_TRACK_EVERY_MS,
+        PANEL_TRACK_GOOD_MS, PICK_RECENT_MS, ROUND_MS, SITE_SIBLINGS, SPELL_FRESH_MS, Settings,
+        TICK_MS, WEIGH_MS,
     },
-    plan::{Entities, EntityIndex, Plan},
-    sites::{Scene, Sites},
+    plan::{Behind, Entities, EntityIndex, Plan},
+    second_look::{self, SecondLooks},
+    sites::{Scene, Sites, is_worth_a_look},
     tally::{NOWHERE, Tallies, Vote},
     weigh::{Voter, weigh},
     window::{COUNTED, Counts, Windows},
@@ -127,6 +129,7 @@ pub struct State {
     slow: Windows,
     suspects: BTreeMap<EntityIndex, Suspect>,
     sites: Sites,
+    looks: SecondLooks,
     groups: Groups,
     census: Census,
     /// Whom nothing answers, or lately did not.
@@ -296,6 +299,7 @@ impl Detector {
             alerts,
             groups,
             cut,
+            looks,
             ..
         } = &mut self.state;
         let place = *id as usize;
@@ -363,6 +367,7 @@ impl Detector {
                         && (behind.layers(full).has(layer) || behind.layers(half).has(layer));
                     panel.answer((*id, standing), nonce, target, says != Says::Answers, blames);
                 }
+                looks.answer(*id, nonce, target, says != Says::Answers);
             } else if says == Says::Fails && observer.weight > 0 && observer.is_healthy() {
                 let explained = |entity: EntityIndex| {
                     let own = class(self.plan.entity(entity).layer);
@@ -578,6 +583,7 @@ impl Detector {
     fn forget(&mut self) {
         let now = self.state.now;
         self.state.alerts.forget(now);
+        self.state.looks.forget(now);
         let State { observers, tallies, .. } = &mut self.state;
         for place in observers {
             // Tenure is kept for those who have some; a passer-by is dropped.
@@ -887,10 +893,10 @@ impl Detector {
             .collect()
     }
 
-    fn judge_sites(&mut self, changed: &mut Vec<Changed>) {
-        let State { sites, windows, slow, suspects, ended, now, frozen, .. } = &mut self.state;
-        let organisation = |provider| self.catalogue.organisation(provider);
-        let scene = Scene {
+    /// What the rules for sites look at.
+    fn sites_scene(&self) -> Scene<'_, impl Fn(EntityIndex) -> bool> {
+        let State { windows, slow, suspects, now, frozen, .. } = &self.state;
+        Scene {
             now: *now,
             plan: &self.plan,
             catalogue: &self.catalogue,
@@ -901,7 +907,8 @@ impl Detector {
                 .filter_map(|entity| {
                     let open = suspects.get(&entity)?.open.as_ref()?;
                     let provider = &self.plan.entity(entity).provider;
-                    Some((organisation(provider), (open.id.as_str(), open.started_at)))
+                    let organisation = self.catalogue.organisation(provider);
+                    Some((organisation, (open.id.as_str(), open.started_at)))
                 })
                 .collect(),
             named: |entity| {
@@ -911,11 +918,17 @@ impl Detector {
                 suspect.open.as_ref().is_some_and(stands)
                     || suspect.picked_at.is_some_and(|at| now.since_ms(at) <= PICK_RECENT_MS)
             },
-        };
+        }
+    }
+
+    fn judge_sites(&mut self, changed: &mut Vec<Changed>) {
+        let mut sites = std::mem::take(&mut self.state.sites);
         let mut reopened = Vec::new();
-        let over = sites.judge(&scene, changed, &mut reopened);
+        let over = sites.judge(&self.sites_scene(), changed, &mut reopened);
+        let State { ended, .. } = &mut self.state;
         ended.retain(|(_, incident, _)| !reopened.contains(&incident.id));
         ended.extend(over.into_iter().map(|(target, i, met)| (Subject::Site(target), i, met)));
+        self.state.sites = sites;
     }
 
     /// Every incident that is open or ended lately, newest first; suspicions too.

@@ -22,6 +22,7 @@ pub mod observer;
 pub mod panel;
 pub mod params;
 pub mod plan;
+pub mod second_look;
 pub mod sites;
 pub mod tally;
 pub mod weigh;

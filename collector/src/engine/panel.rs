@@ -263,14 +263,14 @@ impl Step {
 /// Numbers that nobody without the secret can foretell: SHA-256 of the secret, a purpose and a
 /// count, four from each hash.
 #[derive(Debug)]
-struct Luck {
+pub(super) struct Luck {
     key: [u8; 32],
     count: u64,
     left: std::array::IntoIter<u64, 4>,
 }
 
 impl Luck {
-    fn new(secret: &[u8; 32], what: &[u8], numbers: [u64; 3]) -> Self {
+    pub(super) fn new(secret: &[u8; 32], what: &[u8], numbers: [u64; 3]) -> Self {
         let bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
         let key = sha256(&[b"tocsin/panel/v2\0", secret, what, &[0], &bytes]);
         let mut left = [0; 4].into_iter();
@@ -278,7 +278,7 @@ impl Luck {
         Self { key, count: 0, left }
     }
 
-    fn number(&mut self) -> u64 {
+    pub(super) fn number(&mut self) -> u64 {
         if let Some(number) = self.left.next() {
             return number;
         }
@@ -299,7 +299,7 @@ impl Luck {
     }
 
     /// Deals one after the other, none twice (Fisher and Yates): only as many as are taken are drawn.
-    fn deal<T: Copy>(&mut self, mut deck: Vec<T>) -> impl Iterator<Item = T> {
+    pub(super) fn deal<T: Copy>(&mut self, mut deck: Vec<T>) -> impl Iterator<Item = T> {
         let mut dealt = 0;
         std::iter::from_fn(move || {
             let left = deck.len().checked_sub(dealt).filter(|left| *left > 0)?;
@@ -308,6 +308,47 @@ impl Luck {
             deck.get(dealt - 1).copied()
         })
     }
+}
+
+/// Draws so many of a crowd, each with what its vote weighs; zones by their weight, none more than a
+/// quarter, and none fewer than a few.
+///
+/// Accepted by weight, at most one of a prefix; then each has one vote. Where everybody is asked, the
+/// vote is the weight. Never both.
+pub(super) fn draw(
+    crowd: &[Candidate],
+    secret: &[u8; 32],
+    number: u64,
+    seats: usize,
+) -> Vec<(Candidate, i64)> {
+    if seats >= crowd.len() {
+        return crowd.iter().map(|candidate| (*candidate, candidate.weight)).collect();
+    }
+    let mut by_zone: BTreeMap<u8, Vec<Candidate>> = BTreeMap::new();
+    for candidate in crowd {
+        by_zone.entry(candidate.zone).or_default().push(*candidate);
+    }
+    let total: i64 = crowd.iter().map(|candidate| candidate.weight).sum();
+    let mut drawn = Vec::new();
+    for (zone, candidates) in by_zone {
+        let of_zone = candidates.iter().map(|candidate| candidate.weight).sum();
+        let part = share(of_zone, total).min(ZONE_CAP);
+        let quota = usize::try_from(scale(seats as i64, part)).unwrap_or(0).max(ZONE_SEATS_MIN);
+        let numbers = [number, u64::from(zone), 0];
+        let mut lot = Luck::new(secret, b"accept", numbers);
+        let mut prefixes = BTreeSet::new();
+        let accepted = Luck::new(secret, b"draw", numbers)
+            .deal(candidates)
+            .filter(|candidate| {
+                (lot.below(ONE as usize) as i64) < candidate.weight
+                    && prefixes.insert(candidate.slot)
+            })
+            .take(quota)
+            .map(|candidate| (candidate, ONE))
+            .collect::<Vec<_>>();
+        drawn.extend(accepted);
+    }
+    drawn
 }
 
 impl Panel {
@@ -415,54 +456,25 @@ impl Panel {
     }
 
     fn draw_members(&mut self, scene: &Scene<'_>) {
-        let mut by_zone: BTreeMap<u8, Vec<&Candidate>> = BTreeMap::new();
-        for candidate in scene.crowd.iter().filter(|candidate| candidate.weight > 0) {
-            by_zone.entry(candidate.zone).or_default().push(candidate);
+        for candidate in scene.crowd {
+            *self.zones_online.entry(candidate.zone).or_default() += candidate.weight;
         }
-        for (zone, candidates) in &by_zone {
-            self.zones_online.insert(*zone, candidates.iter().map(|c| c.weight).sum());
-        }
-        let online: usize = by_zone.values().map(Vec::len).sum();
-        let seats = self.wanted(online);
-        let everybody = seats >= online;
-        let total: i64 = self.zones_online.values().sum();
-        for (zone, candidates) in &mut by_zone {
-            let of_zone = self.zones_online.get(zone).copied().unwrap_or(0);
-            let part = share(of_zone, total).min(ZONE_CAP);
-            let quota = usize::try_from(scale(seats as i64, part)).unwrap_or(0).max(ZONE_SEATS_MIN);
-            // Accepted by weight, at most one of a prefix; then each has one vote. Where everybody
-            // is asked, the vote is the weight. Never both.
-            let drawn: Vec<&Candidate> = if everybody {
-                std::mem::take(candidates)
-            } else {
-                let numbers = [self.number, u64::from(*zone), 0];
-                let mut draw = Luck::new(scene.secret, b"draw", numbers);
-                let mut accept = Luck::new(scene.secret, b"accept", numbers);
-                let mut prefixes = BTreeSet::new();
-                draw.deal(std::mem::take(candidates))
-                    .filter(|candidate| {
-                        let lot = accept.below(ONE as usize) as i64;
-                        lot < candidate.weight && prefixes.insert(candidate.slot)
-                    })
-                    .take(quota)
-                    .collect()
-            };
-            for candidate in drawn {
-                self.members.insert(
-                    candidate.observer,
-                    Member {
-                        zone: candidate.zone,
-                        country: candidate.country,
-                        weight: if everybody { candidate.weight } else { ONE },
-                        slot: candidate.slot,
-                        asn: candidate.asn,
-                        version: candidate.version,
-                        resolver: candidate.resolver,
-                        sites: Vec::new(),
-                        controls: Vec::new(),
-                    },
-                );
-            }
+        let seats = self.wanted(scene.crowd.len());
+        for (candidate, weight) in draw(scene.crowd, scene.secret, self.number, seats) {
+            self.members.insert(
+                candidate.observer,
+                Member {
+                    zone: candidate.zone,
+                    country: candidate.country,
+                    weight,
+                    slot: candidate.slot,
+                    asn: candidate.asn,
+                    version: candidate.version,
+                    resolver: candidate.resolver,
+                    sites: Vec::new(),
+                    controls: Vec::new(),
+                },
+            );
         }
     }
 

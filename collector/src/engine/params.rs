@@ -7,7 +7,7 @@ use tocsin_proto::id::ObserverId;
 use super::fixed::{ONE, Ppm};
 
 /// Version of the defaults below.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// Evaluation period, ms: shares, conditions and the state machine.
 pub const TICK_MS: u64 = 5_000;
@@ -222,6 +222,29 @@ pub const PANEL_TRACK_GOOD_MS: u64 = 150_000;
 pub const STRIKES_MAX: u8 = 2;
 /// for this long, ms, doubling up to a day.
 pub const STRIKE_MS: u64 = 3_600_000;
+/// Members of a second look at a site.
+pub const LOOK_SEATS: usize = 48;
+/// Sites behind the same providers that each probes beside it.
+pub const LOOK_SIBLINGS: usize = 2;
+/// Sites that have nothing to do with it.
+pub const LOOK_CONTROLS: usize = 2;
+/// Looks at most.
+pub const LOOK_ROUNDS: u8 = 4;
+/// Observers that may lie, as a share: that more of them saw the site fail must be more than chance,
+pub const LOOK_LIARS: Ppm = 333_333;
+/// by so many bits, 1/65536: 8, as one draw in 250.
+pub const LOOK_BITS_Q16: i64 = 524_288;
+/// A look is begun where a site's failures are less likely than this, in bits, 1/65536: 17, since some
+/// two hundred sites are watched in some seven hundred windows a day.
+pub const LOOK_WORTH_BITS_Q16: i64 = 1_114_112;
+/// And where they are of so many votes, from as many zones as any verdict needs.
+pub const LOOK_WORTH_VOTES: i64 = 2_500_000;
+/// Probes a day and agent that second looks may cost, millionths; and at once.
+pub const LOOK_DAY: i64 = 100 * ONE;
+/// At once.
+pub const LOOK_BURST: i64 = 50 * ONE;
+/// The longest rest of a site after a look that came to nothing, ms.
+pub const LOOK_REST_MAX_MS: u64 = 7_200_000;
 /// Panels are looked at this often, ms.
 pub const PANEL_TICK_MS: u64 = 1_000;
 

@@ -50,6 +50,18 @@ impl Entities {
         Self(self.0 | other.0)
     }
 
+    /// What is in both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Whether nothing is in it.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
     /// Every member, in order.
     pub fn iter(self) -> impl Iterator<Item = EntityIndex> {
         let mut left = self.0;

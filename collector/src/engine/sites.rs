@@ -16,9 +16,9 @@ use super::{
     fixed::{ONE, Ppm, divergence_q16, median, percent, scale, votes},
     incident::{Grounds, Incident, Reach},
     params::{
-        BACKGROUND, CONFIRM, CONTRAST_BITS_Q16, HOLD, MERGE_MS, NETWORK_CAP_MIN, PART_OF_MS,
-        SITE_DOWN, SITE_RESOLVE_MS, SITE_SIBLINGS, SITE_UP, SITE_WEIGHT, SITE_ZONE_WEIGHT,
-        ZONES_MIN,
+        BACKGROUND, CONFIRM, CONTRAST_BITS_Q16, HOLD, LOOK_WORTH_BITS_Q16, LOOK_WORTH_VOTES,
+        MERGE_MS, NETWORK_CAP_MIN, PART_OF_MS, SITE_DOWN, SITE_RESOLVE_MS, SITE_SIBLINGS, SITE_UP,
+        SITE_WEIGHT, SITE_ZONE_WEIGHT, ZONES_MIN,
     },
     plan::{EntityIndex, Plan},
     tally::NOWHERE,
@@ -36,6 +36,33 @@ struct Site {
     /// incident and has not ended is no other.
     part_of: Option<(String, Timestamp)>,
     well_since: Option<Timestamp>,
+}
+
+impl Site {
+    fn confirm(
+        &mut self,
+        now: Timestamp,
+        id: &Id,
+        grounds: Grounds,
+        changed: &mut Vec<Changed>,
+        reopened: &mut Vec<String>,
+    ) {
+        let incident = match self.last.take_if(|last| last.may_reopen(now)) {
+            Some(mut last) => {
+                last.reopen(now, grounds);
+                reopened.push(last.id.clone());
+                last
+            }
+            None => {
+                let started = self.first_failure.unwrap_or(now);
+                let id = format!("{}-site-{id}", stamp(now));
+                Incident::open(id, now, started, Phase::Confirmed, Reach::Site, grounds)
+            }
+        };
+        let id = incident.id.clone();
+        changed.push(Changed { incident: id, at: now, phase: Phase::Confirmed });
+        self.open = Some(incident);
+    }
 }
 
 /// What the rule looks at.
@@ -96,6 +123,40 @@ impl Sites {
     pub fn dead(&self) -> BTreeSet<TargetIndex> {
         let open = self.0.iter().filter(|(_, site)| site.open.is_some());
         open.map(|(target, _)| *target).collect()
+    }
+
+    /// Sites that have failed lately and have no incident, nor are part of one.
+    pub fn failing(&self) -> impl Iterator<Item = TargetIndex> {
+        let unexplained = |site: &Site| site.open.is_none() && site.part_of.is_none();
+        self.0.iter().filter(move |(_, site)| unexplained(site)).map(|(target, _)| *target)
+    }
+
+    /// Whether it is mostly its name that fails.
+    #[must_use]
+    pub fn names_fail(&self, target: TargetIndex) -> bool {
+        let symptoms = self.0.get(&target).map(|site| &site.symptoms);
+        let (mut names, mut all) = (0, 0);
+        for ((outcome, _), count) in symptoms.into_iter().flatten() {
+            names +=
+                if outcome.phase() == Some(tocsin_proto::outcome::Phase::Dns) { *count } else { 0 };
+            all += count;
+        }
+        2 * names > all
+    }
+
+    /// A second look has confirmed it. An incident that has come back is named in `reopened`.
+    pub fn confirm(
+        &mut self,
+        now: Timestamp,
+        (target, id): (TargetIndex, &Id),
+        grounds: Grounds,
+        changed: &mut Vec<Changed>,
+        reopened: &mut Vec<String>,
+    ) {
+        let site = self.0.entry(target).or_default();
+        if site.open.is_none() && site.part_of.is_none() {
+            site.confirm(now, id, grounds, changed, reopened);
+        }
     }
 
     /// Open incidents, with what was met.
@@ -177,21 +238,7 @@ impl Sites {
             }
             site.run = 0;
             let Some(entry) = scene.catalogue.target(*target) else { continue };
-            let incident = match site.last.take_if(|last| last.may_reopen(now)) {
-                Some(mut last) => {
-                    last.reopen(now, grounds);
-                    reopened.push(last.id.clone());
-                    last
-                }
-                None => {
-                    let started = site.first_failure.unwrap_or(now);
-                    let id = format!("{}-site-{}", stamp(now), entry.id);
-                    Incident::open(id, now, started, Phase::Confirmed, Reach::Site, grounds)
-                }
-            };
-            let id = incident.id.clone();
-            changed.push(Changed { incident: id, at: now, phase: Phase::Confirmed });
-            site.open = Some(incident);
+            site.confirm(now, &entry.id, grounds, changed, reopened);
         }
         // What is at rest needs no row.
         self.0.retain(|_, site| {
@@ -203,6 +250,43 @@ impl Sites {
         });
         ended
     }
+}
+
+/// How much of a site's looks may fail before that says anything: half more than at its siblings, and
+/// than at all sites; of these are siblings of one that has no provider in common with any.
+fn usual(
+    scene: &Scene<'_, impl Fn(EntityIndex) -> bool>,
+    target: TargetIndex,
+    windows: &Windows,
+) -> Ppm {
+    let behind = scene.plan.behind(target).into_iter().flat_map(|b| b.entities());
+    let rate = |entity: EntityIndex| {
+        let mut all = Counts::default();
+        let siblings = scene.plan.entity(entity).targets.iter().filter(|s| **s != target);
+        siblings.for_each(|sibling| all.add(&windows.of(*sibling)));
+        all.failure_rate() * 3 / 2
+    };
+    let everywhere = windows.all().failure_rate() * 3 / 2;
+    behind.map(|(_, entity)| rate(*entity)).fold(BACKGROUND.max(everywhere), Ppm::max)
+}
+
+/// Whether a site fails often enough, in either window, and in enough zones, for a second look.
+pub fn is_worth_a_look(
+    scene: &Scene<'_, impl Fn(EntityIndex) -> bool>,
+    target: TargetIndex,
+) -> bool {
+    [scene.windows, scene.slow].into_iter().any(|windows| {
+        let total = windows.of(target);
+        let rate = total.failure_rate();
+        if total.failed < LOOK_WORTH_VOTES || rate < SITE_UP {
+            return false;
+        }
+        let zones = windows.by_zone(target).filter(|(zone, c)| *zone != NOWHERE && c.failed > 0);
+        let usual = usual(scene, target, windows);
+        zones.count() >= ZONES_MIN
+            && rate > usual
+            && scale(total.observed, divergence_q16(rate, usual)) >= LOOK_WORTH_BITS_Q16
+    })
 }
 
 fn is_down(
@@ -241,17 +325,14 @@ fn is_down(
         format!("{needed} of at least {ZONES_MIN}"),
     )?;
     let mut unexplained = Vec::new();
-    let mut usual = BACKGROUND;
+    let usual = usual(scene, target, scene.of(target));
     for (_, entity) in scene.plan.behind(target).into_iter().flat_map(|b| b.entities()) {
         let provider = scene.plan.entity(*entity);
         let siblings = provider.targets.iter().filter(|sibling| **sibling != target);
         // Over the same time: what began a minute ago is not seen in a quarter of an hour.
         let counts = siblings.map(|sibling| scene.of(target).of(*sibling));
-        let counts: Vec<Counts> = counts.filter(|counts| counts.observed > 0).collect();
-        let rates: Vec<Ppm> = counts.iter().map(Counts::failure_rate).collect();
-        let mut all = Counts::default();
-        counts.iter().for_each(|counts| all.add(counts));
-        usual = usual.max(all.failure_rate() * 3 / 2);
+        let rates: Vec<Ppm> =
+            counts.filter(|counts| counts.observed > 0).map(|c| c.failure_rate()).collect();
         let middle = median(rates).unwrap_or(0);
         unexplained.push(reason(
             "site.alone",

@@ -113,6 +113,8 @@ impl Row {
 pub struct Windows {
     round: u64,
     targets: Vec<Row>,
+    /// Over all targets.
+    sum: Counts,
 }
 
 impl Windows {
@@ -127,6 +129,7 @@ impl Windows {
                     if let Some(bucket) = window.ring.get_mut(at).filter(|b| b.observed != 0) {
                         window.sum.subtract(bucket);
                         row.sum.subtract(bucket);
+                        self.sum.subtract(bucket);
                         *bucket = Counts::default();
                     }
                 }
@@ -146,6 +149,7 @@ impl Windows {
             row.zones.resize_with(place + 1, Window::default);
         }
         row.sum.add(counts);
+        self.sum.add(counts);
         if let Some(window) = row.zones.get_mut(place) {
             window.sum.add(counts);
             if let Some(bucket) = window.ring.get_mut(at) {
@@ -170,6 +174,12 @@ impl Windows {
     pub fn by_zone(&self, target: TargetIndex) -> impl Iterator<Item = (u8, Counts)> {
         let zones = self.targets.get(usize::from(target.0)).into_iter().flat_map(Row::zones);
         zones.filter(|(_, window)| window.sum.observed != 0).map(|(zone, w)| (zone, w.sum))
+    }
+
+    /// The sums of all targets.
+    #[must_use]
+    pub const fn all(&self) -> &Counts {
+        &self.sum
     }
 
     /// A target's sums.
@@ -205,5 +215,6 @@ mod tests {
         assert_eq!(windows.of(TargetIndex(3)), one);
         windows.rotate(400);
         assert_eq!(windows.of(TargetIndex(3)), Counts::default());
+        assert_eq!(*windows.all(), Counts::default());
     }
 }

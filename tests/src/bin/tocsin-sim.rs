@@ -4,8 +4,10 @@ use std::{io::Write, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use tocsin_proto::catalogue::Catalogue;
 use tocsin_tests::sim::{
     quiet, scenario,
+    scorecard::background,
     scorecard::{self, Form, Section},
     standard, verdict,
 };
@@ -19,11 +21,15 @@ struct Args {
     #[command(subcommand)]
     command: Option<Command>,
     /// File of scenarios.
-    #[arg(long, required_unless_present = "quiet_days")]
+    #[arg(long, required_unless_present_any = ["quiet_days", "busy_day"])]
     scenario: Option<PathBuf>,
     /// Instead: so many days on which nothing is broken. Passes when nothing is confirmed.
     #[arg(long, conflicts_with_all = ["scenario", "only"])]
     quiet_days: Option<u64>,
+    /// Instead: a day on which much is broken somewhere, and nothing everywhere. Passes when no
+    /// provider is confirmed worldwide.
+    #[arg(long, conflicts_with_all = ["scenario", "only", "quiet_days"])]
+    busy_day: bool,
     /// Only the scenario of this name.
     #[arg(long)]
     only: Option<String>,
@@ -127,6 +133,11 @@ fn run(args: &Args) -> anyhow::Result<bool> {
     }
     if let Some(days) = args.quiet_days {
         return quiet(args, days);
+    }
+    if args.busy_day {
+        let day = background::run(Catalogue::builtin(), args.observers, args.seed, args.trace);
+        writeln!(std::io::stdout().lock(), "{}", serde_json::to_string_pretty(&day)?)?;
+        return Ok(day.false_global.is_empty());
     }
     let path = args.scenario.as_ref().context("name a file of scenarios")?;
     let text = std::fs::read_to_string(path)

@@ -291,8 +291,9 @@ impl Stage<'_> {
         for note in self.played.detector.take_panels() {
             let went_on = matches!(note.came_to, "another round" | "measured");
             self.played.panels += u64::from(!went_on);
+            let detector = &self.played.detector;
             if self.setup.trace {
-                eprintln!("{}  {}", note.at, note.line(self.played.detector.plan()));
+                eprintln!("{}  {}", note.at, note.line(detector.catalogue(), detector.plan()));
             }
         }
         for ask in self.played.detector.take_asks() {

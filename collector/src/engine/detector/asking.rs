@@ -10,10 +10,10 @@ use super::*;
 pub struct PanelNote {
     /// When.
     pub at: Timestamp,
-    /// Whom it was about.
-    pub entity: EntityIndex,
-    /// What it was for.
-    pub kind: Kind,
+    /// What it was about.
+    pub about: Subject,
+    /// What it was for; a site has second looks.
+    pub kind: Option<Kind>,
     /// Which round of which draw.
     pub round: (u8, u8),
     /// What came of it, as in [`Step`].
@@ -27,8 +27,18 @@ pub struct PanelNote {
 impl PanelNote {
     /// In one line.
     #[must_use]
-    pub fn line(&self, plan: &Plan) -> String {
-        let entity = plan.entity(self.entity);
+    pub fn line(&self, catalogue: &Catalogue, plan: &Plan) -> String {
+        let about = match self.about {
+            Subject::Entity(entity) => {
+                let entity = plan.entity(entity);
+                format!("{} ({:?})", entity.provider, entity.layer)
+            }
+            Subject::Site(target) => {
+                catalogue.target(target).map_or_else(String::new, |target| target.id.to_string())
+            }
+            Subject::Group(group) => group.name(),
+        };
+        let kind = self.kind.map_or("second look".to_owned(), |kind| format!("{kind:?} panel"));
         let share =
             self.share.map_or(String::new(), |share| format!(", {} see it", percent(share)));
         let missing: Vec<String> =
@@ -38,15 +48,19 @@ impl PanelNote {
         } else {
             format!("; not held: {}", missing.join("; "))
         };
-        format!(
-            "{} ({:?}) {:?} panel, draw {} round {}: {}{share}{missing}",
-            entity.provider, entity.layer, self.kind, self.round.0, self.round.1, self.came_to
-        )
+        let (draw, round) = self.round;
+        format!("{about} {kind}, draw {draw} round {round}: {}{share}{missing}", self.came_to)
     }
 }
 
 /// Panel notes that wait at most.
 const PANEL_NOTES_MAX: usize = 1_000;
+
+fn note_down(notes: &mut Vec<PanelNote>, note: PanelNote) {
+    if notes.len() < PANEL_NOTES_MAX {
+        notes.push(note);
+    }
+}
 
 /// How long a panel's verdict waits for that on a larger suspect, ms: five rounds and a second draw.
 const HELD_MS: u64 = 120_000;
@@ -79,6 +93,7 @@ impl Detector {
             return;
         }
         let now = self.state.now;
+        self.look_at_sites(changed);
         for entity in (0..self.plan.len()).map(|n| EntityIndex(n as u8)) {
             let Some(suspect) = self.state.suspects.get(&entity) else {
                 if let Some(trigger) = self.state.alerts.trigger(now, entity) {
@@ -255,18 +270,19 @@ impl Detector {
         let Some(panel) = &mut suspect.panel else { return };
         let (kind, draw) = (panel.kind, panel.draw);
         let step = panel.step(now, &self.plan, &self.settings, established);
-        if step != Step::Wait && self.panels.len() < PANEL_NOTES_MAX {
+        if step != Step::Wait {
             let found = step.found();
             let missing = found.map(|found| found.reasons.iter().filter(|r| !r.held).cloned());
-            self.panels.push(PanelNote {
+            let note = PanelNote {
                 at: now,
-                entity,
-                kind,
+                about: Subject::Entity(entity),
+                kind: Some(kind),
                 round: (draw, panel.rounds),
                 came_to: step.name(),
                 share: found.map(|found| found.share),
                 missing: missing.into_iter().flatten().collect(),
-            });
+            };
+            note_down(&mut self.panels, note);
         }
         match step {
             Step::Wait => {}
@@ -334,6 +350,91 @@ impl Detector {
                 }
             }
         }
+    }
+
+    /// Sites that fail in a few looks: whether they do for most who look.
+    pub(super) fn look_at_sites(&mut self, changed: &mut Vec<Changed>) {
+        let now = self.state.now;
+        let online = self.state.tallies.voters();
+        let mut due: Vec<TargetIndex> = Vec::new();
+        let under_way: Vec<TargetIndex> = self.state.looks.under_way().collect();
+        for target in under_way {
+            // What a provider's outage explains is not asked about again.
+            let (rounds, step) = self.state.looks.step(now, target);
+            let (came_to, share, missing) = match step {
+                second_look::Step::Wait => continue,
+                second_look::Step::Round => {
+                    due.push(target);
+                    ("another round", None, Vec::new())
+                }
+                second_look::Step::Confirmed(grounds) => {
+                    self.confirm_site(target, *grounds, changed);
+                    ("confirmed", None, Vec::new())
+                }
+                second_look::Step::Over { came_to, share, missing } => {
+                    (came_to, Some(share), missing)
+                }
+            };
+            let (about, kind) = (Subject::Site(target), None);
+            let round = (0, rounds);
+            let note = PanelNote { at: now, about, kind, round, came_to, share, missing };
+            note_down(&mut self.panels, note);
+        }
+        if now.as_ms().is_multiple_of(ROUND_MS) && online >= PANEL_ONLINE_MIN {
+            due.extend(self.sites_worth_a_look());
+        }
+        if due.is_empty() {
+            return;
+        }
+        let crowd = self.crowd();
+        let well = |target: &TargetIndex| {
+            self.state.slow.of(*target).failure_rate() < SITE_SIBLINGS
+                && self
+                    .plan
+                    .behind(*target)
+                    .is_some_and(|b| b.set().and(self.state.frozen).is_empty())
+        };
+        let well = self.catalogue.targets().keys().copied().filter(well).collect();
+        for target in due {
+            let scene = second_look::Scene {
+                now,
+                plan: &self.plan,
+                crowd: &crowd,
+                well: &well,
+                names: self.state.sites.names_fail(target),
+                secret: &self.settings.panel_secret,
+            };
+            self.asks.extend(self.state.looks.round(target, online, &scene));
+        }
+    }
+
+    fn sites_worth_a_look(&self) -> Vec<TargetIndex> {
+        let now = self.state.now;
+        // Where something behind it is in doubt, the site is not the first to be asked about.
+        let doubted = |entity: EntityIndex| {
+            let suspect = self.state.suspects.get(&entity);
+            suspect.is_some_and(|s| s.panel.is_some() || s.open.is_some() || s.held.is_some())
+                || self.state.alerts.flagging(now, entity) >= ALERT_MIN
+        };
+        let scene = self.sites_scene();
+        self.state
+            .sites
+            .failing()
+            .filter(|target| self.state.looks.may_begin(now, *target))
+            .filter(|target| is_worth_a_look(&scene, *target))
+            .filter(|target| {
+                let behind = self.plan.behind(*target).map(Behind::set).unwrap_or_default();
+                !behind.iter().any(doubted)
+            })
+            .collect()
+    }
+
+    fn confirm_site(&mut self, target: TargetIndex, grounds: Grounds, changed: &mut Vec<Changed>) {
+        let now = self.state.now;
+        let Some(entry) = self.catalogue.target(target) else { return };
+        let mut reopened = Vec::new();
+        self.state.sites.confirm(now, (target, &entry.id), grounds, changed, &mut reopened);
+        self.state.ended.retain(|(_, incident, _)| !reopened.contains(&incident.id));
     }
 
     /// A panel has confirmed it.

@@ -246,9 +246,9 @@ fn event(
     (vec![phase], happened)
 }
 
-/// Plays a day.
+/// Plays a day; with `trace`, what happens and what is said of it is told of on stderr.
 #[must_use]
-pub fn run(catalogue: &Catalogue, observers: usize, seed: u64) -> Day {
+pub fn run(catalogue: &Catalogue, observers: usize, seed: u64, trace: bool) -> Day {
     let mut world = World::new(catalogue.clone(), observers, seed);
     let dice = world.dice.named("background");
     let (mut phases, mut happened) = (Vec::new(), Vec::new());
@@ -272,7 +272,11 @@ pub fn run(catalogue: &Catalogue, observers: usize, seed: u64) -> Day {
     let onset = start.plus_ms(LEAD_MS);
     let scenario = Scenario::of(onset, phases);
     let truth = Truth::new(&scenario, &world);
-    let setup = Setup::new(start, onset, onset.plus_ms(DAY_MS));
+    let setup = Setup { trace, ..Setup::new(start, onset, onset.plus_ms(DAY_MS)) };
+    for what in happened.iter().filter(|_| trace) {
+        let [from, to] = [what.from_ms, what.to_ms].map(|ms| onset.plus_ms(ms));
+        eprintln!("{from}  to {to}: {:?} {}", what.kind, what.name);
+    }
     let mut day = Day { events: happened.len(), ..Day::default() };
     let played = play(&world, &truth, setup, |change, detector| {
         match change.phase {

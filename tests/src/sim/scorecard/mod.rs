@@ -58,7 +58,7 @@ fn played(cell: &Cell, seed: u64) -> anyhow::Result<Line> {
     let result = match &cell.play {
         Play::Outage(outage) => Result::Came(outage::run(outage, seed)),
         Play::Day(observers) => {
-            Result::Day(Box::new(background::run(Catalogue::builtin(), *observers, seed)))
+            Result::Day(Box::new(background::run(Catalogue::builtin(), *observers, seed, false)))
         }
         Play::Scenario(scenario) => {
             let outcome = verdict::run(scenario, &verdict::Options::new(1_000, seed))?;

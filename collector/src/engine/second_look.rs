@@ -1,0 +1,578 @@
+//! A second look at one site: observers drawn at random are asked to look at it now, up to four
+//! times, beside siblings behind the same providers and sites that have nothing to do with it.
+//!
+//! The windows tell of a site that fails for most, once enough have looked; a small crowd looks at
+//! each site so seldom that it takes a quarter of an hour, and a site that fails for a third of the
+//! requests is told from liars by nothing in them. Here each member's vote is whether it saw the site
+//! fail in *any* of its looks: of a site that fails for a third, two thirds have in three looks, while
+//! a liar is one member whatever it says. A majority must.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use tocsin_proto::{
+    id::TargetIndex,
+    implicate::Layer,
+    incident::{Confidence, LiarBound, Reason},
+    time::Timestamp,
+};
+
+use super::{
+    alert::Budget,
+    fixed::{ONE, Ppm, divergence_q16, percent, scale, share},
+    incident::Grounds,
+    panel::{Ask, Candidate, Luck, draw},
+    params::{
+        CONFIRM, LOOK_BITS_Q16, LOOK_BURST, LOOK_CONTROLS, LOOK_DAY, LOOK_LIARS, LOOK_REST_MAX_MS,
+        LOOK_ROUNDS, LOOK_SEATS, LOOK_SIBLINGS, PANEL_BACKOFF_MS, PANEL_DUE_MS, PANEL_STOP_SHARE,
+        SITE_SIBLINGS, ZONES_MIN,
+    },
+    plan::{Behind, Entities, Plan},
+    tally::NOWHERE,
+};
+
+/// What is known when members are drawn or asked.
+#[derive(Debug, Clone, Copy)]
+pub struct Scene<'a> {
+    /// The time.
+    pub now: Timestamp,
+    /// Entities and targets.
+    pub plan: &'a Plan,
+    /// Everybody who may be asked, by number; only of use in the first round.
+    pub crowd: &'a [Candidate],
+    /// Sites that fail at most now and then, of which siblings and controls are taken.
+    pub well: &'a BTreeSet<TargetIndex>,
+    /// Whether names are what fails.
+    pub names: bool,
+    /// What nobody outside knows.
+    pub secret: &'a [u8; 32],
+}
+
+/// What is asked of a member in a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Role {
+    Site,
+    Sibling,
+    Control,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Member {
+    zone: u8,
+    slot: u64,
+    asn: u32,
+    weight: i64,
+    /// What it has not answered in this round.
+    open: Vec<(TargetIndex, Role)>,
+    looks: u8,
+    failed: u8,
+    siblings: u8,
+    siblings_failed: u8,
+    controls: u8,
+    controls_failed: u8,
+}
+
+impl Member {
+    /// Whether it saw the site fail; `None` while that is not known, or its own line is in doubt.
+    fn vote(&self, due: bool) -> Option<bool> {
+        let complete = due || self.open.is_empty();
+        let fine = self.controls > 0 && 2 * self.controls_failed < self.controls;
+        (complete && fine && self.looks > 0).then_some(self.failed > 0)
+    }
+}
+
+/// A second look under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecondLook {
+    target: TargetIndex,
+    /// Of this moment and site: a replay that begins elsewhere comes to the same.
+    number: u64,
+    began: Timestamp,
+    rounds: u8,
+    members: BTreeMap<u32, Member>,
+    nonces: BTreeMap<u64, u32>,
+}
+
+/// Looks under way, which sites are at rest after one, and what more may be asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecondLooks {
+    under_way: BTreeMap<TargetIndex, SecondLook>,
+    /// No look before this; and how long the rest was.
+    rests: BTreeMap<TargetIndex, (Timestamp, u64)>,
+    budget: Budget,
+}
+
+impl Default for SecondLooks {
+    fn default() -> Self {
+        Self {
+            under_way: BTreeMap::new(),
+            rests: BTreeMap::new(),
+            budget: Budget::full(LOOK_BURST),
+        }
+    }
+}
+
+impl SecondLooks {
+    /// Whether a look at a site may begin.
+    #[must_use]
+    pub fn may_begin(&self, now: Timestamp, target: TargetIndex) -> bool {
+        !self.under_way.contains_key(&target)
+            && self.rests.get(&target).is_none_or(|(until, _)| now >= *until)
+    }
+
+    /// Sites that are looked at.
+    pub fn under_way(&self) -> impl Iterator<Item = TargetIndex> {
+        self.under_way.keys().copied()
+    }
+
+    /// Begins one, or its next round; nothing is asked where the budget is empty.
+    pub fn round(&mut self, target: TargetIndex, online: usize, scene: &Scene<'_>) -> Vec<Ask> {
+        let now = scene.now;
+        let look = self.under_way.entry(target).or_insert_with(|| SecondLook::new(target, now));
+        let cost = look.probes(online) as i64 * ONE / (online.max(1) as i64);
+        if self.budget.take(now, LOOK_DAY, LOOK_BURST, cost) {
+            return look.begin_round(scene);
+        }
+        self.under_way.remove(&target);
+        self.rest(now, target, PANEL_BACKOFF_MS);
+        Vec::new()
+    }
+
+    /// Takes an answer to whichever look asked for it.
+    pub fn answer(&mut self, observer: u32, nonce: u64, target: TargetIndex, failed: bool) {
+        for look in self.under_way.values_mut() {
+            look.answer(observer, nonce, target, failed);
+        }
+    }
+
+    /// One evaluation of the look at a site; one that is over is gone, and its site rests.
+    pub fn step(&mut self, now: Timestamp, target: TargetIndex) -> (u8, Step) {
+        let Some(look) = self.under_way.get(&target) else { return (0, Step::Wait) };
+        let (rounds, step) = (look.rounds, look.step(now));
+        match &step {
+            Step::Wait | Step::Round => {}
+            Step::Confirmed(_) => {
+                self.under_way.remove(&target);
+                self.rests.remove(&target);
+            }
+            Step::Over { .. } => {
+                self.under_way.remove(&target);
+                let before = self.rests.get(&target).map_or(0, |(_, before)| *before);
+                self.rest(now, target, (2 * before).clamp(PANEL_BACKOFF_MS, LOOK_REST_MAX_MS));
+            }
+        }
+        (rounds, step)
+    }
+
+    fn rest(&mut self, now: Timestamp, target: TargetIndex, for_ms: u64) {
+        self.rests.insert(target, (now.plus_ms(for_ms), for_ms));
+    }
+
+    /// Once in a while: rests that are long over.
+    pub fn forget(&mut self, now: Timestamp) {
+        self.rests.retain(|_, (until, _)| now.since_ms(*until) < 2 * LOOK_REST_MAX_MS);
+    }
+}
+
+/// What to do with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Wait for answers.
+    Wait,
+    /// Ask once more.
+    Round,
+    /// The site fails, and nothing behind it does.
+    Confirmed(Box<Grounds>),
+    /// It does not, or that cannot be told.
+    Over {
+        /// In a word or two.
+        came_to: &'static str,
+        /// The share that saw it fail.
+        share: Ppm,
+        /// Rules that did not hold.
+        missing: Vec<Reason>,
+    },
+}
+
+/// Answers that were counted: of votes, of looks, of other sites.
+#[derive(Debug, Default)]
+struct Found {
+    votes: i64,
+    seen: i64,
+    members: i64,
+    looks: i64,
+    failed: i64,
+    others: i64,
+    others_failed: i64,
+    zones: BTreeMap<u8, (i64, i64)>,
+    prefixes: BTreeSet<u64>,
+    networks: BTreeSet<u32>,
+}
+
+impl SecondLook {
+    /// One with nobody asked yet.
+    #[must_use]
+    pub fn new(target: TargetIndex, now: Timestamp) -> Self {
+        Self {
+            target,
+            number: now.as_ms() << 16 | u64::from(target.0),
+            began: now,
+            rounds: 0,
+            members: BTreeMap::new(),
+            nonces: BTreeMap::new(),
+        }
+    }
+
+    /// Probes that a round costs, in a crowd of so many.
+    #[must_use]
+    pub fn probes(&self, online: usize) -> usize {
+        let members = if self.rounds == 0 { LOOK_SEATS.min(online) } else { self.members.len() };
+        members * (1 + LOOK_SIBLINGS + LOOK_CONTROLS)
+    }
+
+    /// Draws the members, in the first round, and what each is asked in this one.
+    #[must_use]
+    pub fn begin_round(&mut self, scene: &Scene<'_>) -> Vec<Ask> {
+        if self.rounds == 0 {
+            for (candidate, weight) in draw(scene.crowd, scene.secret, self.number, LOOK_SEATS) {
+                let member = Member {
+                    zone: candidate.zone,
+                    slot: candidate.slot,
+                    asn: candidate.asn,
+                    weight,
+                    open: Vec::new(),
+                    looks: 0,
+                    failed: 0,
+                    siblings: 0,
+                    siblings_failed: 0,
+                    controls: 0,
+                    controls_failed: 0,
+                };
+                self.members.insert(candidate.observer, member);
+            }
+        }
+        self.rounds += 1;
+        self.began = scene.now;
+        // A top-level domain is behind half of the world: what shares no more is no sibling.
+        let mut behind = Entities::default();
+        for (layer, entity) in scene.plan.behind(self.target).map_or(&[][..], Behind::entities) {
+            if *layer != Layer::Tld {
+                behind.insert(*entity);
+            }
+        }
+        let others = scene.well.iter().copied().filter(|target| *target != self.target);
+        let (siblings, controls): (Vec<_>, Vec<_>) = others.partition(|target| {
+            scene.plan.behind(*target).is_some_and(|other| !other.set().and(behind).is_empty())
+        });
+        let mut asks = Vec::new();
+        for (observer, member) in &mut self.members {
+            let numbers = [self.number, self.rounds.into(), (*observer).into()];
+            let mut luck = Luck::new(scene.secret, b"second look", numbers);
+            let nonce = luck.number();
+            let siblings: Vec<_> = luck.deal(siblings.clone()).take(LOOK_SIBLINGS).collect();
+            let controls: Vec<_> = luck.deal(controls.clone()).take(LOOK_CONTROLS).collect();
+            member.open = vec![(self.target, Role::Site)];
+            member.open.extend(siblings.iter().map(|target| (*target, Role::Sibling)));
+            member.open.extend(controls.iter().map(|target| (*target, Role::Control)));
+            self.nonces.insert(nonce, *observer);
+            let targets = member.open.iter().map(|(target, _)| *target).collect();
+            asks.push(Ask { observer: *observer, nonce, targets, names: scene.names });
+        }
+        asks
+    }
+
+    /// Takes an answer under a nonce. Of no use: one that was not asked for, or by another.
+    pub fn answer(&mut self, observer: u32, nonce: u64, target: TargetIndex, failed: bool) {
+        if self.nonces.get(&nonce) != Some(&observer) {
+            return;
+        }
+        let Some(member) = self.members.get_mut(&observer) else { return };
+        let Some(at) = member.open.iter().position(|(open, _)| *open == target) else { return };
+        let (count, bad) = match member.open.swap_remove(at).1 {
+            Role::Site => (&mut member.looks, &mut member.failed),
+            Role::Sibling => (&mut member.siblings, &mut member.siblings_failed),
+            Role::Control => (&mut member.controls, &mut member.controls_failed),
+        };
+        *count += 1;
+        *bad += u8::from(failed);
+    }
+
+    fn find(&self, due: bool) -> Found {
+        let mut found = Found::default();
+        for member in self.members.values() {
+            found.members += member.weight;
+            // Also of those who have no vote: where everything fails, it is theirs that do.
+            found.others += i64::from(member.siblings + member.controls);
+            found.others_failed += i64::from(member.siblings_failed + member.controls_failed);
+            let Some(seen) = member.vote(due) else { continue };
+            found.votes += member.weight;
+            found.looks += i64::from(member.looks);
+            found.failed += i64::from(member.failed);
+            found.prefixes.insert(member.slot);
+            found.networks.insert(member.asn);
+            let (votes, seeing) = found.zones.entry(member.zone).or_default();
+            *votes += member.weight;
+            if seen {
+                found.seen += member.weight;
+                *seeing += member.weight;
+            }
+        }
+        found
+    }
+
+    /// Each rule, and what it found.
+    fn judge(&self, found: &Found) -> (Ppm, Vec<Reason>) {
+        let seen = share(found.seen, found.votes);
+        let bits = scale(found.votes, divergence_q16(seen, LOOK_LIARS));
+        let majority = Reason {
+            rule: "look.majority".to_owned(),
+            held: seen >= CONFIRM && bits >= LOOK_BITS_Q16,
+            found: format!(
+                "{} of {} observers drawn at random saw it fail in {} looks each: {} bits that more \
+                 than {} do",
+                percent(seen),
+                found.prefixes.len(),
+                self.rounds,
+                bits >> 16,
+                percent(LOOK_LIARS)
+            ),
+            needed: format!("{}, and {} bits", percent(CONFIRM), LOOK_BITS_Q16 >> 16),
+        };
+        // Of one vote nothing is told.
+        let zones: Vec<Ppm> = found
+            .zones
+            .iter()
+            .filter(|(zone, (votes, _))| **zone != NOWHERE && *votes > ONE)
+            .map(|(_, (votes, seeing))| share(*seeing, *votes))
+            .collect();
+        let seeing = zones.iter().filter(|share| **share >= LOOK_LIARS).count();
+        let needed = (zones.len() * 3).div_ceil(5).max(ZONES_MIN);
+        let geography = Reason {
+            rule: "look.geography".to_owned(),
+            held: zones.len() >= ZONES_MIN && seeing >= needed,
+            found: format!("{seeing} of {} zones with enough votes see it", zones.len()),
+            needed: format!("{needed} of at least {ZONES_MIN}"),
+        };
+        let rate = share(found.failed, found.looks);
+        let others = share(found.others_failed, found.others);
+        let alone = Reason {
+            rule: "look.alone".to_owned(),
+            held: others < SITE_SIBLINGS.max(rate / 4),
+            found: format!(
+                "{} of the looks at it failed, and {} of those at its siblings and at other sites",
+                percent(rate),
+                percent(others)
+            ),
+            needed: format!("under {}, or a quarter of its own", percent(SITE_SIBLINGS)),
+        };
+        (seen, vec![majority, geography, alone])
+    }
+
+    /// One evaluation.
+    #[must_use]
+    pub fn step(&self, now: Timestamp) -> Step {
+        let due = now.since_ms(self.began) >= PANEL_DUE_MS;
+        let found = self.find(due);
+        let (seen, reasons) = self.judge(&found);
+        let complete = self.members.values().all(|member| member.open.is_empty());
+        // The quickest decide nothing: liars answer at once.
+        if !due && !complete {
+            return Step::Wait;
+        }
+        let over = |came_to, reasons: Vec<Reason>| Step::Over {
+            came_to,
+            share: seen,
+            missing: reasons.into_iter().filter(|reason| !reason.held).collect(),
+        };
+        if 2 * found.votes < found.members {
+            return over("unanswered", reasons);
+        }
+        if reasons.iter().all(|reason| reason.held) {
+            let up = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
+            let needed = scale(found.prefixes.len() as i64, CONFIRM);
+            return Step::Confirmed(Box::new(Grounds {
+                reasons,
+                ruled_out: Vec::new(),
+                liar_bound: LiarBound {
+                    prefixes: up(needed),
+                    networks: up(scale(found.networks.len() as i64, CONFIRM)),
+                    zones: u32::try_from(ZONES_MIN).unwrap_or(u32::MAX),
+                },
+                confidence: if found.prefixes.len() < LOOK_SEATS / 2 {
+                    Confidence::Low
+                } else {
+                    Confidence::Medium
+                },
+            }));
+        }
+        if seen < PANEL_STOP_SHARE {
+            over("refuted", reasons)
+        } else if self.rounds >= LOOK_ROUNDS {
+            over("inconclusive", reasons)
+        } else {
+            Step::Round
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use tocsin_proto::{catalogue::Catalogue, id::Country};
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_s(1_800_000_000);
+    const DUE: Timestamp = NOW.plus_ms(PANEL_DUE_MS);
+    const IT: TargetIndex = TargetIndex(3);
+
+    /// Twenty sites behind one edge, twenty behind another.
+    fn plan() -> Plan {
+        let mut text = "schema = 1\nversion = 1\n".to_owned();
+        for id in ["one", "other"] {
+            writeln!(text, "[[provider]]\nid = \"{id}\"\nname = \"{id}\"\norganisation = \"{id}\"")
+                .unwrap();
+        }
+        for at in 0..40 {
+            let edge = if at < 20 { "one" } else { "other" };
+            writeln!(
+                text,
+                "[[target]]\nindex = {at}\nid = \"t{at}\"\nname = \"t\"\nhost = \"t{at}.test\"\n\
+                 roles = [{{ role = \"edge\", provider = \"{edge}\", evidence = \"operator\" }}]"
+            )
+            .unwrap();
+        }
+        Plan::new(&Catalogue::parse(&text).unwrap())
+    }
+
+    /// So many observers in half as many networks and eight zones.
+    fn crowd(size: u32) -> Vec<Candidate> {
+        let candidate = |n: u32| Candidate {
+            observer: n,
+            weight: ONE,
+            zone: (n % 8) as u8,
+            country: Country::UNKNOWN,
+            slot: n.into(),
+            asn: n / 2,
+            version: 1,
+            resolver: 0,
+        };
+        (0..size).map(candidate).collect()
+    }
+
+    /// Plays a look at [`IT`] to its end: `says` answers for an observer, target and round.
+    fn play(size: u32, says: impl Fn(u32, u16, u8) -> Option<bool>) -> (u8, Step) {
+        let (plan, crowd) = (plan(), crowd(size));
+        let well = plan.targets().map(|(target, _)| target).filter(|t| *t != IT).collect();
+        let (mut looks, mut at) = (SecondLooks::default(), NOW);
+        for round in 1.. {
+            let scene = Scene {
+                now: at,
+                plan: &plan,
+                crowd: &crowd,
+                well: &well,
+                names: false,
+                secret: &[7; 32],
+            };
+            let asks = looks.round(IT, crowd.len(), &scene);
+            assert!(!asks.is_empty());
+            for Ask { observer, nonce, targets, .. } in asks {
+                assert_eq!(targets.len(), 1 + LOOK_SIBLINGS + LOOK_CONTROLS);
+                for target in targets {
+                    // Under a nonce of another it counts for nothing.
+                    looks.answer(observer + 1, nonce, target, true);
+                    if let Some(failed) = says(observer, target.0, round) {
+                        looks.answer(observer, nonce, target, failed);
+                    }
+                }
+            }
+            at = at.plus_ms(PANEL_DUE_MS);
+            match looks.step(at, IT) {
+                (_, Step::Round) => {}
+                (rounds, step) => return (rounds, step),
+            }
+        }
+        unreachable!()
+    }
+
+    #[test]
+    fn a_site_that_is_down_is_told_by_one_look() {
+        for size in [40, 300, 5_000] {
+            let (rounds, step) = play(size, |_, target, _| Some(target == IT.0));
+            let Step::Confirmed(grounds) = step else { panic!("{step:?}") };
+            assert_eq!(rounds, 1);
+            assert!(grounds.reasons.iter().all(|reason| reason.held) && grounds.reasons.len() == 3);
+        }
+    }
+
+    #[test]
+    fn one_that_fails_for_a_third_is_told_by_a_few() {
+        let (rounds, step) = play(300, |who, target, round| {
+            Some(target == IT.0 && (who + u32::from(round)) % 3 == 0)
+        });
+        assert!(matches!(step, Step::Confirmed(_)) && rounds > 1, "{rounds} {step:?}");
+    }
+
+    #[test]
+    fn two_fifths_of_liars_tell_of_nothing() {
+        for size in [100, 300, 5_000] {
+            let (rounds, step) = play(size, |who, target, _| Some(target == IT.0 && who % 5 < 2));
+            assert!(matches!(step, Step::Over { .. }), "{step:?}");
+            assert_eq!(rounds, LOOK_ROUNDS);
+        }
+        let (rounds, step) = play(300, |who, target, _| Some(target == IT.0 && who % 20 == 0));
+        assert!(matches!(step, Step::Over { came_to: "refuted", .. }) && rounds == 1);
+    }
+
+    #[test]
+    fn where_its_siblings_fail_too_it_is_not_the_site() {
+        let (_, step) = play(300, |_, target, _| Some(target < 20));
+        let Step::Over { missing, .. } = step else { panic!("{step:?}") };
+        assert_eq!(missing.iter().map(|r| r.rule.as_str()).collect::<Vec<_>>(), ["look.alone"]);
+    }
+
+    #[test]
+    fn silence_and_dead_lines_say_nothing() {
+        let (_, step) = play(300, |who, target, _| (who % 3 == 0).then_some(target == IT.0));
+        assert!(matches!(step, Step::Over { came_to: "unanswered", .. }), "{step:?}");
+        let (_, step) = play(300, |_, _, _| Some(true));
+        assert!(matches!(step, Step::Over { came_to: "unanswered", .. }), "{step:?}");
+    }
+
+    #[test]
+    fn the_quick_ones_decide_nothing_and_a_site_rests_after_a_look() {
+        let (plan, crowd) = (plan(), crowd(300));
+        let well = plan.targets().map(|(target, _)| target).collect();
+        let scene = Scene {
+            now: NOW,
+            plan: &plan,
+            crowd: &crowd,
+            well: &well,
+            names: false,
+            secret: &[7; 32],
+        };
+        let mut looks = SecondLooks::default();
+        let asks = looks.round(IT, crowd.len(), &scene);
+        for Ask { observer, nonce, targets, .. } in asks.iter().filter(|ask| ask.observer % 3 != 0)
+        {
+            for target in targets {
+                looks.answer(*observer, *nonce, *target, *target == IT);
+            }
+        }
+        assert_eq!(looks.step(NOW.plus_ms(3_000), IT), (1, Step::Wait));
+        assert!(!looks.may_begin(NOW, IT));
+        assert!(matches!(looks.step(DUE, IT), (1, Step::Confirmed(_))));
+        let mut asked = 0;
+        for minute in 0..2 * 1_440 {
+            let now = DUE.plus_ms(minute * 60_000);
+            if looks.may_begin(now, IT) {
+                let asks = looks.round(IT, crowd.len(), &Scene { now, ..scene });
+                asked += asks.iter().map(|ask| ask.targets.len()).sum::<usize>();
+                looks.step(now.plus_ms(PANEL_DUE_MS), IT);
+            }
+        }
+        let each = asked as f64 / crowd.len() as f64;
+        assert!((10.0..50.0).contains(&each), "{each} probes an agent in two days of false alarms");
+    }
+}
