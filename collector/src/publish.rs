@@ -201,6 +201,7 @@ fn incident(detector: &Detector, shown: Shown<'_>) -> Incident {
             }
             Scope::Regional { zones, countries }
         }
+        Reach::Over(family) => Scope::Family { family: *family },
         Reach::Site => Scope::Site,
         Reach::Observers => Scope::Observers,
     };

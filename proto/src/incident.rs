@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     id::{Country, Id},
     implicate::Layer,
+    observation::Family,
     outcome::Outcome,
     time::Timestamp,
 };
@@ -110,6 +111,11 @@ pub enum Scope {
         /// Single countries, where the rest of their zone does not see it.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         countries: Vec<Country>,
+    },
+    /// A majority of the networks in most zones, of those who use one address family, over it alone.
+    Family {
+        /// Which.
+        family: Family,
     },
     /// One site, everywhere.
     Site,

@@ -397,6 +397,7 @@ impl Told {
             if self.phases.insert((id.clone(), *phase, *relapses)) {
                 let scope = match &incident.scope {
                     Scope::Global => "global".to_owned(),
+                    Scope::Family { family } => format!("global: over IP{}", family.name()),
                     Scope::Site => "site".to_owned(),
                     Scope::Observers => "observers".to_owned(),
                     Scope::Regional { zones, countries } => {

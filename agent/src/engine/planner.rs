@@ -368,9 +368,16 @@ impl Planner {
         if let Some(seconds) = done.retry_after_s {
             self.courtesy.retry_after(now, done.request.target, seconds);
         }
-        let Request { target, family, .. } = done.request;
+        let Request { target, family, purpose, names, .. } = done.request;
         if let Some(has) = done.has_address {
             self.addresses.insert((target, family), (has, now));
+        }
+        // Who asked is waiting: what has no address of this family is looked at over the other.
+        if done.has_address == Some(false)
+            && let Purpose::Asked { nonce } = purpose
+            && let Some(family) = self.family(now, nonce, target)
+        {
+            self.request(now, target, How { family, purpose, names }, actions);
         }
         match done.body_comes {
             Some(true) => drop(self.dear.insert(target)),
@@ -608,6 +615,25 @@ mod tests {
         for ((_, v6), probes) in seen {
             let often = probes.windows(2).any(|pair| pair[1].since_ms(pair[0]) < DAY_MS);
             assert!(!v6 || !often);
+        }
+    }
+
+    #[test]
+    fn what_is_asked_is_looked_at_over_the_family_that_the_name_has() {
+        let mut planner = planner(1, 60);
+        planner.setup.families = vec![Family::V4, Family::V6];
+        for nonce in 0..8 {
+            let targets = List::new(vec![TargetIndex(nonce as u16)]).unwrap();
+            let asked = planner.step(START, Event::Ask { nonce, targets, names: false });
+            let [Action::Probe(request)] = asked.as_slice() else { panic!("{asked:?}") };
+            let outcome = match request.family {
+                Family::V4 => Outcome::Ok,
+                Family::V6 => Outcome::DnsNodata,
+            };
+            let more = planner.step(START, done(*request, outcome));
+            let more: Vec<Family> = more.iter().map(|Action::Probe(r)| r.family).collect();
+            let expected = if request.family == Family::V6 { vec![Family::V4] } else { vec![] };
+            assert_eq!(more, expected, "asked under {nonce}");
         }
     }
 

@@ -110,6 +110,7 @@ fn describe(at: Timestamp, change: &Changed, detector: &Detector, json: bool) ->
             let names: Vec<String> = zones.iter().map(Detector::region_name).collect();
             format!("regional: {}", names.join(", "))
         }
+        Some(Reach::Over(family)) => format!("global: over IP{}", family.name()),
         Some(Reach::Observers) => "observers".to_owned(),
         Some(Reach::Site) | None => "site".to_owned(),
     };

@@ -32,10 +32,10 @@ use super::{
     observer::{Observer, Standing},
     panel::{self, Ask, Candidate, Kind, Panel, Step},
     params::{
-        ALERT_MIN, CANDIDATE, DARK_WITHIN_MS, FORGET_MS, HOLD, ONLINE_MS, PANEL_FORCE_SHARE,
-        PANEL_ONLINE_MIN, PANEL_SCREEN_FROM, PANEL_TICK_MS, PANEL_TRACK_EVERY_MS,
-        PANEL_TRACK_GOOD_MS, PICK_RECENT_MS, ROUND_MS, SITE_SIBLINGS, SPELL_FRESH_MS, Settings,
-        TICK_MS, WEIGH_MS,
+        ALERT_MIN, ASKED_GOOD_MS, CANDIDATE, DARK_WITHIN_MS, FORGET_MS, HOLD, ONLINE_MS,
+        PANEL_FORCE_SHARE, PANEL_ONLINE_MIN, PANEL_SCREEN_FROM, PANEL_TICK_MS,
+        PANEL_TRACK_EVERY_MS, PANEL_TRACK_GOOD_MS, PICK_RECENT_MS, ROUND_MS, SITE_SIBLINGS,
+        SPELL_FRESH_MS, Settings, TICK_MS, WEIGH_MS,
     },
     plan::{Behind, Entities, EntityIndex, Plan},
     second_look::{self, SecondLooks},
@@ -101,15 +101,28 @@ struct Suspect {
     open: Option<Incident>,
     last: Option<Incident>,
     panel: Option<Panel>,
-    /// When the last tracking panel was begun, and what the last one found: share, rate, whether its
-    /// conditions held, and how often running.
+    /// When the last tracking panel was begun.
     track_at: Timestamp,
     /// It has passed, but all its sites are behind another that is suspected too: whose panel is
     /// awaited, until when, and what was found.
     held: Option<(EntityIndex, Timestamp, panel::Finding)>,
-    tracked: Option<(Timestamp, Ppm, Ppm, u8)>,
+    tracked: Option<Tracked>,
+    /// When a full panel last came to nothing, and whether it was answered.
+    asked: Option<(Timestamp, bool)>,
     /// Who could tell, and when that was counted.
     participants: Option<(Timestamp, Participants)>,
+}
+
+/// What the last tracking panel, or the one that confirmed, found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Tracked {
+    at: Timestamp,
+    share: Ppm,
+    /// Failure rate over the suspect's asked sites, and over the controls.
+    rate: Ppm,
+    usual: Ppm,
+    /// How often running its conditions held.
+    passes: u8,
 }
 
 /// Everything the detector remembers. A snapshot of it and the log behind it are the detector.
@@ -365,7 +378,9 @@ impl Detector {
                     let layer = self.plan.entity(panel.entity).layer;
                     let blames = behind.has(panel.entity)
                         && (behind.layers(full).has(layer) || behind.layers(half).has(layer));
-                    panel.answer((*id, standing), nonce, target, says != Says::Answers, blames);
+                    let who = (*id, standing);
+                    let says = (says != Says::Answers, blames);
+                    panel.answer(who, nonce, target, says, observation.family);
                 }
                 looks.answer(*id, nonce, target, says != Says::Answers);
             } else if says == Says::Fails && observer.weight > 0 && observer.is_healthy() {
@@ -782,22 +797,38 @@ impl Detector {
             _ => shares.share,
         };
         // A panel that was asked a moment ago knows better than what is overheard.
-        let tracked = suspect.tracked.filter(|(at, ..)| now.since_ms(*at) < PANEL_TRACK_GOOD_MS);
-        let passes = tracked.map_or(0, |(_, _, _, passes)| passes);
+        let tracked = suspect.tracked.filter(|t| now.since_ms(t.at) < PANEL_TRACK_GOOD_MS);
+        let passes = tracked.map_or(0, |tracked| tracked.passes);
         // Of the whole world, that is: zones of their own go by their own votes.
         let regional_only = matches!(zones, Some(Reach::Regional(_)));
-        let (share, rate) = tracked.map_or((share, rate), |(_, of_panel, rate, _)| {
-            (if regional_only { share } else { of_panel }, rate)
+        let (share, rate, usual) = tracked.map_or((share, rate, 0), |of| {
+            (if regional_only { share } else { of.share }, of.rate, of.usual)
         });
+        // Where observers can be asked, what is volunteered only raises suspicion; it decides where
+        // those who were asked did not answer, and where nobody can be.
+        let heard = match suspect.asked {
+            _ if !self.can_ask() => true,
+            _ if tracked.is_some() || suspect.panel.is_some() || suspect.held.is_some() => false,
+            Some((at, answered)) if now.since_ms(at) < ASKED_GOOD_MS => !answered,
+            _ => false,
+        };
+        let to_ask = global
+            && self.can_ask()
+            && tracked.is_none()
+            && suspect.panel.is_none()
+            && suspect.held.is_none()
+            && suspect.asked.is_none_or(|(at, _)| now.since_ms(at) >= ASKED_GOOD_MS);
+        let global = global && heard;
         let reading = Reading {
             share,
             rate,
+            usual,
             suspect: (is_suspect(shares.share) || !regional.is_empty()) && strata_hold && recent,
             // While a full panel is out, nothing narrower than the world is said in its place.
             confirm: self.is_settled() && (global || (local && !asking)),
             relapse: passes >= HOLD
                 || recent
-                    && (others("c5.attributed")
+                    && ((heard && others("c5.attributed"))
                         || (!regional.is_empty() && strata_hold && !versions.unproved)),
             goes_on: suspect.open.as_ref().is_some_and(|open| self.has_parts(&open.id)),
         };
@@ -820,6 +851,9 @@ impl Detector {
             (reach, Grounds { reasons, ruled_out, liar_bound, confidence })
         };
         let lead = self.lead(entity);
+        if to_ask {
+            self.call(entity, Kind::Full, 0, true);
+        }
         let Some(suspect) = self.state.suspects.get_mut(&entity) else { return };
         let baseline = suspect.baseline;
         if let Some(incident) = &mut suspect.open {
@@ -860,6 +894,11 @@ impl Detector {
             changed.push(Changed { incident: id.clone(), at: now, phase: Phase::Suspected });
             suspect.open = Some(Incident::open(id, now, started, Phase::Suspected, reach, grounds));
         }
+    }
+
+    /// Whether there is a crowd that can be asked.
+    fn can_ask(&self) -> bool {
+        self.settings.ask_back && !self.mute && self.state.tallies.voters() >= PANEL_ONLINE_MIN
     }
 
     /// Tells which probe-core versions are established.

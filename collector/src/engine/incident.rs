@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use tocsin_proto::{
     id::Country,
     incident::{Confidence, LiarBound, Phase, Reason, Transition},
+    observation::Family,
     time::Timestamp,
 };
 
@@ -49,6 +50,8 @@ pub enum Reach {
     Global,
     /// These zones and countries.
     Regional(Vec<Region>),
+    /// Most zones, over one address family alone.
+    Over(Family),
     /// One site.
     Site,
     /// The observers that have the culprit in common.
@@ -65,7 +68,7 @@ impl Reach {
                 regions.dedup();
                 Self::Regional(regions)
             }
-            (Self::Regional(_), wider) => wider,
+            (Self::Regional(_) | Self::Over(_), wider) => wider,
             (wide, _) => wide,
         }
     }
@@ -91,6 +94,8 @@ pub struct Reading {
     pub share: Ppm,
     /// Failure rate over its targets in the last two minutes.
     pub rate: Ppm,
+    /// Failure rate of those who told it over what has nothing to do with it; 0 where that is not known.
+    pub usual: Ppm,
     /// Whether the conditions for a suspicion hold.
     pub suspect: bool,
     /// Whether the conditions for a verdict hold, global or regional.
@@ -139,6 +144,7 @@ pub struct Incident {
     quiet_since: Option<Timestamp>,
     below_since: Option<Timestamp>,
     slow_rate: Ppm,
+    slow_share: Ppm,
     evaluated_at: Timestamp,
 }
 
@@ -168,6 +174,7 @@ impl Incident {
             quiet_since: None,
             below_since: None,
             slow_rate: 0,
+            slow_share: 0,
             evaluated_at: now,
         };
         incident.enter(now, phase);
@@ -245,6 +252,8 @@ impl Incident {
         let elapsed = now.since_ms(self.evaluated_at);
         self.evaluated_at = now;
         self.slow_rate = smooth(self.slow_rate, reading.rate, elapsed, 300_000);
+        // One observer more or less in a small panel is no relapse.
+        self.slow_share = smooth(self.slow_share, reading.share, elapsed, 300_000);
         let phase = self.phase();
         if matches!(phase, Phase::Confirmed | Phase::Suspected) {
             self.peak = self.peak.max(reading.rate);
@@ -266,9 +275,9 @@ impl Incident {
                 held(&mut self.low_since, now, low, wait).then_some(Phase::Recovering)
             }
             Phase::Recovering => {
-                let quiet_rate = (2 * baseline).max(25_000);
+                let quiet_rate = (2 * baseline).max(2 * reading.usual).max(25_000);
                 let quiet =
-                    reading.share < CLEAR && self.slow_rate <= quiet_rate && !reading.goes_on;
+                    self.slow_share < CLEAR && self.slow_rate <= quiet_rate && !reading.goes_on;
                 let quiet = held(&mut self.quiet_since, now, quiet, RESOLVE_MS);
                 let below = reading.share < RELEASE && !reading.goes_on;
                 let below = held(&mut self.below_since, now, below, RESOLVE_HELD_MS);
@@ -380,6 +389,7 @@ mod tests {
             for _ in 0..minutes * 12 {
                 now = now.plus_ms(5_000);
                 let reading = Reading {
+                    usual: 0,
                     share: if *bad { 900_000 } else { 0 },
                     rate: if *bad { 800_000 } else { 5_000 },
                     suspect: *bad,

@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 use tocsin_proto::incident::{LiarBound, Reason};
 
 use super::{
-    fixed::{ONE, Ppm, percent, scale, share, votes},
+    fixed::{ONE, Ppm, divergence_q16, percent, scale, share, votes},
     params::{
         CONFIRM, COVERAGE, DIVIDED, DIVIDED_SHARE, DIVIDED_WEIGHT, NETWORK_CAP_MIN,
-        NETWORK_CAP_SHARE, Settings, ZONE_CAP, ZONE_MIN, ZONE_SHARE, ZONES_MIN, ZONES_SHARE,
+        NETWORK_CAP_SHARE, STRATUM_BACKGROUND, STRATUM_BITS_Q16, Settings, ZONE_CAP, ZONE_MIN,
+        ZONE_SHARE, ZONES_MIN, ZONES_SHARE,
     },
     tally::{NOWHERE, Tally},
 };
@@ -218,7 +219,10 @@ pub fn strata<K: Copy + Ord + std::fmt::Display>(
     let limit = (overall * 2 / 5).min(200_000);
     let few = rest.eligible < ZONE_MIN;
     let unproved = few && !established(*key);
-    let holds = dominant.share() >= limit && (few || rest.share() >= limit);
+    // Of few votes some see anything by their own lines; with every try they are drawn anew.
+    let bits = scale(rest.eligible, divergence_q16(rest.share(), STRATUM_BACKGROUND));
+    let proved = rest.share() > STRATUM_BACKGROUND && bits >= STRATUM_BITS_Q16;
+    let holds = dominant.share() >= limit && (few || (rest.share() >= limit && proved));
     let found = if few {
         let known = if unproved { "not established" } else { "established" };
         format!(
@@ -228,12 +232,18 @@ pub fn strata<K: Copy + Ord + std::fmt::Display>(
         )
     } else {
         format!(
-            "{} within {what} {key}, {} outside it",
+            "{} within {what} {key}, {} of {} votes outside it",
             percent(dominant.share()),
-            percent(rest.share())
+            percent(rest.share()),
+            votes(rest.eligible)
         )
     };
-    let needed = format!("at least {} on both sides", percent(limit));
+    let needed = format!(
+        "at least {} on both sides, outside it by {} bits more than {}",
+        percent(limit),
+        STRATUM_BITS_Q16 >> 16,
+        percent(STRATUM_BACKGROUND)
+    );
     let reason = Reason { rule: rule.to_owned(), held: holds && !unproved, found, needed };
     Strata { holds, unproved, reason }
 }
@@ -322,5 +332,11 @@ mod tests {
         assert_eq!(check(&[(1, 78, 70), (2, 24, 1)], true), (false, false));
         assert_eq!(check(&[(1, 98, 70), (2, 2, 0)], false), (true, true));
         assert_eq!(check(&[(1, 98, 70), (2, 2, 0)], true), (true, false));
+        assert_eq!(
+            check(&[(1, 98, 90), (2, 10, 3)], true),
+            (false, false),
+            "three of ten are chance"
+        );
+        assert_eq!(check(&[(1, 98, 90), (2, 10, 6)], true), (true, false));
     }
 }

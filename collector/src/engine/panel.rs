@@ -16,6 +16,7 @@ use tocsin_proto::{
     id::{Country, TargetIndex},
     implicate::Layer,
     incident::{LiarBound, Reason},
+    observation::Family,
     sign::sha256,
     time::Timestamp,
 };
@@ -28,10 +29,10 @@ use super::{
     judge::{Participants, Shares, Strata, majority, strata},
     observer::Standing,
     params::{
-        BACKGROUND, CONTRAST_BITS_Q16, COVERAGE, PANEL_CONTROLS, PANEL_CONTROLS_OK, PANEL_DUE_MS,
-        PANEL_FULL, PANEL_LATE_ROUND_GAP_MS, PANEL_ROUNDS, PANEL_SCREEN, PANEL_SCREEN_SHARE,
-        PANEL_SCREEN_VOTES, PANEL_SECOND_BELOW, PANEL_SITES, PANEL_STOP_SHARE, PANEL_TRACK,
-        PANEL_TRACK_MIN, Settings, ZONE_CAP, ZONE_SEATS_MIN, ZONES_MIN,
+        BACKGROUND, CONFIRM, CONTRAST_BITS_Q16, COVERAGE, PANEL_CONTROLS, PANEL_CONTROLS_OK,
+        PANEL_DUE_MS, PANEL_FULL, PANEL_LATE_ROUND_GAP_MS, PANEL_ROUNDS, PANEL_SCREEN,
+        PANEL_SCREEN_SHARE, PANEL_SCREEN_VOTES, PANEL_SECOND_BELOW, PANEL_SITES, PANEL_STOP_SHARE,
+        PANEL_TRACK, PANEL_TRACK_MIN, Settings, ZONE_CAP, ZONE_SEATS_MIN, ZONES_MIN,
     },
     plan::{Behind, EntityIndex, Plan},
     tally::{NOWHERE, Tally},
@@ -104,6 +105,8 @@ struct Answer {
     target: TargetIndex,
     /// `None` until it came; else whether it failed in a way that implicates the suspect.
     failed: Option<bool>,
+    /// Over which family it came.
+    family: Family,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,6 +128,20 @@ impl Member {
         (answers.iter().filter(|answer| answer.failed.is_some()).count(), failed)
     }
 
+    /// Whether it saw it over one family alone: `None` where it has not looked at enough, or its
+    /// controls do not vouch for it there.
+    fn vote_over(&self, family: Family) -> Option<bool> {
+        let of = |answers: &[Answer]| -> Vec<Answer> {
+            answers.iter().filter(|a| a.family == family && a.failed.is_some()).cloned().collect()
+        };
+        let (sites, controls) = (of(&self.sites), of(&self.controls));
+        let (_, bad) = Self::tally(&controls);
+        let failing = sites.iter().filter(|a| a.failed == Some(true)).map(|a| a.target);
+        let failing = failing.collect::<BTreeSet<_>>().len();
+        let fine = controls.len() > bad && 3 * bad <= controls.len();
+        (fine && sites.len() >= 3).then_some(failing >= 2)
+    }
+
     /// Its vote: `None` while its controls do not vouch for it. A no counts only once everything
     /// has been answered or is due.
     fn vote(&self, due: bool) -> Option<bool> {
@@ -134,7 +151,8 @@ impl Member {
         let failing = failing.collect::<BTreeSet<_>>().len();
         let (controls, bad) = Self::tally(&self.controls);
         let fine = controls - bad;
-        let needed = if sites <= 16 { 2 } else { 3 };
+        // Of a tenth that fails two are met in three rounds, by seven of ten.
+        let needed = if sites <= 3 * PANEL_SITES { 2 } else { 3 };
         // More failing among the suspect's sites than twice the share among the controls.
         let stands_out = failing * controls >= 2 * bad * sites;
         if failing >= needed && fine >= PANEL_CONTROLS_OK && stands_out {
@@ -178,6 +196,8 @@ pub struct Finding {
     pub share: Ppm,
     /// Failure rate over the suspect's asked sites.
     pub rate: Ppm,
+    /// And over the controls.
+    pub usual: Ppm,
     /// Zones and countries with a majority of their own.
     pub regional: Vec<Region>,
     /// Each rule that was asked.
@@ -194,6 +214,22 @@ pub struct Finding {
     pub liar_bound: LiarBound,
     /// Prefixes that voted.
     pub prefixes: u32,
+    /// Of those who looked over IPv4, and over IPv6, the share that saw it there.
+    pub families: [Ppm; 2],
+    /// The one family over which it fails, where it does not over the other.
+    pub over: Option<Family>,
+}
+
+impl Finding {
+    /// The share that sees it of those who looked over a family.
+    #[must_use]
+    pub const fn share_over(&self, family: Family) -> Ppm {
+        let [v4, v6] = self.families;
+        match family {
+            Family::V4 => v4,
+            Family::V6 => v6,
+        }
+    }
 }
 
 /// Answers, failures, and the zones that fail, by site.
@@ -429,7 +465,8 @@ impl Panel {
             mine.extend(luck.deal(again).take(more));
             let own: Vec<TargetIndex> = luck.deal(controls.clone()).take(PANEL_CONTROLS).collect();
             self.nonces.insert(nonce, *observer);
-            let open = |target: &TargetIndex| Answer { target: *target, failed: None };
+            let open =
+                |target: &TargetIndex| Answer { target: *target, failed: None, family: Family::V4 };
             member.sites.extend(mine.iter().map(open));
             member.controls.extend(own.iter().map(open));
             let targets = mine.into_iter().chain(own).collect();
@@ -484,8 +521,8 @@ impl Panel {
         (observer, standing): (u32, &Standing),
         nonce: u64,
         target: TargetIndex,
-        failed: bool,
-        blames: bool,
+        (failed, blames): (bool, bool),
+        family: Family,
     ) {
         if self.nonces.get(&nonce) != Some(&observer) {
             return;
@@ -502,7 +539,7 @@ impl Panel {
         let open = |answers: &mut Vec<Answer>, says: bool| {
             let asked = answers.iter_mut().find(|a| a.target == target && a.failed.is_none());
             asked.is_some_and(|answer| {
-                answer.failed = Some(says);
+                (answer.failed, answer.family) = (Some(says), family);
                 true
             })
         };
@@ -616,16 +653,26 @@ impl Panel {
             strata("c4.versions", "probe-core version", &versions, overall, established);
         let by_resolver: Strata =
             strata("c4.resolvers", "resolver class", &resolvers, overall, |_| true);
-        let (attributed, rate) = self.attributed(plan);
+        let (attributed, rate, usual) = self.attributed(plan);
         let enough = participants.enough(settings);
         let crowd = enough.held;
         let world = [enough, majority, shares.geography()];
         let any = [coverage, by_version.reason.clone(), by_resolver.reason.clone(), attributed];
         let holds_in_zones = any.iter().all(|reason| reason.held);
         let holds = holds_in_zones && world.iter().all(|reason| reason.held);
+        let (families, over) = self.by_family(settings);
+        // What fails over one family alone is judged among those who use it.
+        let over = over.filter(|_| due && !holds && holds_in_zones);
+        let (over, world) = match over {
+            Some((family, reasons)) => (Some(family), reasons),
+            None => (None, world.into()),
+        };
         Finding {
+            families,
+            over,
             share: overall,
             rate,
+            usual,
             regional: regions_of(&countries),
             reasons: world.into_iter().chain(any).collect(),
             holds,
@@ -635,6 +682,69 @@ impl Panel {
             liar_bound: shares.liar_bound(),
             prefixes: participants.prefixes,
         }
+    }
+
+    /// The shares that see it over each family, and the one over which alone it fails, with what that
+    /// goes by: those who use it are a crowd of its own.
+    fn by_family(&self, settings: &Settings) -> ([Ppm; 2], Option<(Family, Vec<Reason>)>) {
+        let of = |family: Family| {
+            let mut zones: BTreeMap<u8, Tally> = BTreeMap::new();
+            let (mut prefixes, mut networks) = (BTreeSet::new(), BTreeSet::new());
+            let (mut observers, mut looks, mut failed) = (0, 0, 0);
+            for member in self.members.values() {
+                let own = member.sites.iter().filter(|answer| answer.family == family);
+                let own: Vec<bool> = own.filter_map(|answer| answer.failed).collect();
+                looks += own.len() as i64;
+                failed += own.iter().filter(|failed| **failed).count() as i64;
+                let Some(sees) = member.vote_over(family) else { continue };
+                let flagging = if sees { member.weight } else { 0 };
+                let tally = zones.entry(member.zone).or_default();
+                *tally = tally.plus(Tally { eligible: member.weight, flagging });
+                prefixes.insert(member.slot);
+                networks.insert(member.asn);
+                observers += 1;
+            }
+            let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+            let placed = zones.keys().filter(|zone| **zone != NOWHERE).count();
+            let all = zones.values().map(|tally| tally.eligible).sum();
+            let participants = Participants {
+                observers,
+                prefixes: count(prefixes.len()),
+                networks: count(networks.len()),
+                zones: count(placed),
+            };
+            (Shares::new(zones, all), participants, looks, failed)
+        };
+        let both = [Family::V4, Family::V6].map(|family| (family, of(family)));
+        let families = both.each_ref().map(|(_, (shares, ..))| shares.share);
+        let over = both.iter().zip(both.iter().rev()).find_map(|((family, one), (_, other))| {
+            let ((shares, participants, looks, failed), (_, _, other_looks, other_failed)) =
+                (one, other);
+            // By the looks, not by who has seen some: over one family there are many more of them.
+            let (rate, other_rate) = (share(*failed, *looks), share(*other_failed, *other_looks));
+            let bits = divergence_q16(other_rate, rate) * other_looks;
+            let majority = Reason {
+                rule: "c1.family".to_owned(),
+                held: shares.share >= PANEL_SECOND_BELOW
+                    && other_rate <= rate / 4
+                    && bits >= CONTRAST_BITS_Q16,
+                found: format!(
+                    "{} of those who looked over IP{} see it; {} of their looks failed, and {} of those \
+                     over the other",
+                    percent(shares.share),
+                    family.name(),
+                    percent(rate),
+                    percent(other_rate)
+                ),
+                needed: format!(
+                    "at least {}, and at most a quarter by more than chance",
+                    percent(PANEL_SECOND_BELOW)
+                ),
+            };
+            let reasons = vec![participants.enough(settings), majority, shares.geography()];
+            reasons.iter().all(|reason| reason.held).then_some((*family, reasons))
+        });
+        (families, over)
     }
 
     /// The suspect that makes this one's failures go away where it is absent, once a round has been
@@ -676,7 +786,7 @@ impl Panel {
 
     /// C5 over the panel's own answers: the suspect's sites fail, the controls do not, and where a
     /// rival is absent they fail as well.
-    fn attributed(&self, plan: &Plan) -> (Reason, Ppm) {
+    fn attributed(&self, plan: &Plan) -> (Reason, Ppm, Ppm) {
         let (sites, controls) = self.counts();
         let sum = |values: &mut dyn Iterator<Item = (i64, i64)>| {
             values.fold((0, 0), |(n, f), (more, failed)| (n + more, f + failed))
@@ -723,7 +833,7 @@ impl Panel {
                 "4 %, three times the controls' median, {needed} sites hit, and no rival that explains it"
             ),
         };
-        (reason, rate)
+        (reason, rate, control_rate)
     }
 
     /// A rival whose absence makes the failures go away.
@@ -776,7 +886,15 @@ impl Panel {
                 let yes = self.members.values().filter(|m| m.vote(due) == Some(true)).count();
                 let part = share(yes as i64, self.members.len().max(1) as i64);
                 let needed = PANEL_SCREEN_SHARE.max(self.bar);
-                if enough && (part >= needed || (due && found.share >= needed)) {
+                // Of those who use one family, it may be many more.
+                let of_family = |family| {
+                    let votes = self.members.values().filter_map(|m| m.vote_over(family));
+                    let votes: Vec<bool> = votes.collect();
+                    let seen = votes.iter().filter(|sees| **sees).count();
+                    seen >= PANEL_SCREEN_VOTES && 2 * seen >= votes.len()
+                };
+                let of_some = due && enough && [Family::V4, Family::V6].into_iter().any(of_family);
+                if of_some || enough && (part >= needed || (due && found.share >= needed)) {
                     Step::CallFull
                 } else if !due {
                     Step::Wait
@@ -799,11 +917,18 @@ impl Panel {
                 if !due {
                     return Step::Wait;
                 }
+                // Each has looked over each family, by then.
+                if found.over.is_some() && self.rounds >= 2 {
+                    return Step::Confirmed(found);
+                }
                 let last = self.rounds >= PANEL_ROUNDS;
                 let gap = if self.rounds >= 3 { PANEL_LATE_ROUND_GAP_MS } else { 0 };
                 if !found.answered && (last || found.share < PANEL_STOP_SHARE) {
                     Step::Unanswered
-                } else if found.share < PANEL_STOP_SHARE && found.regional.is_empty() {
+                } else if found.share < PANEL_STOP_SHARE
+                    && found.regional.is_empty()
+                    && found.families.iter().all(|share| *share < CONFIRM)
+                {
                     Step::Refuted(found)
                 } else if self.passes > 0 {
                     Step::Wait
@@ -923,13 +1048,8 @@ mod tests {
             for Ask { observer, nonce, targets, .. } in self.asks.clone() {
                 for target in targets {
                     if let Some(failed) = says(observer, target.0) {
-                        self.panel.answer(
-                            (observer, &standing(observer)),
-                            nonce,
-                            target,
-                            failed,
-                            true,
-                        );
+                        let who = (observer, &standing(observer));
+                        self.panel.answer(who, nonce, target, (failed, true), Family::V4);
                     }
                 }
             }
@@ -1002,15 +1122,15 @@ mod tests {
                     (observer + 1, &standing(observer + 1)),
                     *nonce,
                     *target,
-                    target.0 >= 20,
-                    true,
+                    (target.0 >= 20, true),
+                    Family::V4,
                 );
                 asked.panel.answer(
                     (*observer, &standing(*observer)),
                     nonce + 1,
                     *target,
-                    target.0 >= 20,
-                    true,
+                    (target.0 >= 20, true),
+                    Family::V4,
                 );
             }
         }

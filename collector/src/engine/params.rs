@@ -7,7 +7,7 @@ use tocsin_proto::id::ObserverId;
 use super::fixed::{ONE, Ppm};
 
 /// Version of the defaults below.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 
 /// Evaluation period, ms: shares, conditions and the state machine.
 pub const TICK_MS: u64 = 5_000;
@@ -245,6 +245,12 @@ pub const LOOK_DAY: i64 = 100 * ONE;
 pub const LOOK_BURST: i64 = 50 * ONE;
 /// The longest rest of a site after a look that came to nothing, ms.
 pub const LOOK_REST_MAX_MS: u64 = 7_200_000;
+/// Share of observers who see any suspect fail by their own lines, in a panel's five rounds.
+pub const STRATUM_BACKGROUND: Ppm = 100_000;
+/// Outside the largest stratum more must see it than that, by so many bits, 1/65536: 6.
+pub const STRATUM_BITS_Q16: i64 = 393_216;
+/// What a full panel came to is good for this long, ms: what is overheard does not overrule it.
+pub const ASKED_GOOD_MS: u64 = 300_000;
 /// Panels are looked at this often, ms.
 pub const PANEL_TICK_MS: u64 = 1_000;
 

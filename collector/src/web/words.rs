@@ -109,6 +109,7 @@ pub(super) fn scope(scope: &Scope) -> String {
                 zones.chain(countries.iter().map(ToString::to_string)).collect();
             format!("in {}", list(&names))
         }
+        Scope::Family { family } => format!("worldwide, over IP{} only", family.name()),
         Scope::Site => "one site, everywhere".to_owned(),
         Scope::Observers => "for its users only".to_owned(),
     }

@@ -6,15 +6,12 @@ use std::{
     sync::Arc,
 };
 
-use tocsin_agent::{
-    engine::{
-        core::{Core, Effect, Finding},
-        courtesy::Courtesy,
-        judge::Line,
-        outbox::{Batch, Stamp},
-        planner::{self, Request},
-    },
-    probe::Look,
+use tocsin_agent::engine::{
+    core::{Core, Effect, Finding},
+    courtesy::Courtesy,
+    judge::Line,
+    outbox::{Batch, Stamp},
+    planner::{self, Request},
 };
 use tocsin_collector::engine::{
     admit::{Verified, check},
@@ -83,6 +80,8 @@ pub struct Played {
     pub reports: u64,
     /// Asks sent.
     pub asks: u64,
+    /// Probes that were asked for in them.
+    pub asked: u64,
     /// Panels that came to something, screening or full; those that track an incident not.
     pub panels: u64,
 }
@@ -167,7 +166,7 @@ pub fn play(
     let detector = Detector::resume(catalogue, settings, state);
     let agents = (0u64..)
         .zip(&world.people)
-        .map(|(at, _)| {
+        .map(|(at, person)| {
             let dice = world.dice.named("agent").of(at);
             let mut seed = [0; 32];
             for (part, n) in seed.chunks_mut(8).zip(0u64..) {
@@ -175,7 +174,10 @@ pub fn play(
             }
             let planner = planner::Setup {
                 catalogue: Arc::clone(&world.catalogue),
-                families: vec![Family::V4],
+                families: match person.v6 {
+                    true => vec![Family::V4, Family::V6],
+                    false => vec![Family::V4],
+                },
                 seed,
                 probes_per_minute_max: 60,
             };
@@ -200,6 +202,7 @@ pub fn play(
             report_bytes: 0,
             reports: 0,
             asks: 0,
+            asked: 0,
             panels: 0,
         },
     };
@@ -299,6 +302,7 @@ impl Stage<'_> {
         for ask in self.played.detector.take_asks() {
             let person = ask.observer as usize - 1;
             self.played.asks += 1;
+            self.played.asked += ask.targets.len() as u64;
             let Some(of) = self.world.people.get(person) else { continue };
             let ms = self.since_onset(at);
             let silent = ms.is_some_and(|ms| self.truth.is_silent(person, of, ms));
@@ -358,10 +362,8 @@ impl Stage<'_> {
         let Some(target) = self.world.catalogue.target(request.target) else { return };
         let minute = (at.as_ms() / 60_000 % 1_440) as u32;
         let ms = self.since_onset(at);
-        let full = request.full_handshake;
         let moment = Moment { ms, minute };
-        let look = Look { full_handshake: full, names: request.names };
-        let finding = self.truth.probe(self.world, person, target, moment, look, coin);
+        let finding = self.truth.probe(self.world, person, target, moment, &request, coin);
         self.played.probes += 1;
         self.played.bytes += finding.bytes;
         let done = at.plus_ms(finding.total_ms);

@@ -10,6 +10,7 @@ use tocsin_proto::{
     catalogue::{Catalogue, Evidence, Provider, Role, Target},
     id::{Country, Id, TargetIndex},
     implicate::Layer,
+    observation::Family,
     outcome::Outcome,
     report::ResolverClass,
     time::Timestamp,
@@ -120,6 +121,8 @@ pub struct Phase {
     pub overlay: bool,
     /// Those hit cannot reach the collector either.
     pub silent: bool,
+    /// Over this address family alone.
+    pub family: Option<Family>,
 }
 
 /// A scenario.
@@ -309,6 +312,7 @@ impl TryFrom<RawScenario> for Scenario {
                 mode: raw.mode,
                 overlay: raw.overlay,
                 silent: raw.agents_silent,
+                family: None,
             })
         };
         let phases = (1..).zip(raw.phase).map(|(number, raw)| {

@@ -4,18 +4,17 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use tocsin_agent::{
-    engine::{
-        classify::{Response, classify},
-        core::Finding,
-        courtesy::wire_bytes,
-    },
-    probe::Look,
+use tocsin_agent::engine::{
+    classify::{Response, classify},
+    core::Finding,
+    courtesy::wire_bytes,
+    planner::Request,
 };
 use tocsin_proto::{
     catalogue::Target,
     id::{Id, TargetIndex},
     implicate::{DnsPath, Layer},
+    observation::Family,
     outcome::{Outcome, Phase as Step},
     rules::{Fault, RuleNumber, RuleTable},
 };
@@ -346,7 +345,7 @@ impl Truth {
         of: &Person,
         target: &Target,
         ms: u64,
-        names: bool,
+        request: &Request,
         coin: Dice,
     ) -> Option<(&Prepared, bool)> {
         // Who answers: the edge, the hosting, or the site itself.
@@ -360,6 +359,7 @@ impl Truth {
         self.holding(person, ms).find_map(|prepared| {
             let Prepared { phase, targets, dice, .. } = prepared;
             let rank = targets.get(&target)?;
+            phase.family.is_none_or(|family| family == request.family).then_some(())?;
             let hit = match phase.mode {
                 // What comes on top has a coin of its own.
                 Mode::PerRequest => {
@@ -387,7 +387,7 @@ impl Truth {
                 .as_ref()
                 .is_some_and(|own| !own.get(person).copied().unwrap_or(false));
             let hidden = of_names && (lenient || ms < phase.from_ms + kept);
-            (hit && (!hidden || names)).then_some((prepared, hidden))
+            (hit && (!hidden || request.names)).then_some((prepared, hidden))
         })
     }
 
@@ -399,10 +399,15 @@ impl Truth {
         person: usize,
         target: &Target,
         Moment { ms, minute }: Moment,
-        Look { full_handshake: full, names }: Look,
+        request: &Request,
         coin: Dice,
     ) -> Finding {
+        let Request { full_handshake: full, family, .. } = *request;
         let Some(of) = world.people.get(person) else { return fine(full, 100) };
+        if family == Family::V6 && !world.has_v6(target.index) {
+            let (outcome, path) = (Outcome::DnsNodata, DnsPath::Both);
+            return self.failed(target, outcome, None, path, 30, full);
+        }
         let lies = |lie: &&Lie| lie.from_ms.is_none_or(|from| ms.is_some_and(|ms| ms >= from));
         if let Some(lie) = of.lie.as_ref().filter(lies) {
             return self.lie(lie, target, full);
@@ -415,7 +420,7 @@ impl Truth {
                 .of(u64::from(target.index.0))
                 .below(340);
         let usual = usual + coin.named("jitter").below(usual / 4 + 1);
-        let broken = ms.and_then(|ms| self.broken(person, of, target, ms, names, coin));
+        let broken = ms.and_then(|ms| self.broken(person, of, target, ms, request, coin));
         if let Some((prepared, hidden)) = broken {
             let phase = &prepared.phase;
             let culprit = match &phase.targets {

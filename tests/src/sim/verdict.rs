@@ -230,6 +230,7 @@ fn verdict(detector: &Detector, subject: Subject, incident: &Incident, names: &N
                     let names: Vec<String> = regions.iter().map(Detector::region_name).collect();
                     format!("regional:{factor}:{}", names.join("+"))
                 }
+                Reach::Over(family) => format!("family:{factor}:{}", family.name()),
                 _ => format!("global:{factor}"),
             }
         }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tocsin_proto::{
     catalogue::{Catalogue, ZoneIndex, Zones},
-    id::{Country, Id},
+    id::{Country, Id, TargetIndex},
     report::ResolverClass,
 };
 
@@ -94,6 +94,9 @@ pub const RESOLVERS: &[(&str, ResolverClass, u32)] = &[
     ("9.9.9.9", ResolverClass::Quad9, 60),
     ("opendns", ResolverClass::OpenDns, 40),
 ];
+/// Networks that give their customers IPv6, and sites that have an address there, of a million: about
+/// what Google and APNIC measure at users and what lists of the top thousand sites show.
+const WITH_V6: i64 = 450_000;
 /// Probe-core versions and their shares of a hundred.
 const VERSIONS: &[(u16, u32)] = &[(1, 20), (2, 75), (3, 5)];
 /// The versions that are in the field for long.
@@ -125,6 +128,8 @@ pub struct Person {
     pub slot: u64,
     /// Probe-core version.
     pub version: u16,
+    /// Whether it has IPv6 as well.
+    pub v6: bool,
     /// Which resolver, by its class and by name.
     pub resolver: ResolverClass,
     /// `isp`, or a public resolver's name.
@@ -238,6 +243,7 @@ impl World {
                 asn,
                 slot,
                 version,
+                v6: dice.named("v6").of(asn.into()).happens(WITH_V6),
                 resolver,
                 resolver_name,
                 awake: (!of("always").happens(ALWAYS_ON)).then(|| {
@@ -254,6 +260,12 @@ impl World {
             });
         }
         Self { catalogue: Arc::new(catalogue), people, dice }
+    }
+
+    /// Whether a site has an address of IPv6.
+    #[must_use]
+    pub fn has_v6(&self, target: TargetIndex) -> bool {
+        self.dice.named("aaaa").of(target.0.into()).happens(WITH_V6)
     }
 
     /// The country's place in the list of networks, for observers that are added.

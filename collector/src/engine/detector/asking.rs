@@ -4,6 +4,7 @@
 //! [`Alerts`]: crate::engine::alert::Alerts
 
 use super::*;
+use crate::engine::params::CONFIRM;
 
 /// What a panel, or a round of one, came to: for the operator, who wants to know why nothing was said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +56,14 @@ impl PanelNote {
 
 /// Panel notes that wait at most.
 const PANEL_NOTES_MAX: usize = 1_000;
+
+/// How far what a panel has confirmed reaches.
+const fn reach_of(found: &panel::Finding) -> Reach {
+    match found.over {
+        Some(family) => Reach::Over(family),
+        None => Reach::Global,
+    }
+}
 
 fn note_down(notes: &mut Vec<PanelNote>, note: PanelNote) {
     if notes.len() < PANEL_NOTES_MAX {
@@ -117,7 +126,7 @@ impl Detector {
                         suspect.held = None;
                     }
                     if !explained {
-                        self.confirm(entity, Reach::Global, found, changed);
+                        self.confirm(entity, reach_of(&found), found, changed);
                     }
                 }
                 continue;
@@ -174,7 +183,7 @@ impl Detector {
 
     /// Begins a panel; false when there is no budget for it, which does not hold back one that is
     /// `forced`.
-    fn call(&mut self, entity: EntityIndex, kind: Kind, draw: u8, forced: bool) -> bool {
+    pub(super) fn call(&mut self, entity: EntityIndex, kind: Kind, draw: u8, forced: bool) -> bool {
         let now = self.state.now;
         // Of this moment and suspect: a replay that begins elsewhere comes to the same.
         let number = now.as_ms() << 8 | u64::from(entity.0);
@@ -297,7 +306,7 @@ impl Detector {
             Step::Confirmed(found) => {
                 suspect.panel = None;
                 match self.parent(entity) {
-                    None => self.confirm(entity, Reach::Global, found, changed),
+                    None => self.confirm(entity, reach_of(&found), found, changed),
                     Some(parent) => {
                         // Only its own panel can tell whether it is the larger one that fails.
                         let until = now.plus_ms(HELD_MS);
@@ -316,15 +325,25 @@ impl Detector {
                 suspect.panel = None;
                 // Silence measures nothing: then what is overheard counts again.
                 if found.answered {
-                    let before = suspect.tracked.map_or(0, |(_, _, _, passes)| passes);
+                    let before = suspect.tracked.map_or(0, |tracked| tracked.passes);
                     let majority = found.reasons.iter().any(|r| r.rule == "c1.majority" && r.held);
-                    let sees_it = found.holds_in_zones && majority;
+                    let reach = suspect.open.as_ref().map(|open| &open.reach);
+                    let (share, most) = match reach {
+                        Some(Reach::Over(family)) => {
+                            let share = found.share_over(*family);
+                            (share, share >= CONFIRM)
+                        }
+                        _ => (found.share, majority),
+                    };
+                    let sees_it = found.holds_in_zones && most;
                     let passes = if sees_it { before.saturating_add(1) } else { 0 };
-                    suspect.tracked = Some((now, found.share, found.rate, passes));
+                    let panel::Finding { rate, usual, .. } = found;
+                    suspect.tracked = Some(Tracked { at: now, share, rate, usual, passes });
                 }
             }
             Step::Inconclusive(found) => {
                 suspect.panel = None;
+                suspect.asked = Some((now, true));
                 let in_zones = found.holds_in_zones && !found.regional.is_empty();
                 if in_zones && draw == 0 {
                     // As a narrow majority, it must pass once more, freshly drawn.
@@ -341,10 +360,16 @@ impl Detector {
             }
             Step::Unanswered | Step::NoMore => {
                 suspect.panel = None;
+                if kind == Kind::Full {
+                    suspect.asked = Some((now, false));
+                }
                 self.state.alerts.pause(now, entity);
             }
             Step::Refuted(found) => {
                 suspect.panel = None;
+                if kind == Kind::Full {
+                    suspect.asked = Some((now, true));
+                }
                 if kind != Kind::Tracking {
                     self.state.alerts.refuted(now, entity, found.share);
                 }
@@ -454,11 +479,12 @@ impl Detector {
             (_, 750_000..) => Confidence::High,
             _ => Confidence::Medium,
         };
-        let panel::Finding { reasons, liar_bound, share, rate, .. } = found;
+        let share = found.over.map_or(found.share, |family| found.share_over(family));
+        let panel::Finding { reasons, liar_bound, rate, usual, .. } = found;
         let grounds = Grounds { reasons, ruled_out, liar_bound, confidence };
         let lead = self.lead(entity);
         let Some(suspect) = self.state.suspects.get_mut(&entity) else { return };
-        suspect.tracked = Some((now, share, rate, 0));
+        suspect.tracked = Some(Tracked { at: now, share, rate, usual, passes: 0 });
         suspect.track_at = now;
         let Some(incident) = &mut suspect.open else { return };
         if incident.phase() != Phase::Suspected {

@@ -141,6 +141,7 @@ fn event(
         mode: Mode::PerRequest,
         overlay: true,
         silent: false,
+        family: None,
     };
     let mut happened = Happened {
         kind,
@@ -299,10 +300,9 @@ pub fn run(catalogue: &Catalogue, observers: usize, seed: u64, trace: bool) -> D
             _ => {}
         }
     }
-    let probes = tocsin_collector::engine::params::PANEL_PROBES as f64;
     day.probes = played.probes;
     day.panels = played.panels;
-    day.asked_per_agent = played.asks as f64 * probes / observers as f64;
+    day.asked_per_agent = played.asked as f64 / observers as f64;
     day.megabytes_per_agent = (played.bytes + played.report_bytes) as f64 / observers as f64 / 1e6;
     day
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tocsin_proto::{catalogue::Catalogue, implicate::Layer};
+use tocsin_proto::{catalogue::Catalogue, implicate::Layer, observation::Family};
 
 use super::outage::{Liars, Outage, id, phase};
 use crate::sim::{
@@ -233,10 +233,16 @@ fn traps(form: Form, cells: &mut Vec<Cell>) {
     };
     let site =
         |host: &str| phase(Targets::Site(host.to_owned()), 1_000_000, "http_5xx", Mode::PerRequest);
+    let mut over_v6 = phase(p0(), 1_000_000, "tcp_timeout", Mode::PerRequest);
+    over_v6.family = Some(Family::V6);
+    let mut third = site("s3.fr");
+    third.fraction = 333_333;
     let rising = |by| vec![phase(Targets::All, by, "tcp_timeout", Mode::PerRequest)];
     let traps: Vec<(&str, Vec<Phase>, &[&str])> = vec![
         ("one site of the largest", vec![site("s3.fr")], &["site:s3.fr"]),
         ("one site of the smallest", vec![site("s182.io")], &["site:s182.io"]),
+        ("a third of the requests to one site", vec![third], &["site:s3.fr"]),
+        ("the largest edge over IPv6", vec![over_v6], &["p0 over IPv6"]),
         ("everything 5 %", rising(50_000), &[]),
         ("everything 20 %", rising(200_000), &[]),
         ("everything 50 %", rising(500_000), &[]),
@@ -250,7 +256,8 @@ fn traps(form: Form, cells: &mut Vec<Cell>) {
     for (name, phases, expected) in traps {
         for observers in CROWDS {
             let play = Outage { stops: false, ..outage(observers, phases.clone(), expected) };
-            let seeds = if form == Form::Short { 0 } else { 12 };
+            let short = u64::from(observers == 300 && !expected.is_empty());
+            let seeds = if form == Form::Short { short } else { 12 };
             cells.push(Cell {
                 section: Section::Traps,
                 name: format!("{name}|{observers}"),

@@ -81,6 +81,7 @@ pub fn phase(targets: Targets, fraction: i64, symptom: &str, mode: Mode) -> Phas
         mode,
         overlay: false,
         silent: false,
+        family: None,
     }
 }
 
@@ -130,6 +131,7 @@ fn named(detector: &Detector, change: &Changed) -> String {
                     let regions: Vec<String> = regions.iter().map(Detector::region_name).collect();
                     format!("{provider} in {}", regions.join("+"))
                 }
+                Some(Reach::Over(family)) => format!("{provider} over IP{}", family.name()),
                 _ => provider.to_string(),
             }
         }
@@ -182,8 +184,7 @@ pub fn run(outage: &Outage, seed: u64) -> Came {
     });
     let last = played.detector.now().since_ms(setup.start).max(1);
     let days = last as f64 / 86_400_000.0;
-    let probes = tocsin_collector::engine::params::PANEL_PROBES as f64;
-    came.asked_per_agent_day = played.asks as f64 * probes / days / played.observers as f64;
+    came.asked_per_agent_day = played.asked as f64 / days / played.observers as f64;
     came
 }
 

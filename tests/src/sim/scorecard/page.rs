@@ -238,7 +238,7 @@ fn providers(out: &mut String, played: &Played<'_>, cells: &[Cell]) {
         list(&missed)
     )
     .ok();
-    out.push_str("Traps, none of which is an outage of a provider: how often one was named, of how many plays of 20 minutes.\n\n");
+    out.push_str("Traps, none of which is a worldwide outage of a provider: how often one was named, of how many plays of 20 minutes; and how often what is broken was found, where there is something.\n\n");
     let mut rows: Vec<Vec<String>> = Vec::new();
     for cell in cells.iter().filter(|cell| cell.section == Section::Traps) {
         let name = cell.name.split('|').next().unwrap_or("").to_owned();
@@ -246,7 +246,13 @@ fn providers(out: &mut String, played: &Played<'_>, cells: &[Cell]) {
         // A group of observers that is named is right; a provider or another site is not.
         let named =
             came.iter().filter(|came| came.wrong.iter().any(|name| is_worldwide(name))).count();
-        let text = format!("{named} of {}", came.len());
+        let found = came.iter().filter(|came| came.confirmed_s.is_some()).count();
+        let text = match &cell.play {
+            super::cells::Play::Outage(play) if !play.expected.is_empty() => {
+                format!("{named} of {}, found in {found}", came.len())
+            }
+            _ => format!("{named} of {}", came.len()),
+        };
         match rows.iter_mut().find(|row| row.first() == Some(&name)) {
             Some(row) => row.push(text),
             None => rows.push(vec![name, text]),
