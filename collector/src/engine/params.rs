@@ -8,7 +8,55 @@ use super::fixed::{ONE, Ppm};
 
 /// Version of the defaults below.
 pub const VERSION: u16 = 5;
+/// Since when they are these.
+pub const DATED: &str = "2026-11-23";
 
+/// One number of the detector, for who reads its verdicts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Parameter {
+    /// Its name in the source.
+    pub name: &'static str,
+    /// Its value, in its unit.
+    pub value: i64,
+    /// `ms`, `share` (millionths), `votes` (millionths), `bits` (1/65536), `probes`
+    /// of an agent (millionths), or nothing for a count.
+    pub unit: &'static str,
+    /// What it does, and where it is from.
+    pub meaning: String,
+}
+
+/// Defines the numbers, and the table of them that travels with the feed: what is not in the table is
+/// not a number of the detector.
+macro_rules! parameters {
+    ($($(#[doc = $doc:literal])+ pub const $name:ident: $type:ty = $value:expr;)+) => {
+        $($(#[doc = $doc])+ pub const $name: $type = $value;)+
+
+        /// Every number, in the order of the source.
+        #[must_use]
+        pub fn table() -> Vec<Parameter> {
+            vec![$(Parameter {
+                name: stringify!($name),
+                value: $name as i64,
+                unit: unit(stringify!($name), stringify!($type), stringify!($value)),
+                meaning: [$($doc),+].map(str::trim).join(" "),
+            }),+]
+        }
+    };
+}
+
+/// The unit of a number, from how it is written.
+fn unit(name: &str, of: &str, value: &str) -> &'static str {
+    match of {
+        _ if name.ends_with("_MS") => "ms",
+        _ if name.ends_with("_Q16") => "bits",
+        _ if name.ends_with("_DAY") || name.ends_with("_BURST") => "probes",
+        "Ppm" => "share",
+        _ if value.contains("ONE") => "votes",
+        _ => "",
+    }
+}
+
+parameters! {
 /// Evaluation period, ms: shares, conditions and the state machine.
 pub const TICK_MS: u64 = 5_000;
 /// Attribution and site round, ms; also the width of a window bucket.
@@ -117,7 +165,7 @@ pub const SITE_UP: Ppm = 150_000;
 /// Votes in a site's window.
 pub const SITE_WEIGHT: i64 = 8 * ONE;
 /// Votes in each zone of a site's window.
-pub const SITE_ZONE_WEIGHT: i64 = 2_500_000;
+pub const SITE_ZONE_WEIGHT: i64 = 5 * ONE / 2;
 /// Siblings' median rate from which a site is not alone.
 pub const SITE_SIBLINGS: Ppm = 100_000;
 
@@ -206,13 +254,13 @@ pub const PANEL_STAR_STEP: Ppm = 100_000;
 pub const PANEL_STAR_MAX: Ppm = 350_000;
 /// for this long, ms.
 pub const PANEL_STAR_MS: u64 = 86_400_000;
-/// Probes a day and agent that full rounds may cost, millionths; and at once.
+/// Probes a day and agent that full rounds may cost, millionths,
 pub const PANEL_FULL_DAY: i64 = 600 * ONE;
-/// At once.
+/// and at once, before any of a day has passed.
 pub const PANEL_FULL_BURST: i64 = 400 * ONE;
-/// The same for screening.
+/// Probes a day and agent that screenings may cost, millionths,
 pub const PANEL_SCREEN_DAY: i64 = 400 * ONE;
-/// At once.
+/// and at once.
 pub const PANEL_SCREEN_BURST: i64 = 120 * ONE;
 /// Between two tracking panels, ms.
 pub const PANEL_TRACK_EVERY_MS: u64 = 60_000;
@@ -238,10 +286,10 @@ pub const LOOK_BITS_Q16: i64 = 524_288;
 /// two hundred sites are watched in some seven hundred windows a day.
 pub const LOOK_WORTH_BITS_Q16: i64 = 1_114_112;
 /// And where they are of so many votes, from as many zones as any verdict needs.
-pub const LOOK_WORTH_VOTES: i64 = 2_500_000;
-/// Probes a day and agent that second looks may cost, millionths; and at once.
+pub const LOOK_WORTH_VOTES: i64 = 5 * ONE / 2;
+/// Probes a day and agent that second looks may cost, millionths,
 pub const LOOK_DAY: i64 = 100 * ONE;
-/// At once.
+/// and at once.
 pub const LOOK_BURST: i64 = 50 * ONE;
 /// The longest rest of a site after a look that came to nothing, ms.
 pub const LOOK_REST_MAX_MS: u64 = 7_200_000;
@@ -299,6 +347,7 @@ pub const DARK_SHARE: Ppm = 500_000;
 pub const DARK_BACK_MS: u64 = 900_000;
 /// A group that stays silent is forgotten after this long, ms: as old as a report may be.
 pub const DARK_MAX_MS: u64 = 7 * 86_400_000;
+}
 
 /// What an operator may set. Every field that differs from its default is shown on the page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -408,6 +457,20 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_table_tells_every_number_with_its_unit() {
+        let table = table();
+        let of = |name: &str| table.iter().find(|p| p.name == name).unwrap();
+        assert_eq!((of("CONFIRM").value, of("CONFIRM").unit), (CONFIRM, "share"));
+        assert_eq!((of("TICK_MS").value, of("TICK_MS").unit), (5_000, "ms"));
+        assert_eq!((of("SITE_WEIGHT").unit, of("LOOK_BITS_Q16").unit), ("votes", "bits"));
+        assert_eq!(of("RING").unit, "");
+        assert!(table.iter().all(|p| p.meaning.len() > 7 && p.value > 0));
+        let source = include_str!("params.rs");
+        let numbers = source.lines().filter(|line| line.starts_with("pub const ")).count();
+        assert_eq!(table.len() + 2, numbers, "all but the version and its date");
+    }
 
     #[test]
     fn tenure_ramps() {

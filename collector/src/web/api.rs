@@ -1,7 +1,7 @@
 //! The JSON of the public API: the signed snapshot as it is, and its parts for those who need no
 //! proof. Pure, but for the wrapping into responses.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -21,7 +21,7 @@ use tocsin_proto::{
 };
 
 use super::matrix::Rows;
-use crate::feed::Published;
+use crate::{engine::params, feed::Published};
 
 /// The bytes that were signed, shared and not copied.
 struct Document(Arc<SignedSnapshot>);
@@ -43,6 +43,15 @@ pub(super) fn snapshot(published: &Published) -> Response {
     ];
     (headers, bytes).into_response()
 }
+
+/// Every number of the detector, of the version that incidents name.
+pub(super) static PARAMETERS: LazyLock<String> = LazyLock::new(|| {
+    let table = params::table();
+    let document = serde_json::json!({
+        "schema": SCHEMA, "version": params::VERSION, "dated": params::DATED, "parameters": table,
+    });
+    format!("{document:#}\n")
+});
 
 #[derive(Serialize)]
 struct Incidents<'a> {

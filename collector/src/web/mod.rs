@@ -91,6 +91,7 @@ pub fn router(site: Site) -> Router {
         .route("/api/v1/snapshot", get(api_snapshot))
         .route("/api/v1/incidents", get(api_incidents))
         .route("/api/v1/cells", get(api_cells))
+        .route("/api/v1/parameters", get(api_parameters))
         .route("/.well-known/tocsin", get(well_known))
         .layer(map_response(share));
     Router::new()
@@ -159,6 +160,10 @@ fn api_snapshot(State(web): Web, headers: HeaderMap) -> Ready<Response> {
 fn api_incidents(State(web): Web, headers: HeaderMap) -> Ready<Response> {
     let published = web.newest();
     ready(unless_known(&published, &headers, || api::incidents(&published)))
+}
+
+fn api_parameters(headers: HeaderMap) -> Ready<Response> {
+    ready(asset(&headers, "application/json", &api::PARAMETERS))
 }
 
 type Parameters = Result<Query<Vec<(String, String)>>, QueryRejection>;

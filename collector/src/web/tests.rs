@@ -244,6 +244,7 @@ async fn every_route_is_strict() {
         ("/api/v1/snapshot", 200, "application/json"),
         ("/api/v1/incidents", 200, "application/json"),
         ("/api/v1/cells", 200, "application/json"),
+        ("/api/v1/parameters", 200, "application/json"),
         ("/api/v1/none", 404, "application/problem+json"),
         ("/.well-known/tocsin", 200, "application/json"),
         ("/healthz", 200, "text/plain; charset=utf-8"),

@@ -36,6 +36,9 @@ pub enum Targets {
     All,
     /// With that provider in any role.
     Provider(String),
+    /// With that provider in this role: none that the grammar of scenarios has, but one of the
+    /// scorecard's.
+    Role(String, Layer),
     /// In a cloud's region.
     Hosted(String),
     /// Behind both.
@@ -411,7 +414,7 @@ impl Scenario {
         };
         for phase in &self.phases {
             match &phase.targets {
-                Targets::All => {}
+                Targets::All | Targets::Role(..) => {}
                 Targets::Provider(name) => {
                     let id = draft.provider(name)?;
                     let known =

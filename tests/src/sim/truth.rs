@@ -163,6 +163,9 @@ fn selects(targets: &Targets, target: &Target, dice: Dice) -> bool {
     match targets {
         Targets::All => true,
         Targets::Provider(name) | Targets::Hosted(name) => has(name),
+        Targets::Role(name, layer) => {
+            target.roles.iter().any(|role| role.role == *layer && role.provider.as_str() == name)
+        }
         Targets::Origin(edge, host) => has(edge) && has(host),
         Targets::Site(host) | Targets::Name(host) => {
             target.host == *host || target.host.strip_prefix("www.") == Some(host)
@@ -424,7 +427,7 @@ impl Truth {
         if let Some((prepared, hidden)) = broken {
             let phase = &prepared.phase;
             let culprit = match &phase.targets {
-                Targets::Provider(name) => Some(slug(name)),
+                Targets::Provider(name) | Targets::Role(name, _) => Some(slug(name)),
                 _ => None,
             };
             // Who is hit alone has a resolver or a line that is hit, and another path is not.

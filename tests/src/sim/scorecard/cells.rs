@@ -87,7 +87,7 @@ const MINUTE: u64 = 60_000;
 /// What a provider's outage looks like: the symptoms of its role, half of them time-outs where there
 /// are connections.
 fn broken(provider: &str, layer: Layer, fraction: i64) -> Vec<Phase> {
-    let targets = || Targets::Provider(provider.to_owned());
+    let targets = || Targets::Role(provider.to_owned(), layer);
     match layer {
         Layer::Dns => vec![phase(targets(), fraction, "dns_servfail", Mode::PerRequest)],
         Layer::Aux => vec![phase(targets(), fraction, "http_5xx", Mode::PerRequest)],
