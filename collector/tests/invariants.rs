@@ -418,10 +418,20 @@ fn digest(detector: &Detector, changed: &[Changed]) -> String {
 // machine, and under Miri (`tests/miri`). The number changes with the rules, and with nothing else.
 #[test]
 fn a_golden_log_tells_the_same_everywhere() {
-    let records = log(&golden_looks());
+    // Miri takes a thousand times as long: no more than it needs.
+    let mut looks = golden_looks();
+    looks.truncate(1_500);
+    let records = log(&looks);
     let settings = Settings { ask_back: true, ..settings() };
+    let play = |detector: &mut Detector, records: &[Record]| -> Vec<Changed> {
+        let mut changed: Vec<_> =
+            records.iter().flat_map(|record| detector.record(record)).collect();
+        changed.extend(detector.advance(detector.now().plus_ms(20_000)));
+        changed
+    };
     let mut whole = Detector::new(catalogue(NAMES), settings.clone());
     let said = play(&mut whole, &records);
+    assert!(said.iter().any(|change| change.phase == Phase::Confirmed), "{said:?}");
     let (first, rest) = records.split_at(records.len() / 2);
     let mut one = Detector::new(catalogue(NAMES), settings.clone());
     let mut resumed_said: Vec<Changed> =
@@ -431,7 +441,7 @@ fn a_golden_log_tells_the_same_everywhere() {
     let mut resumed = Detector::resume(catalogue(NAMES), settings, state);
     resumed_said.extend(play(&mut resumed, rest));
     assert_eq!(digest(&whole, &said), digest(&resumed, &resumed_said));
-    assert_eq!(digest(&whole, &said), "498e760c9c0358a4");
+    assert_eq!(digest(&whole, &said), "4282af13d0c3c36e");
 }
 
 // So that the properties above are not of nothing.

@@ -39,7 +39,7 @@ use super::{
     },
     plan::{Behind, Entities, EntityIndex, Plan},
     second_look::{self, SecondLooks},
-    sites::{Scene, Sites, is_worth_a_look},
+    sites::{Scene, Sites, is_worth_a_look, seems_down},
     tally::{NOWHERE, Tallies, Vote},
     weigh::{Voter, weigh},
     window::{COUNTED, Counts, Windows},
@@ -934,13 +934,14 @@ impl Detector {
 
     /// What the rules for sites look at.
     fn sites_scene(&self) -> Scene<'_, impl Fn(EntityIndex) -> bool> {
-        let State { windows, slow, suspects, now, frozen, .. } = &self.state;
+        let State { windows, slow, suspects, now, frozen, looks, .. } = &self.state;
         Scene {
             now: *now,
             plan: &self.plan,
             catalogue: &self.catalogue,
             windows,
             slow,
+            looks: self.can_ask().then_some(looks),
             standing: frozen
                 .iter()
                 .filter_map(|entity| {

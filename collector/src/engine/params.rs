@@ -7,7 +7,7 @@ use tocsin_proto::id::ObserverId;
 use super::fixed::{ONE, Ppm};
 
 /// Version of the defaults below.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;
 /// Since when they are these.
 pub const DATED: &str = "2026-11-23";
 
@@ -293,6 +293,10 @@ pub const LOOK_DAY: i64 = 100 * ONE;
 pub const LOOK_BURST: i64 = 50 * ONE;
 /// The longest rest of a site after a look that came to nothing, ms.
 pub const LOOK_REST_MAX_MS: u64 = 7_200_000;
+/// What a look at a site came to is good for this long at most, ms: then what is overheard calls another.
+pub const LOOK_GOOD_MS: u64 = 600_000;
+/// Rounds for which a site that seems to be down waits for a look before what is overheard decides.
+pub const LOOK_WAIT: u8 = 8;
 /// Share of observers who see any suspect fail by their own lines, in a panel's five rounds.
 pub const STRATUM_BACKGROUND: Ppm = 100_000;
 /// Outside the largest stratum more must see it than that, by so many bits, 1/65536: 6.

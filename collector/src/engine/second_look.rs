@@ -23,9 +23,9 @@ use super::{
     incident::Grounds,
     panel::{Ask, Candidate, Luck, draw},
     params::{
-        CONFIRM, LOOK_BITS_Q16, LOOK_BURST, LOOK_CONTROLS, LOOK_DAY, LOOK_LIARS, LOOK_REST_MAX_MS,
-        LOOK_ROUNDS, LOOK_SEATS, LOOK_SIBLINGS, PANEL_BACKOFF_MS, PANEL_DUE_MS, PANEL_STOP_SHARE,
-        SITE_SIBLINGS, ZONES_MIN,
+        CONFIRM, LOOK_BITS_Q16, LOOK_BURST, LOOK_CONTROLS, LOOK_DAY, LOOK_GOOD_MS, LOOK_LIARS,
+        LOOK_REST_MAX_MS, LOOK_ROUNDS, LOOK_SEATS, LOOK_SIBLINGS, PANEL_BACKOFF_MS, PANEL_DUE_MS,
+        PANEL_STOP_SHARE, SITE_SIBLINGS, ZONES_MIN,
     },
     plan::{Behind, Entities, Plan},
     tally::NOWHERE,
@@ -97,9 +97,30 @@ pub struct SecondLook {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecondLooks {
     under_way: BTreeMap<TargetIndex, SecondLook>,
-    /// No look before this; and how long the rest was.
-    rests: BTreeMap<TargetIndex, (Timestamp, u64)>,
+    rests: BTreeMap<TargetIndex, Rest>,
     budget: Budget,
+}
+
+/// A site after a look that came to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Rest {
+    since: Timestamp,
+    for_ms: u64,
+    /// Whether those who were asked answered.
+    answered: bool,
+}
+
+/// What is known of a site from who was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// Nobody was, lately.
+    Nobody,
+    /// They are being asked.
+    UnderWay,
+    /// They did not see it.
+    Refuted,
+    /// They did not answer, or could not be asked.
+    Unanswered,
 }
 
 impl Default for SecondLooks {
@@ -113,11 +134,24 @@ impl Default for SecondLooks {
 }
 
 impl SecondLooks {
-    /// Whether a look at a site may begin.
+    /// Whether a look at a site may begin; where it seems to be down for most, the rest is short.
     #[must_use]
-    pub fn may_begin(&self, now: Timestamp, target: TargetIndex) -> bool {
-        !self.under_way.contains_key(&target)
-            && self.rests.get(&target).is_none_or(|(until, _)| now >= *until)
+    pub fn may_begin(&self, now: Timestamp, target: TargetIndex, seems_down: bool) -> bool {
+        let most_ms = if seems_down { LOOK_GOOD_MS } else { u64::MAX };
+        let rested = |rest: &Rest| now.since_ms(rest.since) >= rest.for_ms.min(most_ms);
+        !self.under_way.contains_key(&target) && self.rests.get(&target).is_none_or(rested)
+    }
+
+    /// What is known of a site.
+    #[must_use]
+    pub fn asked(&self, now: Timestamp, target: TargetIndex) -> Asked {
+        let fresh = |rest: &&Rest| now.since_ms(rest.since) < rest.for_ms.min(LOOK_GOOD_MS);
+        match self.rests.get(&target).filter(fresh) {
+            _ if self.under_way.contains_key(&target) => Asked::UnderWay,
+            Some(rest) if rest.answered => Asked::Refuted,
+            Some(_) => Asked::Unanswered,
+            None => Asked::Nobody,
+        }
     }
 
     /// Sites that are looked at.
@@ -134,7 +168,8 @@ impl SecondLooks {
             return look.begin_round(scene);
         }
         self.under_way.remove(&target);
-        self.rest(now, target, PANEL_BACKOFF_MS);
+        let rest = Rest { since: now, for_ms: PANEL_BACKOFF_MS, answered: false };
+        self.rests.insert(target, rest);
         Vec::new()
     }
 
@@ -155,22 +190,20 @@ impl SecondLooks {
                 self.under_way.remove(&target);
                 self.rests.remove(&target);
             }
-            Step::Over { .. } => {
+            Step::Over { came_to, .. } => {
                 self.under_way.remove(&target);
-                let before = self.rests.get(&target).map_or(0, |(_, before)| *before);
-                self.rest(now, target, (2 * before).clamp(PANEL_BACKOFF_MS, LOOK_REST_MAX_MS));
+                let before = self.rests.get(&target).map_or(0, |rest| rest.for_ms);
+                let for_ms = (2 * before).clamp(PANEL_BACKOFF_MS, LOOK_REST_MAX_MS);
+                let answered = *came_to != UNANSWERED;
+                self.rests.insert(target, Rest { since: now, for_ms, answered });
             }
         }
         (rounds, step)
     }
 
-    fn rest(&mut self, now: Timestamp, target: TargetIndex, for_ms: u64) {
-        self.rests.insert(target, (now.plus_ms(for_ms), for_ms));
-    }
-
     /// Once in a while: rests that are long over.
     pub fn forget(&mut self, now: Timestamp) {
-        self.rests.retain(|_, (until, _)| now.since_ms(*until) < 2 * LOOK_REST_MAX_MS);
+        self.rests.retain(|_, rest| now.since_ms(rest.since) < rest.for_ms + 2 * LOOK_REST_MAX_MS);
     }
 }
 
@@ -193,6 +226,8 @@ pub enum Step {
         missing: Vec<Reason>,
     },
 }
+
+const UNANSWERED: &str = "unanswered";
 
 /// Answers that were counted: of votes, of looks, of other sites.
 #[derive(Debug, Default)]
@@ -323,7 +358,8 @@ impl SecondLook {
     /// Each rule, and what it found.
     fn judge(&self, found: &Found) -> (Ppm, Vec<Reason>) {
         let seen = share(found.seen, found.votes);
-        let bits = scale(found.votes, divergence_q16(seen, LOOK_LIARS));
+        let more = seen.max(LOOK_LIARS);
+        let bits = scale(found.votes, divergence_q16(more, LOOK_LIARS));
         let majority = Reason {
             rule: "look.majority".to_owned(),
             held: seen >= CONFIRM && bits >= LOOK_BITS_Q16,
@@ -385,7 +421,7 @@ impl SecondLook {
             missing: reasons.into_iter().filter(|reason| !reason.held).collect(),
         };
         if 2 * found.votes < found.members {
-            return over("unanswered", reasons);
+            return over(UNANSWERED, reasons);
         }
         if reasons.iter().all(|reason| reason.held) {
             let up = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
@@ -561,18 +597,19 @@ mod tests {
             }
         }
         assert_eq!(looks.step(NOW.plus_ms(3_000), IT), (1, Step::Wait));
-        assert!(!looks.may_begin(NOW, IT));
+        assert!(!looks.may_begin(NOW, IT, true) && looks.asked(NOW, IT) == Asked::UnderWay);
         assert!(matches!(looks.step(DUE, IT), (1, Step::Confirmed(_))));
         let mut asked = 0;
         for minute in 0..2 * 1_440 {
             let now = DUE.plus_ms(minute * 60_000);
-            if looks.may_begin(now, IT) {
+            if looks.may_begin(now, IT, false) {
                 let asks = looks.round(IT, crowd.len(), &Scene { now, ..scene });
                 asked += asks.iter().map(|ask| ask.targets.len()).sum::<usize>();
                 looks.step(now.plus_ms(PANEL_DUE_MS), IT);
             }
         }
         let each = asked as f64 / crowd.len() as f64;
+        assert_eq!(looks.asked(DUE.plus_ms(2 * 86_400_000 + 9 * LOOK_GOOD_MS), IT), Asked::Nobody);
         assert!((10.0..50.0).contains(&each), "{each} probes an agent in two days of false alarms");
     }
 }

@@ -16,11 +16,12 @@ use super::{
     fixed::{ONE, Ppm, divergence_q16, median, percent, scale, votes},
     incident::{Grounds, Incident, Reach},
     params::{
-        BACKGROUND, CONFIRM, CONTRAST_BITS_Q16, HOLD, LOOK_WORTH_BITS_Q16, LOOK_WORTH_VOTES,
-        MERGE_MS, NETWORK_CAP_MIN, PART_OF_MS, SITE_DOWN, SITE_RESOLVE_MS, SITE_SIBLINGS, SITE_UP,
-        SITE_WEIGHT, SITE_ZONE_WEIGHT, ZONES_MIN,
+        BACKGROUND, CONFIRM, CONTRAST_BITS_Q16, HOLD, LOOK_WAIT, LOOK_WORTH_BITS_Q16,
+        LOOK_WORTH_VOTES, MERGE_MS, NETWORK_CAP_MIN, PART_OF_MS, SITE_DOWN, SITE_RESOLVE_MS,
+        SITE_SIBLINGS, SITE_UP, SITE_WEIGHT, SITE_ZONE_WEIGHT, ZONES_MIN,
     },
     plan::{EntityIndex, Plan},
+    second_look::{Asked, SecondLooks},
     tally::NOWHERE,
     window::{Counts, Windows},
 };
@@ -79,6 +80,8 @@ pub struct Scene<'a, F> {
     pub slow: &'a Windows,
     /// Whether attribution has named an entity lately.
     pub named: F,
+    /// What is known from those who were asked; `None` where nobody can be.
+    pub looks: Option<&'a SecondLooks>,
     /// Organisations of which a provider's incident stands, in whatever role: its name, and since when
     /// it is.
     pub standing: BTreeMap<&'a Id, (&'a str, Timestamp)>,
@@ -233,7 +236,14 @@ impl Sites {
                 continue;
             };
             site.run = site.run.saturating_add(1);
-            if site.run < HOLD || site.part_of.is_some() {
+            // Who was asked decides; where nobody could be, or nobody answered, what is overheard.
+            let asked = scene.looks.map_or(Asked::Unanswered, |looks| looks.asked(now, *target));
+            let needed = match asked {
+                Asked::UnderWay | Asked::Refuted => continue,
+                Asked::Nobody => LOOK_WAIT,
+                Asked::Unanswered => HOLD,
+            };
+            if site.run < needed || site.part_of.is_some() {
                 continue;
             }
             site.run = 0;
@@ -268,6 +278,11 @@ fn usual(
     };
     let everywhere = windows.all().failure_rate() * 3 / 2;
     behind.map(|(_, entity)| rate(*entity)).fold(BACKGROUND.max(everywhere), Ppm::max)
+}
+
+/// Whether a site seems to be down by what is overheard.
+pub fn seems_down(scene: &Scene<'_, impl Fn(EntityIndex) -> bool>, target: TargetIndex) -> bool {
+    is_down(scene, target, &scene.of(target).of(target)).is_ok()
 }
 
 /// Whether a site fails often enough, in either window, and in enough zones, for a second look.

@@ -445,8 +445,11 @@ impl Detector {
         self.state
             .sites
             .failing()
-            .filter(|target| self.state.looks.may_begin(now, *target))
-            .filter(|target| is_worth_a_look(&scene, *target))
+            .filter(|target| {
+                let down = seems_down(&scene, *target);
+                self.state.looks.may_begin(now, *target, down)
+                    && (down || is_worth_a_look(&scene, *target))
+            })
             .filter(|target| {
                 let behind = self.plan.behind(*target).map(Behind::set).unwrap_or_default();
                 !behind.iter().any(doubted)
