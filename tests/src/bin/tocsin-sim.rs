@@ -102,6 +102,9 @@ fn scorecard(args: &Scorecard) -> anyhow::Result<bool> {
     } else {
         std::fs::write(&args.page, made.page)
             .with_context(|| format!("{} cannot be written", args.page.display()))?;
+        let picture = args.page.with_file_name("scorecard.svg");
+        std::fs::write(&picture, made.picture)
+            .with_context(|| format!("{} cannot be written", picture.display()))?;
     }
     for failure in &made.failures {
         writeln!(std::io::stderr(), "failed: {failure}")?;

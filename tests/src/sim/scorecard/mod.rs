@@ -8,6 +8,7 @@ pub mod background;
 pub mod cells;
 pub mod outage;
 mod page;
+mod plot;
 
 use std::{
     collections::BTreeSet,
@@ -140,6 +141,8 @@ fn failures(lines: &[Line]) -> Vec<String> {
 pub struct Scorecard {
     /// The page.
     pub page: String,
+    /// The picture beside it, SVG.
+    pub picture: String,
     /// What must not have happened.
     pub failures: Vec<String>,
 }
@@ -197,5 +200,6 @@ pub fn make(options: &Options<'_>) -> anyhow::Result<Scorecard> {
         Ok(())
     })?;
     let lines = known(options.results)?;
-    Ok(Scorecard { page: page::page(&cells, &lines), failures: failures(&lines) })
+    let (page, picture) = (page::page(&cells, &lines), page::picture(&lines));
+    Ok(Scorecard { page, picture, failures: failures(&lines) })
 }

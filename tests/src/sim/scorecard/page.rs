@@ -7,6 +7,7 @@ use super::{
     background::Day,
     cells::{CROWDS, Cell, FRACTIONS, MEASURED},
     outage::Came,
+    plot,
 };
 
 /// Seconds to confirm of the prototype in which asking back was designed, median and maximum: by
@@ -436,6 +437,22 @@ fn days(out: &mut String, played: &Played<'_>) {
     .ok();
 }
 
+/// The picture beside the page: medians with 1,000 observers, of what was confirmed.
+pub(super) fn picture(lines: &[Line]) -> String {
+    let played = Played::new(lines);
+    let of = |provider: &str| {
+        let point = |fraction: &i64| {
+            let cell = format!("{provider}|{fraction}|1000");
+            let median = Times::of(played.of(Section::Time, &cell)).at(50)?;
+            Some((*fraction as f64 / 10.0, median))
+        };
+        let points = FRACTIONS.iter().filter(|f| **f >= 100).filter_map(point).collect();
+        plot::Series { name: words(provider).split(" (").next().unwrap_or("").to_owned(), points }
+    };
+    let series: Vec<_> = MEASURED.iter().map(|(provider, _)| of(provider)).collect();
+    plot::times("Seconds to confirm an outage, median, 1,000 observers", &series)
+}
+
 /// The page.
 pub(super) fn page(cells: &[Cell], lines: &[Line]) -> String {
     let played = Played::new(lines);
@@ -450,6 +467,7 @@ pub(super) fn page(cells: &[Cell], lines: &[Line]) -> String {
     )
     .ok();
     times(&mut out, &played);
+    out.push_str("![Seconds to confirm, by how many requests fail](scorecard.svg)\n\n");
     shapes(&mut out, &played, cells);
     providers(&mut out, &played, cells);
     corpus(&mut out, &played, cells);
