@@ -32,10 +32,10 @@ use super::{
     observer::{Observer, Standing},
     panel::{self, Ask, Candidate, Kind, Panel, Step},
     params::{
-        ALERT_MIN, ASKED_GOOD_MS, CANDIDATE, DARK_WITHIN_MS, FORGET_MS, HOLD, ONLINE_MS,
-        PANEL_FORCE_SHARE, PANEL_ONLINE_MIN, PANEL_SCREEN_FROM, PANEL_TICK_MS,
-        PANEL_TRACK_EVERY_MS, PANEL_TRACK_GOOD_MS, PICK_RECENT_MS, ROUND_MS, SITE_SIBLINGS,
-        SPELL_FRESH_MS, Settings, TICK_MS, WEIGH_MS,
+        ASKED_DOUBLINGS, ASKED_GOOD_MS, CANDIDATE, DARK_WITHIN_MS, FORGET_MS, HOLD, LOOKS_AT_ONCE,
+        LOOKS_MAX, ONLINE_MS, PANEL_FORCE_SHARE, PANEL_ONLINE_MIN, PANEL_SCREEN_FROM,
+        PANEL_TICK_MS, PANEL_TRACK_EVERY_MS, PANEL_TRACK_GOOD_MS, PICK_RECENT_MS, ROUND_MS,
+        SITE_SIBLINGS, SPELL_FRESH_MS, Settings, TICK_MS, WEIGH_MS,
     },
     plan::{Behind, Entities, EntityIndex, Plan},
     second_look::{self, SecondLooks},
@@ -109,8 +109,18 @@ struct Suspect {
     tracked: Option<Tracked>,
     /// When a full panel last came to nothing, and whether it was answered.
     asked: Option<(Timestamp, bool)>,
+    /// How often running one did that what is overheard had called.
+    fruitless: u8,
     /// Who could tell, and when that was counted.
     participants: Option<(Timestamp, Participants)>,
+}
+
+impl Suspect {
+    /// How long what a full panel came to is good, ms: longer each time that what is overheard has
+    /// called one in vain.
+    fn asked_for_ms(&self) -> u64 {
+        ASKED_GOOD_MS << self.fruitless.saturating_sub(1)
+    }
 }
 
 /// What the last tracking panel, or the one that confirmed, found.
@@ -809,15 +819,18 @@ impl Detector {
         let heard = match suspect.asked {
             _ if !self.can_ask() => true,
             _ if tracked.is_some() || suspect.panel.is_some() || suspect.held.is_some() => false,
-            Some((at, answered)) if now.since_ms(at) < ASKED_GOOD_MS => !answered,
+            Some((at, answered)) if now.since_ms(at) < suspect.asked_for_ms() => !answered,
             _ => false,
         };
+        // Of what stands in a part of the world, the rest is asked about too.
+        let narrow = matches!(zones, Some(Reach::Regional(_) | Reach::Over(_)));
         let to_ask = global
             && self.can_ask()
-            && tracked.is_none()
+            && self.is_settled()
+            && (tracked.is_none() || narrow)
             && suspect.panel.is_none()
             && suspect.held.is_none()
-            && suspect.asked.is_none_or(|(at, _)| now.since_ms(at) >= ASKED_GOOD_MS);
+            && suspect.asked.is_none_or(|(at, _)| now.since_ms(at) >= suspect.asked_for_ms());
         let global = global && heard;
         let reading = Reading {
             share,
@@ -852,6 +865,9 @@ impl Detector {
         };
         let lead = self.lead(entity);
         if to_ask {
+            if let Some(suspect) = self.state.suspects.get_mut(&entity) {
+                suspect.fruitless = (suspect.fruitless + 1).min(ASKED_DOUBLINGS);
+            }
             self.call(entity, Kind::Full, 0, true);
         }
         let Some(suspect) = self.state.suspects.get_mut(&entity) else { return };

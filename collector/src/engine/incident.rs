@@ -68,6 +68,8 @@ impl Reach {
                 regions.dedup();
                 Self::Regional(regions)
             }
+            (Self::Over(one), Self::Over(other)) if one != other => Self::Global,
+            (Self::Over(family), Self::Over(_) | Self::Regional(_)) => Self::Over(family),
             (Self::Regional(_) | Self::Over(_), wider) => wider,
             (wide, _) => wide,
         }
@@ -221,6 +223,13 @@ impl Incident {
         self.grounds = grounds;
         self.peak = self.peak.max(rate);
         self.enter(now, Phase::Confirmed);
+    }
+
+    /// A panel has seen more of it than is said.
+    pub fn widen(&mut self, reach: Reach, grounds: Grounds) {
+        let before = std::mem::replace(&mut self.reach, Reach::Global);
+        self.reach = before.or(reach);
+        self.grounds = grounds;
     }
 
     /// A suspicion comes to nothing.

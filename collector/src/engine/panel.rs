@@ -29,10 +29,11 @@ use super::{
     judge::{Participants, Shares, Strata, majority, strata},
     observer::Standing,
     params::{
-        BACKGROUND, CONFIRM, CONTRAST_BITS_Q16, COVERAGE, PANEL_CONTROLS, PANEL_CONTROLS_OK,
-        PANEL_DUE_MS, PANEL_FULL, PANEL_LATE_ROUND_GAP_MS, PANEL_ROUNDS, PANEL_SCREEN,
-        PANEL_SCREEN_SHARE, PANEL_SCREEN_VOTES, PANEL_SECOND_BELOW, PANEL_SITES, PANEL_STOP_SHARE,
-        PANEL_TRACK, PANEL_TRACK_MIN, Settings, ZONE_CAP, ZONE_SEATS_MIN, ZONES_MIN,
+        BACKGROUND, CONFIRM, CONTRAST_BITS_Q16, COVERAGE, FAMILY_VOTES, LOOK_LIARS, PANEL_CONTROLS,
+        PANEL_CONTROLS_OK, PANEL_DUE_MS, PANEL_FULL, PANEL_LATE_ROUND_GAP_MS, PANEL_ROUNDS,
+        PANEL_SCREEN, PANEL_SCREEN_SHARE, PANEL_SCREEN_VOTES, PANEL_SECOND_BELOW, PANEL_SITES,
+        PANEL_STOP_SHARE, PANEL_TRACK, PANEL_TRACK_MIN, Settings, ZONE_CAP, ZONE_SEATS_MIN,
+        ZONES_MIN,
     },
     plan::{Behind, EntityIndex, Plan},
     tally::{NOWHERE, Tally},
@@ -214,16 +215,16 @@ pub struct Finding {
     pub liar_bound: LiarBound,
     /// Prefixes that voted.
     pub prefixes: u32,
-    /// Of those who looked over IPv4, and over IPv6, the share that saw it there.
-    pub families: [Ppm; 2],
+    /// Of those who looked over IPv4, and over IPv6, the share that saw it there; `None` of few.
+    pub families: [Option<Ppm>; 2],
     /// The one family over which it fails, where it does not over the other.
     pub over: Option<Family>,
 }
 
 impl Finding {
-    /// The share that sees it of those who looked over a family.
+    /// The share that sees it of those who looked over a family, where they are enough to tell.
     #[must_use]
-    pub const fn share_over(&self, family: Family) -> Ppm {
+    pub const fn share_over(&self, family: Family) -> Option<Ppm> {
         let [v4, v6] = self.families;
         match family {
             Family::V4 => v4,
@@ -231,6 +232,9 @@ impl Finding {
         }
     }
 }
+
+/// The one family over which it fails, what that goes by, and what liars it would take of how many.
+type OverOne = (Family, Vec<Reason>, (LiarBound, u32));
 
 /// Answers, failures, and the zones that fail, by site.
 type Sites = BTreeMap<TargetIndex, (i64, i64, BTreeSet<u8>)>;
@@ -660,12 +664,13 @@ impl Panel {
         let any = [coverage, by_version.reason.clone(), by_resolver.reason.clone(), attributed];
         let holds_in_zones = any.iter().all(|reason| reason.held);
         let holds = holds_in_zones && world.iter().all(|reason| reason.held);
-        let (families, over) = self.by_family(settings);
+        let (families, over) = self.by_family(settings, asked);
         // What fails over one family alone is judged among those who use it.
         let over = over.filter(|_| due && !holds && holds_in_zones);
-        let (over, world) = match over {
-            Some((family, reasons)) => (Some(family), reasons),
-            None => (None, world.into()),
+        let all = (shares.liar_bound(), participants.prefixes);
+        let (over, world, (liar_bound, prefixes)) = match over {
+            Some((family, reasons, own)) => (Some(family), reasons, own),
+            None => (None, world.into(), all),
         };
         Finding {
             families,
@@ -679,14 +684,17 @@ impl Panel {
             holds_in_zones,
             answered: asked > 0 && part >= COVERAGE,
             crowd,
-            liar_bound: shares.liar_bound(),
-            prefixes: participants.prefixes,
+            liar_bound,
+            prefixes,
         }
     }
 
     /// The shares that see it over each family, and the one over which alone it fails, with what that
     /// goes by: those who use it are a crowd of its own.
-    fn by_family(&self, settings: &Settings) -> ([Ppm; 2], Option<(Family, Vec<Reason>)>) {
+    ///
+    /// Who looked over which family is what they say themselves: so those who see it must be more of all
+    /// who were asked than may lie.
+    fn by_family(&self, settings: &Settings, asked: i64) -> ([Option<Ppm>; 2], Option<OverOne>) {
         let of = |family: Family| {
             let mut zones: BTreeMap<u8, Tally> = BTreeMap::new();
             let (mut prefixes, mut networks) = (BTreeSet::new(), BTreeSet::new());
@@ -716,7 +724,9 @@ impl Panel {
             (Shares::new(zones, all), participants, looks, failed)
         };
         let both = [Family::V4, Family::V6].map(|family| (family, of(family)));
-        let families = both.each_ref().map(|(_, (shares, ..))| shares.share);
+        let families = both.each_ref().map(|(_, (shares, participants, ..))| {
+            (participants.observers >= FAMILY_VOTES).then_some(shares.share)
+        });
         let over = both.iter().zip(both.iter().rev()).find_map(|((family, one), (_, other))| {
             let ((shares, participants, looks, failed), (_, _, other_looks, other_failed)) =
                 (one, other);
@@ -726,23 +736,27 @@ impl Panel {
             let majority = Reason {
                 rule: "c1.family".to_owned(),
                 held: shares.share >= PANEL_SECOND_BELOW
+                    && share(shares.all.flagging, asked) >= LOOK_LIARS
                     && other_rate <= rate / 4
                     && bits >= CONTRAST_BITS_Q16,
                 found: format!(
-                    "{} of those who looked over IP{} see it; {} of their looks failed, and {} of those \
-                     over the other",
+                    "{} of those who looked over IP{} see it, {} of all who were asked; {} of their \
+                     looks failed, and {} of those over the other",
                     percent(shares.share),
                     family.name(),
+                    percent(share(shares.all.flagging, asked)),
                     percent(rate),
                     percent(other_rate)
                 ),
                 needed: format!(
-                    "at least {}, and at most a quarter by more than chance",
-                    percent(PANEL_SECOND_BELOW)
+                    "at least {} and {}, and at most a quarter by more than chance",
+                    percent(PANEL_SECOND_BELOW),
+                    percent(LOOK_LIARS)
                 ),
             };
             let reasons = vec![participants.enough(settings), majority, shares.geography()];
-            reasons.iter().all(|reason| reason.held).then_some((*family, reasons))
+            let own = (shares.liar_bound(), participants.prefixes);
+            reasons.iter().all(|reason| reason.held).then_some((*family, reasons, own))
         });
         (families, over)
     }
@@ -891,7 +905,8 @@ impl Panel {
                     let votes = self.members.values().filter_map(|m| m.vote_over(family));
                     let votes: Vec<bool> = votes.collect();
                     let seen = votes.iter().filter(|sees| **sees).count();
-                    seen >= PANEL_SCREEN_VOTES && 2 * seen >= votes.len()
+                    let part = share(seen as i64, votes.len() as i64);
+                    votes.len() >= FAMILY_VOTES as usize && part >= CONFIRM.max(self.bar)
                 };
                 let of_some = due && enough && [Family::V4, Family::V6].into_iter().any(of_family);
                 if of_some || enough && (part >= needed || (due && found.share >= needed)) {
@@ -919,7 +934,7 @@ impl Panel {
                 }
                 // Each has looked over each family, by then.
                 if found.over.is_some() && self.rounds >= 2 {
-                    return Step::Confirmed(found);
+                    return if self.draw == 0 { Step::DrawAgain } else { Step::Confirmed(found) };
                 }
                 let last = self.rounds >= PANEL_ROUNDS;
                 let gap = if self.rounds >= 3 { PANEL_LATE_ROUND_GAP_MS } else { 0 };
@@ -927,7 +942,7 @@ impl Panel {
                     Step::Unanswered
                 } else if found.share < PANEL_STOP_SHARE
                     && found.regional.is_empty()
-                    && found.families.iter().all(|share| *share < CONFIRM)
+                    && found.families.iter().flatten().all(|share| *share < CONFIRM)
                 {
                     Step::Refuted(found)
                 } else if self.passes > 0 {

@@ -7,7 +7,7 @@ use tocsin_proto::id::ObserverId;
 use super::fixed::{ONE, Ppm};
 
 /// Version of the defaults below.
-pub const VERSION: u16 = 6;
+pub const VERSION: u16 = 7;
 /// Since when they are these.
 pub const DATED: &str = "2026-11-23";
 
@@ -301,6 +301,15 @@ pub const LOOK_WAIT: u8 = 8;
 pub const STRATUM_BACKGROUND: Ppm = 100_000;
 /// Outside the largest stratum more must see it than that, by so many bits, 1/65536: 6.
 pub const STRATUM_BITS_Q16: i64 = 393_216;
+/// Votes over one address family below which nothing is said of it.
+pub const FAMILY_VOTES: u32 = 12;
+/// Second looks that begin at once, at most;
+pub const LOOKS_AT_ONCE: usize = 4;
+/// and that are under way.
+pub const LOOKS_MAX: usize = 16;
+/// A panel that was called by what is overheard and confirmed nothing is good for so much longer each
+/// time: twice, up to two to the power of this.
+pub const ASKED_DOUBLINGS: u8 = 5;
 /// What a full panel came to is good for this long, ms: what is overheard does not overrule it.
 pub const ASKED_GOOD_MS: u64 = 300_000;
 /// Panels are looked at this often, ms.

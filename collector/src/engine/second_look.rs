@@ -25,7 +25,7 @@ use super::{
     params::{
         CONFIRM, LOOK_BITS_Q16, LOOK_BURST, LOOK_CONTROLS, LOOK_DAY, LOOK_GOOD_MS, LOOK_LIARS,
         LOOK_REST_MAX_MS, LOOK_ROUNDS, LOOK_SEATS, LOOK_SIBLINGS, PANEL_BACKOFF_MS, PANEL_DUE_MS,
-        PANEL_STOP_SHARE, SITE_SIBLINGS, ZONES_MIN,
+        PANEL_STOP_SHARE, ZONES_MIN,
     },
     plan::{Behind, Entities, Plan},
     tally::NOWHERE,
@@ -76,8 +76,12 @@ impl Member {
     /// Whether it saw the site fail; `None` while that is not known, or its own line is in doubt.
     fn vote(&self, due: bool) -> Option<bool> {
         let complete = due || self.open.is_empty();
-        let fine = self.controls > 0 && 2 * self.controls_failed < self.controls;
-        (complete && fine && self.looks > 0).then_some(self.failed > 0)
+        (complete && self.is_fit() && self.looks > 0).then_some(self.failed > 0)
+    }
+
+    /// Whether what has nothing to do with the site answers it.
+    const fn is_fit(&self) -> bool {
+        self.controls > 0 && 2 * self.controls_failed < self.controls
     }
 }
 
@@ -106,8 +110,8 @@ pub struct SecondLooks {
 struct Rest {
     since: Timestamp,
     for_ms: u64,
-    /// Whether those who were asked answered.
-    answered: bool,
+    /// Whether those who were asked answered; `None` where nobody was, for want of budget.
+    answered: Option<bool>,
 }
 
 /// What is known of a site from who was asked.
@@ -148,10 +152,16 @@ impl SecondLooks {
         let fresh = |rest: &&Rest| now.since_ms(rest.since) < rest.for_ms.min(LOOK_GOOD_MS);
         match self.rests.get(&target).filter(fresh) {
             _ if self.under_way.contains_key(&target) => Asked::UnderWay,
-            Some(rest) if rest.answered => Asked::Refuted,
-            Some(_) => Asked::Unanswered,
-            None => Asked::Nobody,
+            Some(Rest { answered: Some(true), .. }) => Asked::Refuted,
+            Some(Rest { answered: Some(false), .. }) => Asked::Unanswered,
+            Some(Rest { answered: None, .. }) | None => Asked::Nobody,
         }
+    }
+
+    /// Whether the members of the look at a site are still to be drawn.
+    #[must_use]
+    pub fn is_new(&self, target: TargetIndex) -> bool {
+        !self.under_way.contains_key(&target)
     }
 
     /// Sites that are looked at.
@@ -164,11 +174,12 @@ impl SecondLooks {
         let now = scene.now;
         let look = self.under_way.entry(target).or_insert_with(|| SecondLook::new(target, now));
         let cost = look.probes(online) as i64 * ONE / (online.max(1) as i64);
-        if self.budget.take(now, LOOK_DAY, LOOK_BURST, cost) {
+        // What was begun is brought to its end.
+        if self.budget.take(now, LOOK_DAY, LOOK_BURST, cost) || look.rounds > 0 {
             return look.begin_round(scene);
         }
         self.under_way.remove(&target);
-        let rest = Rest { since: now, for_ms: PANEL_BACKOFF_MS, answered: false };
+        let rest = Rest { since: now, for_ms: PANEL_BACKOFF_MS, answered: None };
         self.rests.insert(target, rest);
         Vec::new()
     }
@@ -194,7 +205,7 @@ impl SecondLooks {
                 self.under_way.remove(&target);
                 let before = self.rests.get(&target).map_or(0, |rest| rest.for_ms);
                 let for_ms = (2 * before).clamp(PANEL_BACKOFF_MS, LOOK_REST_MAX_MS);
-                let answered = *came_to != UNANSWERED;
+                let answered = Some(*came_to != UNANSWERED);
                 self.rests.insert(target, Rest { since: now, for_ms, answered });
             }
         }
@@ -237,8 +248,9 @@ struct Found {
     members: i64,
     looks: i64,
     failed: i64,
-    others: i64,
-    others_failed: i64,
+    /// Weight of those who saw a control fail, and of voters who saw a sibling fail.
+    elsewhere: i64,
+    beside: i64,
     zones: BTreeMap<u8, (i64, i64)>,
     prefixes: BTreeSet<u64>,
     networks: BTreeSet<u32>,
@@ -337,12 +349,12 @@ impl SecondLook {
         for member in self.members.values() {
             found.members += member.weight;
             // Also of those who have no vote: where everything fails, it is theirs that do.
-            found.others += i64::from(member.siblings + member.controls);
-            found.others_failed += i64::from(member.siblings_failed + member.controls_failed);
+            found.elsewhere += if member.controls_failed > 0 { member.weight } else { 0 };
             let Some(seen) = member.vote(due) else { continue };
             found.votes += member.weight;
             found.looks += i64::from(member.looks);
             found.failed += i64::from(member.failed);
+            found.beside += if member.siblings_failed > 0 { member.weight } else { 0 };
             found.prefixes.insert(member.slot);
             found.networks.insert(member.asn);
             let (votes, seeing) = found.zones.entry(member.zone).or_default();
@@ -390,16 +402,19 @@ impl SecondLook {
             needed: format!("{needed} of at least {ZONES_MIN}"),
         };
         let rate = share(found.failed, found.looks);
-        let others = share(found.others_failed, found.others);
+        let elsewhere = share(found.elsewhere, found.members);
+        let beside = share(found.beside, found.votes);
         let alone = Reason {
             rule: "look.alone".to_owned(),
-            held: others < SITE_SIBLINGS.max(rate / 4),
+            held: elsewhere < LOOK_LIARS && beside < LOOK_LIARS,
             found: format!(
-                "{} of the looks at it failed, and {} of those at its siblings and at other sites",
+                "{} of the looks at it failed; {} saw a sibling fail, and {} what has nothing to do \
+                 with it",
                 percent(rate),
-                percent(others)
+                percent(beside),
+                percent(elsewhere)
             ),
-            needed: format!("under {}, or a quarter of its own", percent(SITE_SIBLINGS)),
+            needed: format!("both under {}", percent(LOOK_LIARS)),
         };
         (seen, vec![majority, geography, alone])
     }
@@ -420,7 +435,12 @@ impl SecondLook {
             share: seen,
             missing: reasons.into_iter().filter(|reason| !reason.held).collect(),
         };
-        if 2 * found.votes < found.members {
+        // Too few to tell, whatever they said.
+        let most_bits = scale(found.votes, divergence_q16(ONE, LOOK_LIARS));
+        let places =
+            found.zones.iter().filter(|(zone, (votes, _))| **zone != NOWHERE && *votes > ONE);
+        let can_tell = most_bits >= LOOK_BITS_Q16 && places.count() >= ZONES_MIN;
+        if 2 * found.votes < found.members || found.members == 0 || !can_tell {
             return over(UNANSWERED, reasons);
         }
         if reasons.iter().all(|reason| reason.held) {

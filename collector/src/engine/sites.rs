@@ -239,7 +239,10 @@ impl Sites {
             // Who was asked decides; where nobody could be, or nobody answered, what is overheard.
             let asked = scene.looks.map_or(Asked::Unanswered, |looks| looks.asked(now, *target));
             let needed = match asked {
-                Asked::UnderWay | Asked::Refuted => continue,
+                Asked::UnderWay | Asked::Refuted => {
+                    site.run = 0;
+                    continue;
+                }
                 Asked::Nobody => LOOK_WAIT,
                 Asked::Unanswered => HOLD,
             };
@@ -276,7 +279,10 @@ fn usual(
         siblings.for_each(|sibling| all.add(&windows.of(*sibling)));
         all.failure_rate() * 3 / 2
     };
-    let everywhere = windows.all().failure_rate() * 3 / 2;
+    // Of the sites, and not of the looks: who looks more often is not more of the world.
+    let rates = scene.plan.targets().map(|(target, _)| windows.of(target));
+    let rates = rates.filter(|counts| counts.observed > 0).map(|counts| counts.failure_rate());
+    let everywhere = median(rates.collect()).unwrap_or(0) * 3 / 2;
     behind.map(|(_, entity)| rate(*entity)).fold(BACKGROUND.max(everywhere), Ppm::max)
 }
 

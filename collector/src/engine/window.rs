@@ -113,8 +113,6 @@ impl Row {
 pub struct Windows {
     round: u64,
     targets: Vec<Row>,
-    /// Over all targets.
-    sum: Counts,
 }
 
 impl Windows {
@@ -129,7 +127,6 @@ impl Windows {
                     if let Some(bucket) = window.ring.get_mut(at).filter(|b| b.observed != 0) {
                         window.sum.subtract(bucket);
                         row.sum.subtract(bucket);
-                        self.sum.subtract(bucket);
                         *bucket = Counts::default();
                     }
                 }
@@ -149,7 +146,6 @@ impl Windows {
             row.zones.resize_with(place + 1, Window::default);
         }
         row.sum.add(counts);
-        self.sum.add(counts);
         if let Some(window) = row.zones.get_mut(place) {
             window.sum.add(counts);
             if let Some(bucket) = window.ring.get_mut(at) {
@@ -174,12 +170,6 @@ impl Windows {
     pub fn by_zone(&self, target: TargetIndex) -> impl Iterator<Item = (u8, Counts)> {
         let zones = self.targets.get(usize::from(target.0)).into_iter().flat_map(Row::zones);
         zones.filter(|(_, window)| window.sum.observed != 0).map(|(zone, w)| (zone, w.sum))
-    }
-
-    /// The sums of all targets.
-    #[must_use]
-    pub const fn all(&self) -> &Counts {
-        &self.sum
     }
 
     /// A target's sums.
@@ -215,6 +205,5 @@ mod tests {
         assert_eq!(windows.of(TargetIndex(3)), one);
         windows.rotate(400);
         assert_eq!(windows.of(TargetIndex(3)), Counts::default());
-        assert_eq!(*windows.all(), Counts::default());
     }
 }

@@ -330,7 +330,8 @@ impl Detector {
                     let reach = suspect.open.as_ref().map(|open| &open.reach);
                     let (share, most) = match reach {
                         Some(Reach::Over(family)) => {
-                            let share = found.share_over(*family);
+                            // Of too few who use it nothing was measured.
+                            let Some(share) = found.share_over(*family) else { return };
                             (share, share >= CONFIRM)
                         }
                         _ => (found.share, majority),
@@ -411,7 +412,8 @@ impl Detector {
         if due.is_empty() {
             return;
         }
-        let crowd = self.crowd();
+        let drawn = due.iter().any(|target| self.state.looks.is_new(*target));
+        let crowd = if drawn { self.crowd() } else { Vec::new() };
         let well = |target: &TargetIndex| {
             self.state.slow.of(*target).failure_rate() < SITE_SIBLINGS
                 && self
@@ -439,8 +441,10 @@ impl Detector {
         let doubted = |entity: EntityIndex| {
             let suspect = self.state.suspects.get(&entity);
             suspect.is_some_and(|s| s.panel.is_some() || s.open.is_some() || s.held.is_some())
-                || self.state.alerts.flagging(now, entity) >= ALERT_MIN
+                || self.state.alerts.trigger(now, entity).is_some()
         };
+        let under_way = self.state.looks.under_way().count();
+        let room = LOOKS_MAX.saturating_sub(under_way).min(LOOKS_AT_ONCE);
         let scene = self.sites_scene();
         self.state
             .sites
@@ -452,8 +456,11 @@ impl Detector {
             })
             .filter(|target| {
                 let behind = self.plan.behind(*target).map(Behind::set).unwrap_or_default();
-                !behind.iter().any(doubted)
+                // A top-level domain is behind too much to put anything off.
+                let nearer = |entity: &EntityIndex| self.plan.entity(*entity).layer != Layer::Tld;
+                !behind.iter().filter(nearer).any(doubted)
             })
+            .take(room)
             .collect()
     }
 
@@ -482,15 +489,17 @@ impl Detector {
             (_, 750_000..) => Confidence::High,
             _ => Confidence::Medium,
         };
-        let share = found.over.map_or(found.share, |family| found.share_over(family));
+        let share = found.over.and_then(|family| found.share_over(family)).unwrap_or(found.share);
         let panel::Finding { reasons, liar_bound, rate, usual, .. } = found;
         let grounds = Grounds { reasons, ruled_out, liar_bound, confidence };
         let lead = self.lead(entity);
         let Some(suspect) = self.state.suspects.get_mut(&entity) else { return };
         suspect.tracked = Some(Tracked { at: now, share, rate, usual, passes: 0 });
         suspect.track_at = now;
+        suspect.fruitless = 0;
         let Some(incident) = &mut suspect.open else { return };
         if incident.phase() != Phase::Suspected {
+            incident.widen(reach, grounds);
             return;
         }
         match suspect.last.take_if(|last| last.may_reopen(now)) {
