@@ -12,9 +12,9 @@ use super::{
     params::{
         ALERT_ALPHA_BITS_Q16, ALERT_LONG_MS, ALERT_MIN, ALERT_PER_NETWORK, ALERT_SHORT_MS,
         ALERT_USUAL_MAX, ALERT_USUAL_TAU_MS, PANEL_BACKOFF_MAX_MS, PANEL_BACKOFF_MS,
-        PANEL_FORCED_EVERY_MS, PANEL_FULL_BURST, PANEL_FULL_DAY, PANEL_PROBES, PANEL_SCREEN_BURST,
-        PANEL_SCREEN_DAY, PANEL_STAR_MAX, PANEL_STAR_MS, PANEL_STAR_STEP, STRIKE_MS, STRIKES_MAX,
-        ZONES_MIN,
+        PANEL_FORCED_EVERY_MS, PANEL_FULL_BURST, PANEL_FULL_DAY, PANEL_PACE_BURST, PANEL_PACE_DAY,
+        PANEL_PROBES, PANEL_SCREEN_BURST, PANEL_SCREEN_DAY, PANEL_STAR_MAX, PANEL_STAR_MS,
+        PANEL_STAR_STEP, STRIKE_MS, STRIKES_MAX, ZONES_MIN,
     },
     plan::EntityIndex,
     tally::NOWHERE,
@@ -66,15 +66,32 @@ impl Budget {
         Self { left: burst, at: Timestamp::EPOCH }
     }
 
-    /// Takes so much, where it has it.
-    pub fn take(&mut self, now: Timestamp, day: i64, burst: i64, cost: i64) -> bool {
+    /// Whether it has so much.
+    fn has(&mut self, now: Timestamp, day: i64, burst: i64, cost: i64) -> bool {
         let since = i64::try_from(now.since_ms(self.at).min(DAY_MS)).unwrap_or(0);
         self.left = (self.left + day * since / DAY_MS.cast_signed()).min(burst);
         self.at = now;
-        let enough = self.left >= cost;
+        self.left >= cost
+    }
+
+    /// Takes so much, where it has it.
+    pub fn take(&mut self, now: Timestamp, day: i64, burst: i64, cost: i64) -> bool {
+        let enough = self.has(now, day, burst, cost);
         self.left -= if enough { cost } else { 0 };
         enough
     }
+}
+
+/// Whether a round may be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Paid {
+    /// Now.
+    Yes,
+    /// Not while so many are being asked: an agent answers only so many probes in a minute, and what
+    /// is asked beyond them takes the answers away from every panel.
+    NotYet,
+    /// Not today.
+    No,
 }
 
 /// A suspicion that is worth a panel.
@@ -91,6 +108,7 @@ pub struct Alerts {
     strikes: BTreeMap<u64, Strikes>,
     screening: Budget,
     full: Budget,
+    pace: Budget,
     forced_at: Timestamp,
 }
 
@@ -101,6 +119,7 @@ impl Default for Alerts {
             strikes: BTreeMap::new(),
             screening: Budget::full(PANEL_SCREEN_BURST),
             full: Budget::full(PANEL_FULL_BURST),
+            pace: Budget::full(PANEL_PACE_BURST),
             forced_at: Timestamp::EPOCH,
         }
     }
@@ -200,7 +219,8 @@ impl Alerts {
         (worth && rested).then_some(Trigger { networks })
     }
 
-    /// Pays for a panel of so many asks to a crowd of so many; false when the budget is empty.
+    /// Pays for a round of so many asks to a crowd of so many; one that `must` be is not held back by
+    /// what was asked today.
     pub fn pay(
         &mut self,
         now: Timestamp,
@@ -208,9 +228,16 @@ impl Alerts {
         asked: usize,
         online: usize,
         must: bool,
-    ) -> bool {
+    ) -> Paid {
         let cost = (asked * PANEL_PROBES) as i64 * ONE / (online.max(1) as i64);
-        match kind {
+        // Of confirmed incidents; the agents' own caps bound these.
+        if kind == Kind::Tracking {
+            return Paid::Yes;
+        }
+        if !self.pace.has(now, PANEL_PACE_DAY, PANEL_PACE_BURST, cost) {
+            return Paid::NotYet;
+        }
+        let paid = match kind {
             Kind::Screening => {
                 let paid = self.screening.take(now, PANEL_SCREEN_DAY, PANEL_SCREEN_BURST, cost);
                 // What much of the crowd cries must be looked at, whoever emptied the budget.
@@ -221,9 +248,13 @@ impl Alerts {
                 paid || forced
             }
             Kind::Full => self.full.take(now, PANEL_FULL_DAY, PANEL_FULL_BURST, cost) || must,
-            // Of confirmed incidents; the agents' own caps bound these.
             Kind::Tracking => true,
+        };
+        if !paid {
+            return Paid::No;
         }
+        self.pace.take(now, PANEL_PACE_DAY, PANEL_PACE_BURST, cost);
+        Paid::Yes
     }
 
     /// A panel was begun on a trigger.
@@ -289,6 +320,13 @@ impl Alerts {
                 self.strikes.remove(&flag.slot);
             }
             *alert = Alert { usual: alert.usual, ..Alert::default() };
+        }
+    }
+
+    /// What was confirmed explains what was flagged so far: who still sees it elsewhere says so again.
+    pub fn explained(&mut self, entity: EntityIndex) {
+        if let Some(alert) = self.alerts.get_mut(&entity) {
+            alert.flags.clear();
         }
     }
 
@@ -359,9 +397,23 @@ mod tests {
     fn the_budget_bounds_what_can_be_asked_in_a_day() {
         let mut alerts = Alerts::default();
         let asked = (0..2_000u64)
-            .filter(|n| alerts.pay(NOW.plus_ms(n * 43_200), Kind::Full, 400, 1_000, false))
+            .map(|n| alerts.pay(NOW.plus_ms(n * 43_200), Kind::Full, 400, 1_000, false))
+            .filter(|paid| *paid == Paid::Yes)
             .count();
         // 4.8 probes an agent each: a burst of 400 and 600 over the day.
         assert!((190..=209).contains(&asked), "{asked}");
+    }
+
+    #[test]
+    fn no_more_is_asked_at_once_than_an_agent_answers() {
+        let mut alerts = Alerts::default();
+        let pay = |alerts: &mut Alerts, s: u64| {
+            alerts.pay(NOW.plus_ms(s * 1000), Kind::Full, 100, 100, true)
+        };
+        let asked = (0..60).filter(|s| pay(&mut alerts, *s) == Paid::Yes).count();
+        // Of an agent's sixty in a minute, whatever for.
+        assert!(asked * PANEL_PROBES < 60 && asked >= 4, "{asked}");
+        assert_eq!([0, 0].map(|_| pay(&mut alerts, 600)), [Paid::Yes; 2], "two at once");
+        assert_eq!(pay(&mut alerts, 600), Paid::NotYet);
     }
 }

@@ -32,8 +32,8 @@ use super::{
         BACKGROUND, CONFIRM, CONTRAST_BITS_Q16, COVERAGE, FAMILY_VOTES, LOOK_LIARS, PANEL_CONTROLS,
         PANEL_CONTROLS_OK, PANEL_DUE_MS, PANEL_FULL, PANEL_LATE_ROUND_GAP_MS, PANEL_ROUNDS,
         PANEL_SCREEN, PANEL_SCREEN_SHARE, PANEL_SCREEN_VOTES, PANEL_SECOND_BELOW, PANEL_SITES,
-        PANEL_STOP_SHARE, PANEL_TRACK, PANEL_TRACK_MIN, Settings, ZONE_CAP, ZONE_SEATS_MIN,
-        ZONES_MIN,
+        PANEL_STOP_SHARE, PANEL_TRACK, PANEL_TRACK_MIN, RIVAL_BITS_Q16, Settings, ZONE_CAP,
+        ZONE_SEATS_MIN, ZONES_MIN,
     },
     plan::{Behind, EntityIndex, Plan},
     tally::{NOWHERE, Tally},
@@ -247,7 +247,10 @@ pub enum Step {
     /// Begin another round of it.
     Round,
     /// Call the full panel.
-    CallFull,
+    CallFull {
+        /// Share of the votes that see it, so far.
+        seen: Ppm,
+    },
     /// It must pass once more, freshly drawn.
     DrawAgain,
     /// It has confirmed.
@@ -275,7 +278,7 @@ impl Step {
             | Self::Refuted(found) => Some(found),
             Self::Wait
             | Self::Round
-            | Self::CallFull
+            | Self::CallFull { .. }
             | Self::DrawAgain
             | Self::Unanswered
             | Self::NoMore => None,
@@ -288,7 +291,7 @@ impl Step {
         match self {
             Self::Wait => "waiting",
             Self::Round => "another round",
-            Self::CallFull => "full panel called",
+            Self::CallFull { .. } => "full panel called",
             Self::DrawAgain => "second draw",
             Self::Confirmed(_) => "confirmed",
             Self::Measured(_) => "measured",
@@ -389,6 +392,23 @@ pub(super) fn draw(
         drawn.extend(accepted);
     }
     drawn
+}
+
+/// How much further apart the sites' failure rates lie than their answers' number explains, in
+/// millionths, at least one: Pearson's chi-squared over its degrees of freedom, as quasi-likelihood takes
+/// it (McCullagh and Nelder, Generalized Linear Models, 4.5).
+fn dispersion(sites: &[(i64, i64)]) -> Ppm {
+    let (n, f) = sites.iter().fold((0, 0), |(n, f), (more, failed)| (n + more, f + failed));
+    if f == 0 || f == n {
+        return ONE;
+    }
+    // Of (f_i - n_i f/n)^2 / (n_i f/n (1 - f/n)), with numerator and denominator times n^2.
+    let terms = sites.iter().map(|(of, failed)| {
+        let apart = i128::from(failed * n - of * f);
+        apart * apart * i128::from(ONE) / i128::from(of * f * (n - f)).max(1)
+    });
+    let freedom = (sites.len() as i128 - 1).max(1);
+    i64::try_from(terms.sum::<i128>() / freedom).unwrap_or(i64::MAX).max(ONE)
 }
 
 impl Panel {
@@ -850,7 +870,8 @@ impl Panel {
         (reason, rate, control_rate)
     }
 
-    /// A rival whose absence makes the failures go away.
+    /// A rival whose absence makes the failures go away: by more than chance, and by more than which
+    /// sites happen to be behind it.
     fn rival(&self, plan: &Plan, sites: &Sites) -> Option<EntityIndex> {
         let own: Layer = plan.entity(self.entity).layer;
         plan.entities().map(|(entity, _)| entity).find(|rival| {
@@ -858,18 +879,24 @@ impl Panel {
             if *rival == self.entity || class(other) != class(own) {
                 return false;
             }
-            let (mut with, mut without, mut shared) = ((0, 0), (0, 0), 0);
+            let (mut with, mut without): (Vec<_>, Vec<_>) = (Vec::new(), Vec::new());
             for (target, (n, f, _)) in sites {
                 let behind = plan.behind(*target).is_some_and(|b| b.has(*rival));
-                let side = if behind { &mut with } else { &mut without };
-                side.0 += n;
-                side.1 += f;
-                shared += usize::from(behind);
+                if behind { &mut with } else { &mut without }.push((*n, *f));
             }
-            shared >= 3
-                && with.0 >= 8
-                && without.0 >= 8
-                && share(without.1, without.0) < scale(share(with.1, with.0), 400_000)
+            let sum = |of: &[(i64, i64)]| {
+                of.iter().fold((0, 0), |(n, f), (more, failed)| (n + more, f + failed))
+            };
+            let ((n, f), (n_without, f_without)) = (sum(&with), sum(&without));
+            let (rate, rate_without) = (share(f, n), share(f_without, n_without));
+            // Answers of one site are not so many sites: where some fail and some do not, the rest may
+            // be fine by luck.
+            let bits = share(divergence_q16(rate_without, rate) * n_without, dispersion(&with));
+            with.len() >= 3
+                && n >= 8
+                && n_without >= 8
+                && rate_without < scale(rate, 400_000)
+                && bits >= RIVAL_BITS_Q16
         })
     }
 
@@ -910,7 +937,7 @@ impl Panel {
                 };
                 let of_some = due && enough && [Family::V4, Family::V6].into_iter().any(of_family);
                 if of_some || enough && (part >= needed || (due && found.share >= needed)) {
-                    Step::CallFull
+                    Step::CallFull { seen: self.find(plan, settings, true, |_| true).share }
                 } else if !due {
                     Step::Wait
                 } else if found.answered && found.share >= PANEL_SCREEN_SHARE {
@@ -1173,6 +1200,29 @@ mod tests {
         asked.answer(|_, target| Some(target < 12));
         asked.step(DUE);
         assert!(matches!(asked.step(DUE), Step::Confirmed(_)));
+    }
+
+    #[test]
+    fn some_sites_that_fail_are_nobodys_by_luck() {
+        // Ten of the edge's twenty fail, and happen to be among the twelve of what is nested.
+        let rival = |fails: fn(u16) -> bool| {
+            let mut asked = ask(Kind::Full, "big", SECRET);
+            asked.answer(|_, target| Some(target < 20 && fails(target)));
+            let (sites, _) = asked.panel.counts();
+            asked.panel.rival(&asked.plan, &sites).is_some()
+        };
+        assert!(rival(|target| target < 12), "all of them, and none else");
+        assert!(!rival(|target| target < 5), "five of twelve, and none of eight");
+        assert!(!rival(|target| target % 2 == 0), "half of both");
+    }
+
+    #[test]
+    fn dispersion_is_that_of_the_textbook() {
+        // Rates 1, 1, 0, 0 of ten answers each: chi-squared 40 over 3.
+        assert_eq!(dispersion(&[(10, 10), (10, 10), (10, 0), (10, 0)]), 13_333_333);
+        assert_eq!(dispersion(&[(10, 10), (7, 7)]), ONE);
+        assert_eq!(dispersion(&[(10, 5), (10, 5)]), ONE, "at least one");
+        assert_eq!(dispersion(&[]), ONE);
     }
 
     proptest! {

@@ -7,7 +7,7 @@ use tocsin_proto::id::ObserverId;
 use super::fixed::{ONE, Ppm};
 
 /// Version of the defaults below.
-pub const VERSION: u16 = 7;
+pub const VERSION: u16 = 8;
 /// Since when they are these.
 pub const DATED: &str = "2026-11-23";
 
@@ -262,6 +262,11 @@ pub const PANEL_FULL_BURST: i64 = 400 * ONE;
 pub const PANEL_SCREEN_DAY: i64 = 400 * ONE;
 /// and at once.
 pub const PANEL_SCREEN_BURST: i64 = 120 * ONE;
+/// Probes a day and agent that panels of suspicions may cost, millionths: thirty a minute, half of what
+/// an agent does for all reasons together,
+pub const PANEL_PACE_DAY: i64 = 43_200 * ONE;
+/// and at once: two rounds.
+pub const PANEL_PACE_BURST: i64 = 26 * ONE;
 /// Between two tracking panels, ms.
 pub const PANEL_TRACK_EVERY_MS: u64 = 60_000;
 /// What a tracking panel found is good for this long, ms.
@@ -299,6 +304,8 @@ pub const LOOK_GOOD_MS: u64 = 600_000;
 pub const LOOK_WAIT: u8 = 8;
 /// Share of observers who see any suspect fail by their own lines, in a panel's five rounds.
 pub const STRATUM_BACKGROUND: Ppm = 100_000;
+/// A rival explains failures that go away without it by so many bits, 1/65536: 6.
+pub const RIVAL_BITS_Q16: i64 = 393_216;
 /// Outside the largest stratum more must see it than that, by so many bits, 1/65536: 6.
 pub const STRATUM_BITS_Q16: i64 = 393_216;
 /// Votes over one address family below which nothing is said of it.

@@ -16,7 +16,8 @@ use tocsin_tests::{
 /// something, and shows what the collector makes of it.
 ///
 /// Everything stays on 127/8. Exit codes: 0 exactly the expected was confirmed within 90 s of the
-/// fault, 1 it was not, 2 the lab itself failed, 3 wrong usage.
+/// fault, 1 it was not, 2 the lab itself failed, 3 wrong usage. `TOCSIN_LOG=tocsin_collector=debug`
+/// tells on standard error what each panel came to.
 #[derive(Debug, Parser)]
 #[command(name = "tocsin-lab", version)]
 struct Args {
@@ -49,6 +50,8 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 3 } else { 0 });
         }
     };
+    let wanted = tracing_subscriber::EnvFilter::try_from_env("TOCSIN_LOG").unwrap_or_default();
+    tracing_subscriber::fmt().with_env_filter(wanted).with_writer(std::io::stderr).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let outcome = runtime.map_err(anyhow::Error::from).and_then(|r| r.block_on(run(&args)));
     match outcome {

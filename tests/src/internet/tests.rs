@@ -188,6 +188,8 @@ async fn names_resolve_both_ways() {
         let referral = ask(root, &site.host, RecordType::A).await;
         assert!(referral.answers.is_empty());
         let next = SocketAddr::new(address(&referral.additionals), internet.dns_port);
+        // Agents that walk there by themselves must be allowed to.
+        assert!(internet.allowed.iter().any(|range| range.contains(&next.ip())), "{next}");
         let reply = ask(next, &site.host, RecordType::A).await;
         assert!(reply.metadata.authoritative);
         assert_eq!(address(&reply.answers), expect);

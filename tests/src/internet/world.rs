@@ -237,10 +237,12 @@ impl World {
     }
 
     /// The ranges that agents must be allowed to probe, since they are no public addresses: all
-    /// the edges, and nothing else of this machine.
+    /// the edges, the name servers that they walk to, and nothing else of this machine.
     #[must_use]
     pub fn allowed(&self) -> Vec<IpNet> {
-        self.edges.iter().map(|(_, address)| IpNet::from(IpAddr::from(*address))).collect()
+        let edges = self.edges.iter().map(|(_, address)| *address);
+        let servers = self.dns.iter().flat_map(|dns| &dns.servers).map(|(_, address)| *address);
+        edges.chain(servers).map(|address| IpNet::from(IpAddr::from(address))).collect()
     }
 
     /// The catalogue, given the port of each edge.

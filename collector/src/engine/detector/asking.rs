@@ -4,7 +4,7 @@
 //! [`Alerts`]: crate::engine::alert::Alerts
 
 use super::*;
-use crate::engine::params::CONFIRM;
+use crate::engine::{alert::Paid, params::CONFIRM};
 
 /// What a panel, or a round of one, came to: for the operator, who wants to know why nothing was said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,7 +103,16 @@ impl Detector {
         }
         let now = self.state.now;
         self.look_at_sites(changed);
-        for entity in (0..self.plan.len()).map(|n| EntityIndex(n as u8)) {
+        // Where not all can be asked about at once, first what most see.
+        let mut entities: Vec<_> = (0..self.plan.len())
+            .map(|n| EntityIndex(n as u8))
+            .filter(|entity| {
+                self.state.suspects.contains_key(entity)
+                    || self.state.alerts.trigger(now, *entity).is_some()
+            })
+            .collect();
+        entities.sort_by_cached_key(|entity| std::cmp::Reverse(self.shares(*entity).share));
+        for entity in entities {
             let Some(suspect) = self.state.suspects.get(&entity) else {
                 if let Some(trigger) = self.state.alerts.trigger(now, entity) {
                     self.suspect(entity, trigger, changed);
@@ -170,20 +179,26 @@ impl Detector {
         if online < PANEL_ONLINE_MIN {
             return;
         }
-        self.state.alerts.asked(entity, trigger);
         let now = self.state.now;
-        if online < PANEL_SCREEN_FROM && self.state.alerts.bar(now, entity) == 0 {
-            if self.call(entity, Kind::Full, 0, false) {
-                self.open_suspicion(entity, changed);
+        let full = online < PANEL_SCREEN_FROM && self.state.alerts.bar(now, entity) == 0;
+        let kind = if full { Kind::Full } else { Kind::Screening };
+        match self.call(entity, kind, 0, false) {
+            Paid::Yes if full => self.open_suspicion(entity, changed),
+            Paid::Yes | Paid::No => {}
+            Paid::NotYet => {
+                // It raises its hand again in a second.
+                if let Some(suspect) = self.state.suspects.get_mut(&entity) {
+                    suspect.panel = None;
+                }
+                return;
             }
-        } else {
-            self.call(entity, Kind::Screening, 0, false);
         }
+        self.state.alerts.asked(entity, trigger);
     }
 
-    /// Begins a panel; false when there is no budget for it, which does not hold back one that is
-    /// `forced`.
-    pub(super) fn call(&mut self, entity: EntityIndex, kind: Kind, draw: u8, forced: bool) -> bool {
+    /// Begins a panel, at once or as soon as there is room; not where there is no budget for it, which
+    /// does not hold back one that is `forced`.
+    pub(super) fn call(&mut self, entity: EntityIndex, kind: Kind, draw: u8, forced: bool) -> Paid {
         let now = self.state.now;
         // Of this moment and suspect: a replay that begins elsewhere comes to the same.
         let number = now.as_ms() << 8 | u64::from(entity.0);
@@ -198,15 +213,15 @@ impl Detector {
     }
 
     /// Begins a round of a panel.
-    fn round(&mut self, entity: EntityIndex) -> bool {
+    fn round(&mut self, entity: EntityIndex) -> Paid {
         let now = self.state.now;
         let (rivals, shadows) = self.rivals(entity);
         let online = self.state.tallies.voters();
         let panel = |state: &State| Some(state.suspects.get(&entity)?.panel.as_ref()?.rounds);
         // Members are drawn in the first round.
         let crowd = if panel(&self.state) == Some(0) { self.crowd() } else { Vec::new() };
-        let Some(suspect) = self.state.suspects.get_mut(&entity) else { return false };
-        let Some(panel) = &mut suspect.panel else { return false };
+        let Some(suspect) = self.state.suspects.get_mut(&entity) else { return Paid::No };
+        let Some(panel) = &mut suspect.panel else { return Paid::No };
         let scene = panel::Scene {
             now,
             plan: &self.plan,
@@ -221,13 +236,16 @@ impl Detector {
             Kind::Screening => 3 * flags >= online,
             Kind::Full | Kind::Tracking => panel.forced,
         };
-        if !self.state.alerts.pay(now, panel.kind, seats, online, must) {
-            suspect.panel = None;
-            self.state.alerts.pause(now, entity);
-            return false;
+        let paid = self.state.alerts.pay(now, panel.kind, seats, online, must);
+        match paid {
+            Paid::Yes => self.asks.extend(panel.begin_round(&scene)),
+            Paid::NotYet => {}
+            Paid::No => {
+                suspect.panel = None;
+                self.state.alerts.pause(now, entity);
+            }
         }
-        self.asks.extend(panel.begin_round(&scene));
-        true
+        paid
     }
 
     /// Who else is suspected; and of those, whom the same failures implicate.
@@ -277,8 +295,15 @@ impl Detector {
         let established = self.is_established();
         let Some(suspect) = self.state.suspects.get_mut(&entity) else { return };
         let Some(panel) = &mut suspect.panel else { return };
-        let (kind, draw) = (panel.kind, panel.draw);
+        let (kind, draw, round) = (panel.kind, panel.draw, panel.rounds);
+        if round == 0 {
+            self.round(entity);
+            return;
+        }
         let step = panel.step(now, &self.plan, &self.settings, established);
+        if step == Step::Round && self.round(entity) == Paid::NotYet {
+            return;
+        }
         if step != Step::Wait {
             let found = step.found();
             let missing = found.map(|found| found.reasons.iter().filter(|r| !r.held).cloned());
@@ -286,20 +311,19 @@ impl Detector {
                 at: now,
                 about: Subject::Entity(entity),
                 kind: Some(kind),
-                round: (draw, panel.rounds),
+                round: (draw, round),
                 came_to: step.name(),
                 share: found.map(|found| found.share),
                 missing: missing.into_iter().flatten().collect(),
             };
             note_down(&mut self.panels, note);
         }
+        let Some(suspect) = self.state.suspects.get_mut(&entity) else { return };
         match step {
-            Step::Wait => {}
-            Step::Round => drop(self.round(entity)),
+            Step::Wait | Step::Round => {}
             Step::DrawAgain => drop(self.call(entity, Kind::Full, draw + 1, true)),
-            Step::CallFull => {
-                let seen = panel.find(&self.plan, &self.settings, true, |_| true).share;
-                if self.call(entity, Kind::Full, 0, seen >= PANEL_FORCE_SHARE) {
+            Step::CallFull { seen } => {
+                if self.call(entity, Kind::Full, 0, seen >= PANEL_FORCE_SHARE) != Paid::No {
                     self.open_suspicion(entity, changed);
                 }
             }
@@ -483,6 +507,13 @@ impl Detector {
         let now = self.state.now;
         self.open_suspicion(entity, changed);
         self.state.alerts.confirmed(entity);
+        let own = self.plan.entity(entity);
+        for (other, of) in self.plan.entities() {
+            let shares = of.targets.iter().any(|target| own.targets.contains(target));
+            if other != entity && class(of.layer) == class(own.layer) && shares {
+                self.state.alerts.explained(other);
+            }
+        }
         let ruled_out = self.ruled_out(entity);
         let confidence = match (found.prefixes, found.share) {
             (..100, _) => Confidence::Low,
