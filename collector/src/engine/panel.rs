@@ -233,8 +233,15 @@ impl Finding {
     }
 }
 
-/// The one family over which it fails, what that goes by, and what liars it would take of how many.
-type OverOne = (Family, Vec<Reason>, (LiarBound, u32));
+/// What a panel's answers say of the address families.
+struct Families {
+    /// Of those who looked over IPv4, and over IPv6, the share that saw it there; `None` of few.
+    shares: [Option<Ppm>; 2],
+    /// That it does not fail over the other family, so that nothing is said of the world.
+    confined: Option<Reason>,
+    /// The one family over which it fails, what that goes by, and what liars it would take of how many.
+    over: Option<(Family, Vec<Reason>, (LiarBound, u32))>,
+}
 
 /// Answers, failures, and the zones that fail, by site.
 type Sites = BTreeMap<TargetIndex, (i64, i64, BTreeSet<u8>)>;
@@ -683,10 +690,11 @@ impl Panel {
         let world = [enough, majority, shares.geography()];
         let any = [coverage, by_version.reason.clone(), by_resolver.reason.clone(), attributed];
         let holds_in_zones = any.iter().all(|reason| reason.held);
-        let holds = holds_in_zones && world.iter().all(|reason| reason.held);
-        let (families, over) = self.by_family(settings, asked);
-        // What fails over one family alone is judged among those who use it.
-        let over = over.filter(|_| due && !holds && holds_in_zones);
+        let of_all = holds_in_zones && world.iter().all(|reason| reason.held);
+        let Families { shares: families, confined, over } = self.by_family(settings, asked);
+        // What fails over one family alone is judged among those who use it, even where those are most.
+        let over = over.filter(|_| (due || of_all) && holds_in_zones);
+        let holds = of_all && confined.is_none();
         let all = (shares.liar_bound(), participants.prefixes);
         let (over, world, (liar_bound, prefixes)) = match over {
             Some((family, reasons, own)) => (Some(family), reasons, own),
@@ -699,7 +707,11 @@ impl Panel {
             rate,
             usual,
             regional: regions_of(&countries),
-            reasons: world.into_iter().chain(any).collect(),
+            reasons: world
+                .into_iter()
+                .chain(any)
+                .chain(confined.filter(|_| over.is_none()))
+                .collect(),
             holds,
             holds_in_zones,
             answered: asked > 0 && part >= COVERAGE,
@@ -714,7 +726,7 @@ impl Panel {
     ///
     /// Who looked over which family is what they say themselves: so those who see it must be more of all
     /// who were asked than may lie.
-    fn by_family(&self, settings: &Settings, asked: i64) -> ([Option<Ppm>; 2], Option<OverOne>) {
+    fn by_family(&self, settings: &Settings, asked: i64) -> Families {
         let of = |family: Family| {
             let mut zones: BTreeMap<u8, Tally> = BTreeMap::new();
             let (mut prefixes, mut networks) = (BTreeSet::new(), BTreeSet::new());
@@ -747,27 +759,33 @@ impl Panel {
         let families = both.each_ref().map(|(_, (shares, participants, ..))| {
             (participants.observers >= FAMILY_VOTES).then_some(shares.share)
         });
-        let over = both.iter().zip(both.iter().rev()).find_map(|((family, one), (_, other))| {
-            let ((shares, participants, looks, failed), (_, _, other_looks, other_failed)) =
+        let mut over = None;
+        let mut confined = None;
+        for ((family, one), (_, other)) in both.iter().zip(both.iter().rev()) {
+            let ((shares, participants, looks, failed), (fine, _, other_looks, other_failed)) =
                 (one, other);
             // By the looks, not by who has seen some: over one family there are many more of them.
             let (rate, other_rate) = (share(*failed, *looks), share(*other_failed, *other_looks));
             let bits = divergence_q16(other_rate, rate) * other_looks;
+            // That all is well there is said by more than may lie.
+            let fine = share(fine.all.eligible - fine.all.flagging, asked);
+            if other_rate > rate / 4 || bits < CONTRAST_BITS_Q16 || fine < LOOK_LIARS {
+                continue;
+            }
+            let found = format!(
+                "{} of those who looked over IP{} see it, {} of all who were asked; {} of their looks \
+                 failed, and {} of those over the other",
+                percent(shares.share),
+                family.name(),
+                percent(share(shares.all.flagging, asked)),
+                percent(rate),
+                percent(other_rate)
+            );
             let majority = Reason {
                 rule: "c1.family".to_owned(),
                 held: shares.share >= PANEL_SECOND_BELOW
-                    && share(shares.all.flagging, asked) >= LOOK_LIARS
-                    && other_rate <= rate / 4
-                    && bits >= CONTRAST_BITS_Q16,
-                found: format!(
-                    "{} of those who looked over IP{} see it, {} of all who were asked; {} of their \
-                     looks failed, and {} of those over the other",
-                    percent(shares.share),
-                    family.name(),
-                    percent(share(shares.all.flagging, asked)),
-                    percent(rate),
-                    percent(other_rate)
-                ),
+                    && share(shares.all.flagging, asked) >= LOOK_LIARS,
+                found: found.clone(),
                 needed: format!(
                     "at least {} and {}, and at most a quarter by more than chance",
                     percent(PANEL_SECOND_BELOW),
@@ -775,10 +793,17 @@ impl Panel {
                 ),
             };
             let reasons = vec![participants.enough(settings), majority, shares.geography()];
-            let own = (shares.liar_bound(), participants.prefixes);
-            reasons.iter().all(|reason| reason.held).then_some((*family, reasons, own))
-        });
-        (families, over)
+            if reasons.iter().all(|reason| reason.held) {
+                over = Some((*family, reasons, (shares.liar_bound(), participants.prefixes)));
+            }
+            confined = Some(Reason {
+                rule: "c1.families".to_owned(),
+                held: false,
+                found,
+                needed: "for the world: failures over the other family too".to_owned(),
+            });
+        }
+        Families { shares: families, confined, over }
     }
 
     /// The suspect that makes this one's failures go away where it is absent, once a round has been
@@ -1087,11 +1112,20 @@ mod tests {
     impl Asked {
         /// Everybody for whom `says` has an answer gives it.
         fn answer(&mut self, says: impl Fn(u32, u16) -> Option<bool>) {
+            self.answer_over(says, |_, _| Family::V4);
+        }
+
+        fn answer_over(
+            &mut self,
+            says: impl Fn(u32, u16) -> Option<bool>,
+            family: impl Fn(u32, u16) -> Family,
+        ) {
             for Ask { observer, nonce, targets, .. } in self.asks.clone() {
                 for target in targets {
                     if let Some(failed) = says(observer, target.0) {
                         let who = (observer, &standing(observer));
-                        self.panel.answer(who, nonce, target, (failed, true), Family::V4);
+                        let family = family(observer, target.0);
+                        self.panel.answer(who, nonce, target, (failed, true), family);
                     }
                 }
             }
@@ -1214,6 +1248,29 @@ mod tests {
         assert!(rival(|target| target < 12), "all of them, and none else");
         assert!(!rival(|target| target < 5), "five of twelve, and none of eight");
         assert!(!rival(|target| target % 2 == 0), "half of both");
+    }
+
+    #[test]
+    fn what_one_family_alone_sees_is_not_said_of_the_world() {
+        let family = |_: u32, target: u16| match target % 2 {
+            0 => Family::V4,
+            _ => Family::V6,
+        };
+        let find = |fails: fn(u16) -> bool, liars: u32| {
+            let mut asked = ask(Kind::Full, "big", SECRET);
+            let says = |observer: u32, target: u16| {
+                Some(
+                    target < 20
+                        && if observer % 10 < liars { target % 2 == 1 } else { fails(target) },
+                )
+            };
+            asked.answer_over(says, family);
+            let found = asked.panel.find(&asked.plan, &Settings::default(), true, |_| true);
+            (found.holds, found.over)
+        };
+        assert_eq!(find(|_| true, 0), (true, None), "over both");
+        assert_eq!(find(|target| target % 2 == 1, 0), (false, Some(Family::V6)));
+        assert_eq!(find(|_| true, 3), (true, None), "liars say that all is well over IPv4");
     }
 
     #[test]

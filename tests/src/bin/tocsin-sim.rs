@@ -80,6 +80,12 @@ struct Scorecard {
     /// Only one part: time, time_outs, subset, providers, traps, corpus, liars or days.
     #[arg(long, value_parser = section)]
     only: Option<Section>,
+    /// Play this cell once, as it is named in the results, and tell on stderr what panels came to.
+    #[arg(long, value_name = "NAME")]
+    cell: Option<String>,
+    /// From this seed.
+    #[arg(long, default_value_t = 9_000, requires = "cell")]
+    cell_seed: u64,
 }
 
 fn section(name: &str) -> Result<Section, String> {
@@ -88,6 +94,11 @@ fn section(name: &str) -> Result<Section, String> {
 }
 
 fn scorecard(args: &Scorecard) -> anyhow::Result<bool> {
+    if let Some(cell) = &args.cell {
+        let line = scorecard::once(args.only, cell, args.cell_seed)?;
+        writeln!(std::io::stdout(), "{}", serde_json::to_string(&line)?)?;
+        return Ok(true);
+    }
     let kept = tempfile::tempdir()?;
     let results = if args.short { kept.path().join("short.jsonl") } else { args.results.clone() };
     let made = scorecard::make(&scorecard::Options {

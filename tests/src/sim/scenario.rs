@@ -2,7 +2,10 @@
 //! that the world does not have is added to it with a stated footprint, so any file in this
 //! grammar runs.
 
-use std::str::FromStr;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    str::FromStr,
+};
 
 use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
@@ -490,10 +493,11 @@ impl Scenario {
                         }
                     }
                     None => fresh(world, mark, &phase.who),
-                    // Every second zone: the scorecard asks for it.
+                    // Zones with half of the people: the scorecard asks for it.
                     Some(("zones", _)) => {
+                        let half = half_of_the_zones(world);
                         for person in &mut world.people {
-                            if person.zone.is_some_and(|zone| zone.0 % 2 == 0) {
+                            if person.zone.is_some_and(|zone| half.contains(&zone)) {
                                 person.marks.push(mark.clone());
                             }
                         }
@@ -629,6 +633,24 @@ fn fresh(world: &mut World, mark: &str, who: &[Who]) {
         person.known_days = 0;
         world.people.push(person);
     }
+}
+
+/// Zones that together have at most half of the people, and as many of them as may be: the largest that
+/// still fits, and so on.
+fn half_of_the_zones(world: &World) -> BTreeSet<tocsin_proto::catalogue::ZoneIndex> {
+    let mut people: BTreeMap<_, usize> = BTreeMap::new();
+    for zone in world.people.iter().filter_map(|person| person.zone) {
+        *people.entry(zone).or_default() += 1;
+    }
+    let mut left = people.values().sum::<usize>() / 2;
+    let mut zones: Vec<_> = people.into_iter().collect();
+    zones.sort_by_key(|(zone, people)| (std::cmp::Reverse(*people), *zone));
+    let fits = zones.into_iter().filter(|(_, people)| {
+        let fits = *people <= left;
+        left -= if fits { *people } else { 0 };
+        fits
+    });
+    fits.map(|(zone, _)| zone).collect()
 }
 
 #[cfg(test)]

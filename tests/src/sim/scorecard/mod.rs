@@ -55,14 +55,15 @@ enum Result {
     Scenario { verdicts: Vec<String>, pass: bool, confirmed_s: Option<f64>, incidents: usize },
 }
 
-fn played(cell: &Cell, seed: u64) -> anyhow::Result<Line> {
+fn played(cell: &Cell, seed: u64, trace: bool) -> anyhow::Result<Line> {
     let result = match &cell.play {
-        Play::Outage(outage) => Result::Came(outage::run(outage, seed)),
+        Play::Outage(outage) => Result::Came(outage::run(outage, seed, trace)),
         Play::Day(observers) => {
-            Result::Day(Box::new(background::run(Catalogue::builtin(), *observers, seed, false)))
+            Result::Day(Box::new(background::run(Catalogue::builtin(), *observers, seed, trace)))
         }
         Play::Scenario(scenario) => {
-            let outcome = verdict::run(scenario, &verdict::Options::new(1_000, seed))?;
+            let options = verdict::Options { trace, ..verdict::Options::new(1_000, seed) };
+            let outcome = verdict::run(scenario, &options)?;
             Result::Scenario {
                 verdicts: outcome.verdicts,
                 pass: outcome.pass,
@@ -147,6 +148,26 @@ pub struct Scorecard {
     pub failures: Vec<String>,
 }
 
+/// Plays one cell once, telling on stderr what panels came to: why a number of the page is what it is.
+///
+/// # Errors
+/// When there is no such cell, with the names that come near, or it cannot be played.
+pub fn once(section: Option<Section>, name: &str, seed: u64) -> anyhow::Result<Line> {
+    let cells = cells::all(Form::Whole)?;
+    let of_it = |cell: &&Cell| section.is_none_or(|section| cell.section == section);
+    let Some(cell) = cells.iter().filter(of_it).find(|cell| cell.name == name) else {
+        let near: Vec<&str> = cells
+            .iter()
+            .filter(of_it)
+            .map(|cell| cell.name.as_str())
+            .filter(|other| other.contains(name) || section.is_some())
+            .take(100)
+            .collect();
+        anyhow::bail!("no cell is named {name:?}; there are: {}", near.join("; "));
+    };
+    played(cell, seed, true)
+}
+
 /// Plays what has not been played, and makes the page.
 ///
 /// # Errors
@@ -188,7 +209,7 @@ pub fn make(options: &Options<'_>) -> anyhow::Result<Scorecard> {
                     break;
                 };
                 let Some(cell) = cells.get(at) else { continue };
-                let line = serde_json::to_string(&played(cell, seed)?)? + "\n";
+                let line = serde_json::to_string(&played(cell, seed, false)?)? + "\n";
                 file.lock().expect("no thread panics").write_all(line.as_bytes())?;
             }
             Ok(())

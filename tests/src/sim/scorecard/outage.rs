@@ -144,12 +144,12 @@ fn named(detector: &Detector, change: &Changed) -> String {
     }
 }
 
-/// Plays it.
+/// Plays it; with `trace`, what panels came to is told of on stderr.
 ///
 /// # Panics
 /// When a phase names what cannot be an identifier.
 #[must_use]
-pub fn run(outage: &Outage, seed: u64) -> Came {
+pub fn run(outage: &Outage, seed: u64, trace: bool) -> Came {
     let scenario = Scenario::of(ONSET, outage.phases.clone());
     let catalogue = scenario.catalogue(&outage.catalogue, Dice::new(seed));
     let catalogue = catalogue.expect("the scorecard names what can be added");
@@ -160,8 +160,11 @@ pub fn run(outage: &Outage, seed: u64) -> Came {
     }
     let truth = Truth::new(&scenario, &world);
     let end = ONSET.plus_ms(outage.watched_ms);
-    let setup =
-        Setup { asks_back: outage.asks_back, ..Setup::new(ONSET.minus_ms(LEAD_MS), ONSET, end) };
+    let setup = Setup {
+        asks_back: outage.asks_back,
+        trace,
+        ..Setup::new(ONSET.minus_ms(LEAD_MS), ONSET, end)
+    };
     let mut came = Came::default();
     let played = play(&world, &truth, setup, |change, detector| {
         let name = named(detector, change);
