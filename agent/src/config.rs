@@ -19,7 +19,7 @@ use tocsin_proto::{
     sign::PublicKey,
 };
 
-use crate::network::default_v6;
+use crate::{network::default_v6, probe::profile::Profile};
 
 /// Bytes of a configuration file, at most.
 const FILE_BYTES_MAX: u64 = 256 * 1024;
@@ -62,6 +62,9 @@ pub struct RawConfig {
     pub day_bytes_max: Option<u64>,
     /// Bytes of the outbox, at least 65,536; default 8 MiB.
     pub outbox_bytes_max: Option<u64>,
+    /// How connections are opened: `modern` or `classic`. Default: one agent in eight is classic, so that
+    /// a change at a server that breaks the one is told from an outage.
+    pub profile: Option<Profile>,
     /// How a site's operator can reach you: a URL or an address, part of the User-Agent.
     pub contact: Option<String>,
 }
@@ -101,6 +104,8 @@ pub struct Config {
     pub outbox_bytes_max: u64,
     /// Sent with every request.
     pub user_agent: String,
+    /// How connections are opened; `None` leaves it to the agent's own seed.
+    pub profile: Option<Profile>,
 }
 
 /// Why a configuration was refused.
@@ -192,6 +197,7 @@ impl RawConfig {
             probes_per_minute_max: over.probes_per_minute_max.or(self.probes_per_minute_max),
             day_bytes_max: over.day_bytes_max.or(self.day_bytes_max),
             outbox_bytes_max: over.outbox_bytes_max.or(self.outbox_bytes_max),
+            profile: over.profile.or(self.profile),
             contact: over.contact.or(self.contact),
         }
     }
@@ -278,6 +284,7 @@ impl TryFrom<RawConfig> for Config {
                 "65536 and more",
             )?,
             user_agent: format!("tocsin/{} (outage crowd{contact})", env!("CARGO_PKG_VERSION")),
+            profile: raw.profile,
         })
     }
 }

@@ -44,7 +44,7 @@ use engine::{
 };
 use identity::{Identity, IdentityError};
 use network::Network;
-use probe::{Independent, ProbeResult, ProbeSettings, ProbeSetupError, Prober};
+use probe::{Independent, ProbeResult, ProbeSettings, ProbeSetupError, Prober, profile::Profile};
 use spool::{Spool, SpoolError};
 use uplink::{SharedSpool, Status, Uplink, UplinkError};
 use voice::{Remarks, Voice};
@@ -114,7 +114,7 @@ struct Operator {
 ///
 /// # Errors
 /// When an extra root or the User-Agent is refused.
-pub fn prober(config: &Config) -> Result<Prober, ProbeSetupError> {
+pub fn prober(config: &Config, profile: Profile) -> Result<Prober, ProbeSetupError> {
     let mut independent = Independent::default();
     if !config.independent_roots.is_empty() {
         independent.roots.clone_from(&config.independent_roots);
@@ -132,6 +132,7 @@ pub fn prober(config: &Config) -> Result<Prober, ProbeSetupError> {
         extra_roots: config.extra_roots.clone(),
         allowed: Allowed(config.allowed_ranges.clone()),
         user_agent: config.user_agent.clone(),
+        profile,
     })
 }
 
@@ -182,7 +183,8 @@ pub async fn run_and_tell(
     let _alone = lock(&config.state_dir)?;
     let spool = Spool::open(&config.state_dir, config.outbox_bytes_max)?;
     let spool: SharedSpool = Arc::new(Mutex::new(spool));
-    let prober = Arc::new(prober(&config).map_err(RunError::Probe)?);
+    let profile = config.profile.unwrap_or_else(|| Profile::of(&identity.plan_seed()));
+    let prober = Arc::new(prober(&config, profile).map_err(RunError::Probe)?);
     let clock = Clock::start();
     let courtesy = spool.lock().unwrap_or_else(PoisonError::into_inner).courtesy(
         clock.now(),
@@ -204,6 +206,7 @@ pub async fn run_and_tell(
             Arc::clone(&identity),
             Arc::clone(&spool),
             config.context.clone(),
+            profile,
         ));
         let (sender, status) = watch::channel(Status::default());
         let uplink = Uplink {
@@ -233,6 +236,7 @@ pub async fn run_and_tell(
         config,
         clock,
         prober,
+        profile,
         spool,
         operators,
         resolver,
@@ -288,6 +292,7 @@ struct Work {
     config: Config,
     clock: Clock,
     prober: Arc<Prober>,
+    profile: Profile,
     core: Core,
     spool: SharedSpool,
     operators: Vec<Operator>,
@@ -473,7 +478,7 @@ impl Work {
     fn keep_waiting(&self, now: Timestamp) -> Result<(), RunError> {
         let body = self.core.waiting().map(|batch| {
             let health = self.core.health(now, self.line());
-            let (probe_core, resolver) = (PROBE_CORE, self.resolver);
+            let (probe_core, resolver) = (self.profile.probe_core(), self.resolver);
             wire::encode(&batch.report(Stamp {
                 seq: 0,
                 offset_ms: 0,

@@ -110,7 +110,7 @@ fn act(arguments: Arguments) -> anyhow::Result<Exit> {
         Ok(match arguments.verb {
             Verb::Run => cli::run::run(config, json).await?,
             Verb::Probe { host } => {
-                let prober = tocsin_agent::prober(&config)?;
+                let prober = tocsin_agent::prober(&config, config.profile.unwrap_or_default())?;
                 cli::probe::probe(&config, &prober, &host, json).await?
             }
             Verb::Show { sent } => cli::show::show(&config, sent, json)?,

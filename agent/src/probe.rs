@@ -8,6 +8,7 @@
 
 mod dns;
 mod http;
+pub mod profile;
 mod tcp;
 mod tls;
 
@@ -31,6 +32,7 @@ use tokio::time::timeout;
 use self::{
     dns::{Resolver, Verdict as DnsVerdict},
     http::{ACCEPT_PAGE, ACCEPT_PROBLEM, Answer, Ask, Session},
+    profile::Profile,
     tcp::Traffic,
     tls::Connectors,
 };
@@ -155,6 +157,8 @@ pub struct ProbeSettings {
     pub allowed: Allowed,
     /// The User-Agent header, with a page that says how to reach us.
     pub user_agent: String,
+    /// How connections are opened.
+    pub profile: Profile,
 }
 
 /// Why no prober could be made of the settings.
@@ -219,6 +223,7 @@ pub struct Prober {
     source_v6: Option<Ipv6Addr>,
     allowed: Allowed,
     user_agent: String,
+    profile: Profile,
 }
 
 impl std::fmt::Debug for Prober {
@@ -316,11 +321,11 @@ impl Prober {
     /// # Errors
     /// When an extra root or the User-Agent cannot be used, as in [`ProbeSetupError`].
     pub fn new(settings: ProbeSettings) -> Result<Self, ProbeSetupError> {
-        let ProbeSettings { source_v4, source_v6, allowed, user_agent, .. } = settings;
+        let ProbeSettings { source_v4, source_v6, allowed, user_agent, profile, .. } = settings;
         if ::http::HeaderValue::from_str(&user_agent).is_err() {
             return Err(ProbeSetupError::UserAgent(user_agent));
         }
-        let connectors = Connectors::new(settings.extra_roots)?;
+        let connectors = Connectors::new(settings.extra_roots, profile)?;
         let resolver = Resolver {
             tls: connectors.bare(),
             source_v4,
@@ -330,7 +335,7 @@ impl Prober {
             allowed: allowed.clone(),
             turn: AtomicUsize::new(0),
         };
-        Ok(Self { resolver, connectors, source_v4, source_v6, allowed, user_agent })
+        Ok(Self { resolver, connectors, source_v4, source_v6, allowed, user_agent, profile })
     }
 
     /// Probes the target once over one family. Takes at most [`PROBE_DEADLINE`], and never fails:
@@ -515,7 +520,7 @@ impl Prober {
         may_follow: bool,
     ) -> Result<Visit, Outcome> {
         let deadline = attempt.deadline(FIRST_BYTE_DEADLINE);
-        let opened = timeout(deadline.left(), Session::open(stream)).await;
+        let opened = timeout(deadline.left(), Session::open(stream, self.profile)).await;
         let mut session = opened.unwrap_or(Err(Outcome::HttpTimeout))?;
         let ask = Ask {
             host: &place.host,

@@ -18,10 +18,10 @@ use tocsin_proto::{
 use tokio::sync::{Notify, watch};
 
 use crate::{
-    PROBE_CORE,
     engine::outbox::{Batch, Stamp},
     identity::Identity,
     network::Network,
+    probe::profile::Profile,
     spool::{Spool, SpoolError},
     uplink::SharedSpool,
 };
@@ -57,6 +57,7 @@ pub struct Voice {
     identity: Arc<Identity>,
     spool: SharedSpool,
     named: Option<String>,
+    profile: Profile,
     /// Tells this run of the program from others.
     run: u64,
     known: Mutex<Known>,
@@ -79,6 +80,7 @@ impl Voice {
         identity: Arc<Identity>,
         spool: SharedSpool,
         named: Option<String>,
+        profile: Profile,
     ) -> Self {
         let context = Network::now(named.as_deref()).context;
         Self {
@@ -86,6 +88,7 @@ impl Voice {
             identity,
             spool,
             named,
+            profile,
             // Only that two runs are told apart depends on it.
             run: getrandom::u64().unwrap_or(0),
             known: Mutex::new(Known { context, ..Known::default() }),
@@ -226,6 +229,12 @@ impl Voice {
         self.known().offset_ms
     }
 
+    /// How what it says was probed.
+    #[must_use]
+    pub const fn profile(&self) -> Profile {
+        self.profile
+    }
+
     /// Keeps what was seen, signed if it can be.
     ///
     /// # Errors
@@ -234,7 +243,13 @@ impl Voice {
         let known = self.known();
         let Remarks { health, resolver } = remarks;
         let stamp = |seq, offset_ms| {
-            batch.report(Stamp { seq, offset_ms, probe_core: PROBE_CORE, health, resolver })
+            batch.report(Stamp {
+                seq,
+                offset_ms,
+                probe_core: self.profile.probe_core(),
+                health,
+                resolver,
+            })
         };
         let failure = batch.has_failure();
         if let (Some(key), Some(offset_ms)) = (&known.key, known.offset_ms) {
@@ -298,7 +313,7 @@ mod tests {
         let identity = Arc::new(Identity::open(dir.path()).unwrap());
         let spool = Arc::new(Mutex::new(Spool::open(dir.path(), 1 << 20).unwrap()));
         let operator = SecretKey::from_seed(&[1; 32]).public();
-        let voice = Voice::new(operator, Arc::clone(&identity), spool, None);
+        let voice = Voice::new(operator, Arc::clone(&identity), spool, None, Profile::Modern);
         voice.moved(context.map(str::to_owned));
         Agent { voice, identity, operator, _dir: dir }
     }

@@ -26,11 +26,13 @@ use hyper_util::{
     server::conn::auto,
 };
 use rcgen::{CertificateParams, CertifiedIssuer, DistinguishedName, IsCa, KeyPair};
-use rustls::ServerConfig;
+use rustls::{CipherSuite, ServerConfig, server::Acceptor};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tocsin_agent::{
     engine::address::Allowed,
-    probe::{Independent, Look, ProbeResult, ProbeSettings, Prober, PublicResolver},
+    probe::{
+        Independent, Look, ProbeResult, ProbeSettings, Prober, PublicResolver, profile::Profile,
+    },
 };
 use tocsin_proto::{
     catalogue::Target, implicate::DnsPath, observation::Family, outcome::Outcome,
@@ -41,7 +43,7 @@ use tokio::{
     net::{TcpListener, UdpSocket},
     task::JoinSet,
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
 const HOST: &str = "site.test";
 
@@ -83,6 +85,7 @@ impl Lab {
             extra_roots: vec![ca.der().clone()],
             allowed: Allowed(vec!["127.0.0.0/8".parse().unwrap()]),
             user_agent: "tocsin-test (+https://tocsin.invalid)".to_owned(),
+            profile: Profile::Modern,
             ..ProbeSettings::default()
         };
         let mut lab = Self { tasks: JoinSet::new(), ca, settings };
@@ -231,6 +234,46 @@ fn page(status: u16, body: usize) -> Serve {
 
 fn check(result: &ProbeResult, outcome: Outcome, dns: DnsPath) {
     assert_eq!((result.outcome, result.dns), (outcome, dns), "{result:?}");
+}
+
+/// A server that hangs up on whoever offers TLS 1.3, as one that a bad release has broken.
+#[tokio::test]
+async fn what_breaks_one_profile_leaves_the_other() {
+    let mut lab = Lab::new().await;
+    let (chain, key) = lab.certificate(HOST, false);
+    let config = Arc::new(Lab::tls(chain, &key, &["h2"]));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    lab.tasks.spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let hello = LazyConfigAcceptor::new(Acceptor::default(), stream).await.unwrap();
+            let offers = |suite: &CipherSuite| *suite == CipherSuite::TLS13_AES_128_GCM_SHA256;
+            if hello.client_hello().cipher_suites().iter().any(offers) {
+                continue;
+            }
+            let stream = hello.into_stream(Arc::clone(&config)).await.unwrap();
+            let service = service_fn(|_| async {
+                Ok::<_, io::Error>(Response::new(Full::<bytes::Bytes>::default()))
+            });
+            let builder = auto::Builder::new(TokioExecutor::new());
+            // A client that hangs up after the headers is as it should be.
+            builder.serve_connection(TokioIo::new(stream), service).await.ok();
+        }
+    });
+    check(&lab.probe(port).await, Outcome::TlsHandshake, DnsPath::Unconfirmed);
+    lab.settings.profile = Profile::Classic;
+    let result = lab.probe(port).await;
+    check(&result, Outcome::Ok, DnsPath::Unconfirmed);
+    assert_eq!(result.http_version, Some("h2"));
+    // Any other site answers both, and sends the classic one as good as nothing of its body.
+    let port = lab.good_site(&["h2"], page(200, 1 << 20)).await;
+    let prober = lab.prober();
+    for resumed in [false, true] {
+        let result = prober.probe(&target(port), Family::V4, Look::default()).await;
+        check(&result, Outcome::Ok, DnsPath::Unconfirmed);
+        assert_eq!(result.resumed, resumed);
+        assert!(result.bytes_in < 5_000, "{result:?}");
+    }
 }
 
 #[tokio::test]

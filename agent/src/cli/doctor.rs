@@ -41,6 +41,7 @@ pub async fn doctor(config: &Config, identity: Identity, json: bool) -> io::Resu
                     Arc::new(Mutex::new(spool.scratch().map_err(io::Error::other)?)),
                     // Another one each time, so that nothing links the places it is run in.
                     Some(format!("doctor {:x}", getrandom::u64().unwrap_or(0))),
+                    config.profile.unwrap_or_default(),
                 )),
                 clock: Clock::start(),
                 sources: config.source_address.clone(),

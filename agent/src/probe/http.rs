@@ -12,7 +12,7 @@ use tocsin_proto::{outcome::Outcome, rules::BODY_PREFIX_BYTES};
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
-use super::{tcp::Counted, tls};
+use super::{profile::Profile, tcp::Counted, tls};
 
 /// What a page's request says it takes.
 pub(super) const ACCEPT_PAGE: &str = "text/html,*/*;q=0.8";
@@ -22,6 +22,8 @@ pub(super) const ACCEPT_PROBLEM: &str = "application/problem+json, application/j
 /// Response headers in bytes, in all. The largest honest ones (content security policies and
 /// cookies) are near 20 kB.
 const HEADER_BYTES_MAX: u32 = 64 * 1024;
+/// What a server may send of a body unasked in the classic profile: no window of 0, and little.
+const CLASSIC_WINDOW_BYTES: u32 = 1024;
 /// Response headers in number.
 const HEADERS_MAX: usize = 128;
 
@@ -91,13 +93,16 @@ impl<C: Future + Unpin> Driven<C> {
 
 impl Session {
     /// Opens HTTP on the connection, in the version that TLS agreed on.
-    pub(super) async fn open(stream: Io) -> Result<Self, Outcome> {
+    pub(super) async fn open(stream: Io, profile: Profile) -> Result<Self, Outcome> {
         if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
             let mut builder = h2::client::Builder::new();
-            builder
-                .initial_window_size(0)
-                .enable_push(false)
-                .max_header_list_size(HEADER_BYTES_MAX);
+            builder.enable_push(false).max_header_list_size(HEADER_BYTES_MAX);
+            match profile {
+                Profile::Modern => builder.initial_window_size(0),
+                Profile::Classic => {
+                    builder.initial_window_size(CLASSIC_WINDOW_BYTES).header_table_size(0)
+                }
+            };
             let (send, connection) =
                 builder.handshake(stream).await.map_err(|error| h2_outcome(&error))?;
             let connection = Box::new(Driven { connection, ended: false });

@@ -5,13 +5,13 @@ use std::{io, sync::Arc};
 
 use rustls::{
     CertificateError, ClientConfig, ClientConnection, Error as TlsError, HandshakeKind,
-    RootCertStore, client::Resumption,
+    RootCertStore, SupportedProtocolVersion, client::Resumption, crypto::aws_lc_rs::kx_group,
 };
 use rustls_pki_types::{CertificateDer, ServerName};
 use tocsin_proto::outcome::Outcome;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{ProbeSetupError, tcp::Counted};
+use super::{ProbeSetupError, profile::Profile, tcp::Counted};
 
 /// Servers whose sessions are remembered: every target of a full catalogue, with some redirects.
 const SESSIONS_MAX: usize = 1024;
@@ -24,23 +24,22 @@ pub(super) struct Connectors {
 }
 
 impl Connectors {
-    pub(super) fn new(extra_roots: Vec<CertificateDer<'static>>) -> Result<Self, ProbeSetupError> {
+    pub(super) fn new(
+        extra_roots: Vec<CertificateDer<'static>>,
+        profile: Profile,
+    ) -> Result<Self, ProbeSetupError> {
         let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
         for root in extra_roots {
             roots.add(root).map_err(ProbeSetupError::ExtraRoot)?;
         }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut resuming = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(ProbeSetupError::Protocols)?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let roots = Arc::new(roots);
+        let mut resuming = client(Arc::clone(&roots), profile)?;
         resuming.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         resuming.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
         let mut full = resuming.clone();
         full.resumption = Resumption::disabled();
-        let mut bare = full.clone();
-        bare.alpn_protocols.clear();
+        let mut bare = client(roots, Profile::Modern)?;
+        bare.resumption = Resumption::disabled();
         Ok(Self {
             resuming: Arc::new(resuming).into(),
             full: Arc::new(full).into(),
@@ -64,6 +63,25 @@ impl Connectors {
         let connector = if full { &self.full } else { &self.resuming };
         connector.connect(name, stream).await.map_err(|error| outcome(&error))
     }
+}
+
+/// A client that names no protocol.
+fn client(roots: Arc<RootCertStore>, profile: Profile) -> Result<ClientConfig, ProbeSetupError> {
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    let versions: &[&SupportedProtocolVersion] = match profile {
+        Profile::Modern => rustls::DEFAULT_VERSIONS,
+        Profile::Classic => {
+            provider.kx_groups = vec![kx_group::SECP256R1, kx_group::SECP384R1];
+            provider.cipher_suites.retain(|suite| suite.tls13().is_none());
+            provider.cipher_suites.reverse();
+            &[&rustls::version::TLS12]
+        }
+    };
+    Ok(ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(versions)
+        .map_err(ProbeSetupError::Protocols)?
+        .with_root_certificates(roots)
+        .with_no_client_auth())
 }
 
 /// The error of rustls inside an error of the stream.

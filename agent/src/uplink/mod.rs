@@ -217,7 +217,7 @@ impl Uplink {
             exporter: link.exporter,
             serial_seen: seen(KeyRole::Transport)?,
             feed_serial_seen: seen(KeyRole::Feed)?,
-            probe_core: crate::PROBE_CORE,
+            probe_core: self.voice.profile().probe_core(),
             catalogue_version: self.catalogue_version,
         });
         let deframer = Deframer::new(FRAME_TO_AGENT_MAX);
@@ -534,7 +534,13 @@ mod tests {
         let spool = Arc::new(Mutex::new(Spool::open(dir, 1 << 20).unwrap()));
         Uplink {
             line: CollectorLine { operator, addresses: vec![address] },
-            voice: Arc::new(Voice::new(operator, identity, spool, Some("home".to_owned()))),
+            voice: Arc::new(Voice::new(
+                operator,
+                identity,
+                spool,
+                Some("home".to_owned()),
+                crate::probe::profile::Profile::Modern,
+            )),
             clock: Clock::start(),
             sources: vec!["127.0.0.1".parse().unwrap()],
             catalogue_version: 1,
