@@ -14,7 +14,10 @@ use tocsin_proto::{
     message::Schedule,
 };
 
-use crate::engine::{locate::Override, params::Settings};
+use crate::engine::{
+    locate::Override,
+    params::{Params, ParamsError, Settings},
+};
 
 /// The configuration as it is written: every field has a default, none is unknown.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -86,6 +89,14 @@ pub struct RawDetector {
     pub crowd_zones: u32,
     /// Seconds after a start for which nothing is confirmed: until everybody has been heard.
     pub settle_s: u64,
+    /// The other numbers of the detector, each as it was measured where it is not named here. `/api/v1/parameters`
+    /// lists them with their units; `replay` tells what other ones would have changed.
+    #[serde(skip_serializing_if = "is_default")]
+    pub parameters: Params,
+}
+
+fn is_default(params: &Params) -> bool {
+    *params == Params::DEFAULT
 }
 
 /// Where addresses are.
@@ -157,6 +168,7 @@ impl Default for RawDetector {
             crowd_networks: settings.crowd_networks,
             crowd_zones: settings.crowd_zones,
             settle_s: settings.settle_s,
+            parameters: settings.params,
         }
     }
 }
@@ -236,6 +248,9 @@ pub enum ConfigError {
         /// The most allowed.
         max: u64,
     },
+    /// A number of the detector is refused.
+    #[error(transparent)]
+    Params(#[from] ParamsError),
     /// Nothing to listen on.
     #[error("listen is empty: name at least one UDP address, such as \"0.0.0.0:4433\"")]
     NoListen,
@@ -283,6 +298,7 @@ impl TryFrom<RawConfig> for Config {
         range("detector.crowd_networks", raw.detector.crowd_networks.into(), 3, 1_000_000)?;
         range("detector.crowd_zones", raw.detector.crowd_zones.into(), 3, 15)?;
         range("detector.settle_s", raw.detector.settle_s, 0, 3_600)?;
+        raw.detector.parameters.check()?;
         let full = raw.admission.tenure_hours_full;
         let most = if full == 0 { u64::MAX } else { full };
         range("admission.tenure_hours_min", raw.admission.tenure_hours_min, 0, most)?;
@@ -318,6 +334,7 @@ impl TryFrom<RawConfig> for Config {
                 crowd_networks: raw.detector.crowd_networks,
                 crowd_zones: raw.detector.crowd_zones,
                 settle_s: raw.detector.settle_s,
+                params: raw.detector.parameters,
             },
             country_mmdb: bytes(&raw.location.country_mmdb)?,
             asn_mmdb: bytes(&raw.location.asn_mmdb)?,
@@ -352,5 +369,13 @@ mod tests {
         let anchor = "[detector]\nanchors = ['x']";
         assert!(toml::from_str::<RawConfig>(anchor).unwrap_err().to_string().contains("anchors"));
         assert!(error.contains("probes_per_minute = 61") && error.contains("60"), "{error}");
+        // Of the detector's numbers one may be set alone; the others stay.
+        let set =
+            |text: &str| toml::from_str::<RawConfig>(&format!("[detector.parameters]\n{text}"));
+        let raw = set("confirm = 550000").unwrap();
+        assert_eq!(raw.detector.parameters, Params { confirm: 550_000, ..Params::DEFAULT });
+        assert!(set("confirn = 1").unwrap_err().to_string().contains("confirn"));
+        let error = Config::try_from(set("release = 600000").unwrap()).unwrap_err().to_string();
+        assert!(error.contains("release must be below confirm"), "{error}");
     }
 }

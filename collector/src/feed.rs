@@ -19,6 +19,8 @@ pub struct Published {
     pub cells_5m: Vec<Cell>,
     /// Every cell over the last hour.
     pub cells_1h: Vec<Cell>,
+    /// Every number of the detector, as JSON.
+    pub parameters: Arc<String>,
     /// The delegations that name the feed key.
     pub delegations: Vec<SignedDelegation>,
 }

@@ -223,6 +223,17 @@ pub fn keep_secret(path: &Path) -> Result<[u8; 32], KeysError> {
     Ok(*read_secret(path)?.seed())
 }
 
+/// Reads a secret, where there is one.
+///
+/// # Errors
+/// When it is there and cannot be read, or others may read it.
+pub fn kept_secret(path: &Path) -> Result<Option<[u8; 32]>, KeysError> {
+    if !path.exists() {
+        return Ok(None);
+    }
+    Ok(Some(*read_secret(path)?.seed()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -57,6 +57,8 @@ use crate::{
 pub const LOG: &str = "log.sqlite";
 /// Name of the detector's state in the data folder.
 pub const STATE: &str = "detector.state";
+/// Name of the secret under which panels are drawn, in the data folder.
+pub const PANEL_SECRET: &str = "panel.secret";
 /// Attribution that the bundled location table asks for, as it stands on every page.
 pub const ATTRIBUTION: &str = "Locations: ip-location-db (RouteViews, NRO, DB-IP https://db-ip.com), \
      CC BY 4.0; provider ranges: cdncheck, MIT";
@@ -162,8 +164,7 @@ impl Collector {
         let reader = LogReader::open(&dir.join(LOG)).map_err(RunError::Store)?;
         let state_file: PathBuf = dir.join(STATE);
         let living = Living::default();
-        let settings =
-            Settings { panel_secret: secret("panel.secret")?, ..config.settings.clone() };
+        let settings = Settings { panel_secret: secret(PANEL_SECRET)?, ..config.settings.clone() };
         let follower = pipeline::resume(&config.catalogue, &settings, &state_file, &reader)
             .map_err(RunError::Store)?;
         drop(reader);
@@ -172,6 +173,7 @@ impl Collector {
             feed: keys.feed,
             delegations: keys.delegations.clone(),
             attribution: ATTRIBUTION.to_owned(),
+            parameters: Arc::new(publish::parameters(&settings.params)),
         };
         let (pipeline, published) = Pipeline::new(
             follower,

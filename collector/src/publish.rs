@@ -27,7 +27,7 @@ use crate::{
         groups::{self, Group},
         incident::{Reach, Region},
         observer::Standing,
-        params,
+        params::{self, Params},
         window::Counts,
     },
     feed::Published,
@@ -51,6 +51,8 @@ pub struct Publisher {
     pub delegations: Vec<SignedDelegation>,
     /// Attribution that the location data asks for.
     pub attribution: String,
+    /// What [`parameters`] says of the detector's numbers.
+    pub parameters: Arc<String>,
 }
 
 impl Publisher {
@@ -100,8 +102,18 @@ impl Publisher {
         let signature = self.feed.sign(Domain::Snapshot, &document);
         let signed = Arc::new(SignedSnapshot { signature, document });
         let delegations = self.delegations.clone();
-        Published { snapshot, signed, cells_5m, cells_1h, delegations }
+        let parameters = Arc::clone(&self.parameters);
+        Published { snapshot, signed, cells_5m, cells_1h, parameters, delegations }
     }
+}
+
+/// Every number of the detector, of the version that incidents name, with what this operator has set.
+#[must_use]
+pub fn parameters(params: &Params) -> String {
+    let document = serde_json::json!({
+        "schema": SCHEMA, "version": params::VERSION, "dated": params::DATED, "parameters": params.table(),
+    });
+    format!("{document:#}\n")
 }
 
 fn overall(incidents: &[Incident], crowd: &Crowd) -> Overall {

@@ -515,13 +515,13 @@ fn catalogue(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use tocsin_proto::incident::Phase;
 
     /// Eighty observers in forty networks and eight countries look at thirty sites, ten of them
     /// behind one edge, each every five minutes; from the second hour on that edge fails.
-    fn file(dir: &Path, extra: &str) -> PathBuf {
+    pub(crate) fn file(dir: &Path, extra: &str) -> PathBuf {
         use std::fmt::Write;
         let countries = ["US", "GB", "FR", "DE", "IT", "SE", "PL", "JP"];
         let mut text = String::new();

@@ -27,12 +27,13 @@ use tocsin_collector::engine::{
     incident::{Reach, TRANSITIONS},
     judge::{Divided, Shares, majority},
     observer::Standing,
-    params::{CONFIRM, COVERAGE, Settings, ZONE_SHARE, ZONES_MIN},
+    params::{Params, Settings},
     plan::{EntityIndex, Plan},
     tally::Tally,
     window::{Counts, Windows},
 };
 
+const P: &Params = &Params::DEFAULT;
 const START: Timestamp = Timestamp::from_s(1_800_000_000);
 const SITES: u16 = 24;
 const PEOPLE: u32 = 30;
@@ -205,7 +206,7 @@ proptest! {
         for observer in detector.online() {
             prop_assert!((0..=ONE).contains(&observer.vote.weight));
             prop_assert!(observer.vote.weight <= observer.within);
-            if !observer.is_healthy() {
+            if !observer.is_healthy(P) {
                 prop_assert_eq!(observer.vote.eligible.0, 0, "who fails everywhere says nothing");
             }
         }
@@ -318,7 +319,7 @@ proptest! {
             for record in &log(looks) {
                 detector.record(record);
             }
-            let flags: Vec<_> = detector.online().map(|o| (o.standing.slot, o.flags())).collect();
+            let flags: Vec<_> = detector.online().map(|o| (o.standing.slot, o.flags(P))).collect();
             flags
         };
         for ((who, worse), (same, better)) in flags(&looks).into_iter().zip(flags(&better)) {
@@ -340,7 +341,7 @@ proptest! {
                 Tally { eligible: (honest + liars) * ONE, flagging: seeing + liars * ONE };
             (zone, tally)
         });
-        let shares = Shares::new(tallies, i64::MAX);
+        let shares = Shares::new(P, tallies, i64::MAX);
         let most = zones.iter().map(|(honest, liars, sees)| {
             let all = honest + liars;
             *liars * ONE / all.max(1) + scale(honest * ONE / all.max(1), *sees)
@@ -357,17 +358,17 @@ proptest! {
         let tallies = zones.iter().zip(0u8..).map(|((n, a), zone)| {
             (zone, Tally { eligible: n.max(a) * ONE, flagging: n.min(a) * ONE })
         });
-        let shares = Shares::new(tallies, online * ONE);
-        let seeing = shares.zones.values().filter(|tally| tally.share() > ZONE_SHARE).count();
-        if shares.geography().held {
-            prop_assert!(shares.zones.len() >= ZONES_MIN && seeing >= ZONES_MIN);
+        let shares = Shares::new(P, tallies, online * ONE);
+        let seeing = shares.zones.values().filter(|tally| tally.share() > P.zone_share).count();
+        if shares.geography(P).held {
+            prop_assert!(shares.zones.len() >= P.zones_min && seeing >= P.zones_min);
             prop_assert!(2 * seeing >= shares.zones.len());
         }
-        if shares.coverage().held {
-            prop_assert!(shares.all.eligible >= scale(online * ONE, COVERAGE));
+        if shares.coverage(P).held {
+            prop_assert!(shares.all.eligible >= scale(online * ONE, P.coverage));
         }
-        let c1 = majority(shares.share, shares.all, &Divided::default());
-        prop_assert_eq!(c1.held, shares.share >= CONFIRM);
+        let c1 = majority(P, shares.share, shares.all, &Divided::default());
+        prop_assert_eq!(c1.held, shares.share >= P.confirm);
     }
 
     // 10
@@ -390,7 +391,7 @@ proptest! {
             }
         }
         let of = (&windows, &windows);
-        let (picks, _) = attribute(&plan, of, &all, &[], &BTreeMap::new(), &BTreeSet::new());
+        let (picks, _) = attribute(P, &plan, of, &all, &[], &BTreeMap::new(), &BTreeSet::new());
         prop_assert!(picks.is_empty(), "{:?}", picks);
     }
 }
@@ -441,7 +442,7 @@ fn a_golden_log_tells_the_same_everywhere() {
     let mut resumed = Detector::resume(catalogue(NAMES), settings, state);
     resumed_said.extend(play(&mut resumed, rest));
     assert_eq!(digest(&whole, &said), digest(&resumed, &resumed_said));
-    assert_eq!(digest(&whole, &said), "f5bf2f41452f0550");
+    assert_eq!(digest(&whole, &said), "d9164c9749b69632");
 }
 
 // So that the properties above are not of nothing.
@@ -476,6 +477,6 @@ fn one_site_flags_nobody() {
         for record in &log(&looks) {
             detector.record(record);
         }
-        assert!(detector.online().all(|observer| observer.flags().0 == 0), "{outcome}");
+        assert!(detector.online().all(|observer| observer.flags(P).0 == 0), "{outcome}");
     }
 }

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Parser, Subcommand};
 
+pub mod compare;
 pub mod init;
 pub mod location;
 pub mod replay;

@@ -1,20 +1,23 @@
 //! `replay` runs the detector over recorded observations, or over this collector's own log with
-//! other settings, and prints each change of each incident.
+//! other settings, and prints each change of each incident, or what other numbers would have changed.
 
 use std::{io::Write, path::PathBuf};
 
-use super::ConfigArgs;
+use super::{
+    ConfigArgs,
+    compare::{Line, differences},
+};
 use crate::{
-    LOG,
+    LOG, PANEL_SECRET,
     config::Config,
     engine::{
-        detector::{Changed, Detector, Subject},
-        incident::Reach,
+        detector::{Detector, State},
+        params::Settings,
     },
+    keys,
     replay::{Recording, Tenure},
     store::LogReader,
 };
-use tocsin_proto::time::Timestamp;
 
 /// Arguments of `replay`.
 #[derive(Debug, clap::Args)]
@@ -30,53 +33,123 @@ pub struct ReplayArgs {
     /// Seconds between an observer's observations, in place of what the file shows.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     period_s: Option<u64>,
+    /// Another value for a number of the detector, as NAME=VALUE (`/api/v1/parameters` lists them). Told is
+    /// then what would have been different.
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = setting)]
+    sets: Vec<(String, i64)>,
     /// One line of JSON per change, and one for all.
     #[arg(long)]
     json: bool,
 }
 
+fn setting(text: &str) -> Result<(String, i64), String> {
+    let (name, value) = text.split_once('=').ok_or("name a number and its value, as NAME=VALUE")?;
+    let value = value.parse().map_err(|_| format!("{value:?} is no whole number"))?;
+    Ok((name.to_owned(), value))
+}
+
+/// What is replayed.
+enum Source {
+    File(Box<Recording>, Tenure),
+    Log(LogReader),
+}
+
+impl Source {
+    /// Tells each change, with these settings. What was recorded, in JSON.
+    fn play(
+        &self,
+        config: &Config,
+        settings: Settings,
+        mut tell: impl FnMut(Line),
+    ) -> anyhow::Result<serde_json::Value> {
+        Ok(match self {
+            Self::File(recording, tenure) => {
+                recording.play(settings, *tenure, |change, detector| {
+                    tell(Line::new(recording.outer(change.at), change, detector));
+                })?;
+                serde_json::to_value(&recording.told)?
+            }
+            Self::Log(log) => {
+                let state = State::with_tenure(log.tenure()?);
+                let mut detector = Detector::resume(config.catalogue.clone(), settings, state);
+                detector.vouch(&log.keys()?);
+                let mut records = 0u64;
+                log.replay(0, |record, _| {
+                    records += 1;
+                    for change in detector.record(&record) {
+                        tell(Line::new(change.at, &change, &detector));
+                    }
+                    // Who was asked then has answered then.
+                    drop((detector.take_asks(), detector.take_panels()));
+                })?;
+                serde_json::json!({ "records": records })
+            }
+        })
+    }
+}
+
 /// Replays.
 ///
 /// # Errors
-/// When the file or the log cannot be read.
+/// When the file or the log cannot be read, or a number is refused.
 pub fn replay(args: &ReplayArgs) -> anyhow::Result<()> {
+    tell(args, &mut std::io::stdout().lock())
+}
+
+fn tell(args: &ReplayArgs, out: &mut impl Write) -> anyhow::Result<()> {
     let config = Config::try_from(args.config.raw()?)?;
-    let mut out = std::io::stdout().lock();
-    let mut closed = None;
-    let mut tell = |at: Timestamp, change: &Changed, detector: &Detector| {
-        let line = describe(at, change, detector, args.json);
-        if let Err(error) = writeln!(out, "{line}") {
-            closed.get_or_insert(error);
+    let mut settings = config.settings.clone();
+    let source = match &args.observations {
+        Some(path) => {
+            let recording = Recording::open(path, args.period_s)?;
+            for (number, why) in &recording.told.malformed_lines {
+                tracing::warn!("line {number} is passed over: {why}");
+            }
+            Source::File(Box::new(recording), args.tenure)
+        }
+        None => {
+            // Under the same secret the same observers are asked at the same moments, and their answers
+            // stand in the log.
+            let secret = keys::kept_secret(&config.data_dir.join(PANEL_SECRET))?;
+            settings.panel_secret = secret.unwrap_or_default();
+            Source::Log(LogReader::open(&config.data_dir.join(LOG))?)
         }
     };
-    let summary = if let Some(path) = &args.observations {
-        let recording = Recording::open(path, args.period_s)?;
-        for (number, why) in &recording.told.malformed_lines {
-            tracing::warn!("line {number} is passed over: {why}");
-        }
-        let outer = |at| recording.outer(at);
-        recording.play(config.settings, args.tenure, |change, detector| {
-            tell(outer(change.at), change, detector);
-        })?;
-        serde_json::to_value(&recording.told)?
-    } else {
-        let log = LogReader::open(&config.data_dir.join(LOG))?;
-        let settings = crate::engine::params::Settings { ask_back: false, ..config.settings };
-        let mut detector = Detector::new(config.catalogue, settings);
-        let mut records = 0u64;
-        log.replay(0, |record, _| {
-            records += 1;
-            for change in detector.record(&record) {
-                tell(change.at, &change, &detector);
+    let mut summary = if args.sets.is_empty() {
+        let mut closed = None;
+        let summary = source.play(&config, settings, |line| {
+            let line = if args.json { in_json(&line) } else { Ok(line.text()) };
+            let written = line.map_err(std::io::Error::other).and_then(|l| writeln!(out, "{l}"));
+            if let Err(error) = written {
+                closed.get_or_insert(error);
             }
         })?;
-        serde_json::json!({ "records": records })
+        if let Some(error) = closed {
+            return Err(error.into());
+        }
+        summary
+    } else {
+        let mut other = settings.clone();
+        for (name, value) in &args.sets {
+            other.params.set(name, *value)?;
+        }
+        other.params.check()?;
+        let (mut was, mut now) = (Vec::new(), Vec::new());
+        let mut summary = source.play(&config, settings, |line| was.push(line))?;
+        source.play(&config, other, |line| now.push(line))?;
+        let found = differences(&was, &now);
+        for difference in &found {
+            let line = if args.json { in_json(difference)? } else { difference.text() };
+            writeln!(out, "{line}")?;
+        }
+        if let Some(fields) = summary.as_object_mut() {
+            fields.insert("changes".to_owned(), was.len().into());
+            fields.insert("changes_otherwise".to_owned(), now.len().into());
+            fields.insert("differences".to_owned(), found.len().into());
+        }
+        summary
     };
-    if let Some(error) = closed {
-        return Err(error.into());
-    }
     if args.json {
-        let mut summary = summary;
         if let Some(fields) = summary.as_object_mut() {
             fields.insert("schema".to_owned(), 1.into());
             fields.insert("summary".to_owned(), true.into());
@@ -88,43 +161,56 @@ pub fn replay(args: &ReplayArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn describe(at: Timestamp, change: &Changed, detector: &Detector, json: bool) -> String {
-    let incidents = detector.incidents();
-    let shown = incidents.iter().find(|shown| shown.incident.id == change.incident);
-    let (kind, name, role) = match shown.map(|shown| shown.subject) {
-        Some(Subject::Entity(entity)) => {
-            let entity = detector.plan().entity(entity);
-            let role = format!("{:?}", entity.layer).to_ascii_lowercase();
-            ("provider", entity.provider.to_string(), Some(role))
-        }
-        Some(Subject::Site(target)) => {
-            let target = detector.catalogue().target(target);
-            ("site", target.map_or(String::new(), |target| target.name.clone()), None)
-        }
-        Some(Subject::Group(group)) => ("group", group.name(), None),
-        None => ("unknown", String::new(), None),
-    };
-    let scope = match shown.map(|shown| &shown.incident.reach) {
-        Some(Reach::Global) => "global".to_owned(),
-        Some(Reach::Regional(zones)) => {
-            let names: Vec<String> = zones.iter().map(Detector::region_name).collect();
-            format!("regional: {}", names.join(", "))
-        }
-        Some(Reach::Over(family)) => format!("global: over IP{}", family.name()),
-        Some(Reach::Observers) => "observers".to_owned(),
-        Some(Reach::Site) | None => "site".to_owned(),
-    };
-    if json {
-        let grounds = shown.map(|shown| &shown.incident.grounds);
-        return serde_json::json!({
-            "schema": 1, "at_ms": at.as_ms(), "at": at.to_string(), "incident": change.incident,
-            "phase": change.phase.name(), "kind": kind, "name": name, "role": role, "scope": scope,
-            "confidence": grounds.map(|grounds| grounds.confidence),
-            "reasons": grounds.map(|grounds| &grounds.reasons),
-            "ruled_out": grounds.map(|grounds| &grounds.ruled_out),
-        })
-        .to_string();
+fn in_json(line: &impl serde::Serialize) -> serde_json::Result<String> {
+    let mut value = serde_json::to_value(line)?;
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert("schema".to_owned(), 1.into());
     }
-    let role = role.map_or(String::new(), |role| format!(" ({role})"));
-    format!("{at}  {:<10} {name}{role}, {scope}  [{}]", change.phase.name(), change.incident)
+    serde_json::to_string(&value)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: ReplayArgs,
+    }
+
+    #[test]
+    fn other_numbers_tell_what_they_would_have_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = crate::replay::tests::file(dir.path(), "");
+        let told = |sets: &[&str]| {
+            let mut words = vec!["replay", "--observations", file.to_str().unwrap()];
+            words.extend(sets.iter().flat_map(|set| ["--set", *set]));
+            let args = Cli::try_parse_from(words)?.args;
+            let mut out = Vec::new();
+            tell(&args, &mut out)?;
+            anyhow::Ok(String::from_utf8(out)?)
+        };
+        let usual = told(&[]).unwrap();
+        assert!(usual.contains("confirmed  acme (edge), global"), "{usual}");
+        let gone = told(&["zones_min=15"]).unwrap();
+        let line = gone.lines().find(|line| line.contains("confirmed")).unwrap();
+        assert!(line.starts_with("- ") && line.contains("acme"), "{gone}");
+        let later = told(&["hold=40"]).unwrap();
+        assert!(later.contains("s later"), "{later}");
+        let same = told(&["regional_look=50000"]).unwrap();
+        assert!(same.contains("\"differences\": 0"), "{same}");
+        for (set, why) in [
+            ("confirn=1", "/api/v1/parameters"),
+            ("confirm=0", "1 to 1,000,000"),
+            ("hold=300", "u8"),
+            ("hold", "NAME=VALUE"),
+            ("hold=often", "no whole number"),
+        ] {
+            let error = format!("{:#}", told(&[set]).unwrap_err());
+            assert!(error.contains(why), "{set}: {error}");
+        }
+    }
 }

@@ -9,13 +9,7 @@ use tocsin_proto::time::Timestamp;
 use super::{
     fixed::{ONE, Ppm, log2_q16, scale, smooth},
     panel::Kind,
-    params::{
-        ALERT_ALPHA_BITS_Q16, ALERT_LONG_MS, ALERT_MIN, ALERT_PER_NETWORK, ALERT_SHORT_MS,
-        ALERT_USUAL_MAX, ALERT_USUAL_TAU_MS, PANEL_BACKOFF_MAX_MS, PANEL_BACKOFF_MS,
-        PANEL_FORCED_EVERY_MS, PANEL_FULL_BURST, PANEL_FULL_DAY, PANEL_PACE_BURST, PANEL_PACE_DAY,
-        PANEL_PROBES, PANEL_SCREEN_BURST, PANEL_SCREEN_DAY, PANEL_STAR_MAX, PANEL_STAR_MS,
-        PANEL_STAR_STEP, STRIKE_MS, STRIKES_MAX, ZONES_MIN,
-    },
+    params::Params,
     plan::EntityIndex,
     tally::NOWHERE,
 };
@@ -60,11 +54,8 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// One that has its burst.
-    #[must_use]
-    pub const fn full(burst: i64) -> Self {
-        Self { left: burst, at: Timestamp::EPOCH }
-    }
+    /// One that has its burst, however large that is.
+    pub const FULL: Self = Self { left: i64::MAX / 2, at: Timestamp::EPOCH };
 
     /// Whether it has so much.
     fn has(&mut self, now: Timestamp, day: i64, burst: i64, cost: i64) -> bool {
@@ -117,9 +108,9 @@ impl Default for Alerts {
         Self {
             alerts: BTreeMap::new(),
             strikes: BTreeMap::new(),
-            screening: Budget::full(PANEL_SCREEN_BURST),
-            full: Budget::full(PANEL_FULL_BURST),
-            pace: Budget::full(PANEL_PACE_BURST),
+            screening: Budget::FULL,
+            full: Budget::FULL,
+            pace: Budget::FULL,
             forced_at: Timestamp::EPOCH,
         }
     }
@@ -128,7 +119,7 @@ impl Default for Alerts {
 /// Whether `n` or more events are this unlikely where `usual` (in millionths) are: the Chernoff
 /// bound of the Poisson tail, P(X >= n) <= e^-m (e m / n)^n (Mitzenmacher and Upfal, Probability
 /// and Computing, theorem 5.4), taken in bits. It asks for at most one more than the tail itself.
-fn is_unusual(n: u32, usual: Ppm) -> bool {
+fn is_unusual(p: &Params, n: u32, usual: Ppm) -> bool {
     let n_ppm = i64::from(n) * ONE;
     let m = usual.max(1_000);
     if n_ppm <= m {
@@ -137,7 +128,7 @@ fn is_unusual(n: u32, usual: Ppm) -> bool {
     // n log2(n/m) - (n - m) log2 e, in 1/65536 bits; log2 e is 94,548 of them.
     let ratio = log2_q16(n_ppm) - log2_q16(m);
     let bits = i64::from(n) * ratio - scale(n_ppm - m, 94_548);
-    bits >= ALERT_ALPHA_BITS_Q16
+    bits >= p.alert_alpha_bits_q16
 }
 
 impl Alerts {
@@ -153,7 +144,7 @@ impl Alerts {
     }
 
     /// Distinct networks that flag it within so long, no more than two prefixes of one; and zones.
-    fn count(&self, now: Timestamp, entity: EntityIndex, span_ms: u64) -> (u32, usize) {
+    fn count(&self, p: &Params, now: Timestamp, entity: EntityIndex, span_ms: u64) -> (u32, usize) {
         let Some(alert) = self.alerts.get(&entity) else { return (0, 0) };
         let mut by_network: BTreeMap<u32, u32> = BTreeMap::new();
         let mut zones = BTreeSet::new();
@@ -162,7 +153,7 @@ impl Alerts {
                 break;
             }
             let count = by_network.entry(flag.asn).or_default();
-            *count = (*count + 1).min(ALERT_PER_NETWORK);
+            *count = (*count + 1).min(p.alert_per_network);
             if flag.zone != NOWHERE {
                 zones.insert(flag.zone);
             }
@@ -172,31 +163,32 @@ impl Alerts {
 
     /// Networks that flag it within a minute.
     #[must_use]
-    pub fn flagging(&self, now: Timestamp, entity: EntityIndex) -> u32 {
-        self.count(now, entity, 60_000).0
+    pub fn flagging(&self, p: &Params, now: Timestamp, entity: EntityIndex) -> u32 {
+        self.count(p, now, entity, 60_000).0
     }
 
     /// Every ten seconds: what is usual, of entities that are not suspected.
     pub fn rest(
         &mut self,
+        p: &Params,
         now: Timestamp,
         elapsed_ms: u64,
         online: i64,
         at_rest: impl Fn(EntityIndex) -> bool,
     ) {
-        let most = scale(online, ALERT_USUAL_MAX);
+        let most = scale(online, p.alert_usual_max);
         let entities: Vec<EntityIndex> = self.alerts.keys().copied().collect();
         for entity in entities {
             let counts =
-                [ALERT_SHORT_MS, ALERT_LONG_MS].map(|span| self.count(now, entity, span).0);
+                [p.alert_short_ms, p.alert_long_ms].map(|span| self.count(p, now, entity, span).0);
             let Some(alert) = self.alerts.get_mut(&entity) else { continue };
             if at_rest(entity) {
                 for (usual, count) in alert.usual.iter_mut().zip(counts) {
                     let count = i64::from(count) * ONE;
-                    *usual = smooth(*usual, count, elapsed_ms, ALERT_USUAL_TAU_MS).min(most);
+                    *usual = smooth(*usual, count, elapsed_ms, p.alert_usual_tau_ms).min(most);
                 }
             }
-            while alert.flags.front().is_some_and(|flag| now.since_ms(flag.at) >= ALERT_LONG_MS) {
+            while alert.flags.front().is_some_and(|flag| now.since_ms(flag.at) >= p.alert_long_ms) {
                 alert.flags.pop_front();
             }
         }
@@ -204,17 +196,17 @@ impl Alerts {
 
     /// Whether an entity is worth a panel now.
     #[must_use]
-    pub fn trigger(&self, now: Timestamp, entity: EntityIndex) -> Option<Trigger> {
+    pub fn trigger(&self, p: &Params, now: Timestamp, entity: EntityIndex) -> Option<Trigger> {
         let alert = self.alerts.get(&entity)?;
-        if alert.flags.len() < ALERT_MIN as usize {
+        if alert.flags.len() < p.alert_min as usize {
             return None;
         }
-        let spans = [ALERT_SHORT_MS, ALERT_LONG_MS];
+        let spans = [p.alert_short_ms, p.alert_long_ms];
         let worth = spans.into_iter().zip(alert.usual).any(|(span, usual)| {
-            let (networks, zones) = self.count(now, entity, span);
-            networks >= ALERT_MIN && zones >= ZONES_MIN && is_unusual(networks, usual)
+            let (networks, zones) = self.count(p, now, entity, span);
+            networks >= p.alert_min && zones >= p.zones_min && is_unusual(p, networks, usual)
         });
-        let networks = self.count(now, entity, ALERT_SHORT_MS).0;
+        let networks = self.count(p, now, entity, p.alert_short_ms).0;
         let rested = now >= alert.rest_until || networks >= 2 * alert.last.min(8) + 3;
         (worth && rested).then_some(Trigger { networks })
     }
@@ -223,37 +215,38 @@ impl Alerts {
     /// what was asked today.
     pub fn pay(
         &mut self,
+        p: &Params,
         now: Timestamp,
         kind: Kind,
         asked: usize,
         online: usize,
         must: bool,
     ) -> Paid {
-        let cost = (asked * PANEL_PROBES) as i64 * ONE / (online.max(1) as i64);
+        let cost = (asked * p.panel_probes()) as i64 * ONE / (online.max(1) as i64);
         // Of confirmed incidents; the agents' own caps bound these.
         if kind == Kind::Tracking {
             return Paid::Yes;
         }
-        if !self.pace.has(now, PANEL_PACE_DAY, PANEL_PACE_BURST, cost) {
+        if !self.pace.has(now, p.panel_pace_day, p.panel_pace_burst, cost) {
             return Paid::NotYet;
         }
         let paid = match kind {
             Kind::Screening => {
-                let paid = self.screening.take(now, PANEL_SCREEN_DAY, PANEL_SCREEN_BURST, cost);
+                let paid = self.screening.take(now, p.panel_screen_day, p.panel_screen_burst, cost);
                 // What much of the crowd cries must be looked at, whoever emptied the budget.
-                let forced = must && now.since_ms(self.forced_at) >= PANEL_FORCED_EVERY_MS;
+                let forced = must && now.since_ms(self.forced_at) >= p.panel_forced_every_ms;
                 if !paid && forced {
                     self.forced_at = now;
                 }
                 paid || forced
             }
-            Kind::Full => self.full.take(now, PANEL_FULL_DAY, PANEL_FULL_BURST, cost) || must,
+            Kind::Full => self.full.take(now, p.panel_full_day, p.panel_full_burst, cost) || must,
             Kind::Tracking => true,
         };
         if !paid {
             return Paid::No;
         }
-        self.pace.take(now, PANEL_PACE_DAY, PANEL_PACE_BURST, cost);
+        self.pace.take(now, p.panel_pace_day, p.panel_pace_burst, cost);
         Paid::Yes
     }
 
@@ -266,29 +259,29 @@ impl Alerts {
 
     /// What a screening must show before the full panel is called.
     #[must_use]
-    pub fn bar(&self, now: Timestamp, entity: EntityIndex) -> Ppm {
+    pub fn bar(&self, p: &Params, now: Timestamp, entity: EntityIndex) -> Ppm {
         let star = self.alerts.get(&entity).and_then(|alert| alert.star);
         star.filter(|(_, until)| now < *until)
-            .map_or(0, |(share, _)| share.min(PANEL_STAR_MAX) + PANEL_STAR_STEP)
+            .map_or(0, |(share, _)| share.min(p.panel_star_max) + p.panel_star_step)
     }
 
     /// A panel came to nothing: a rest that doubles, and strikes for those who raised it.
-    pub fn refuted(&mut self, now: Timestamp, entity: EntityIndex, share: Ppm) {
+    pub fn refuted(&mut self, p: &Params, now: Timestamp, entity: EntityIndex, share: Ppm) {
         let Some(alert) = self.alerts.get_mut(&entity) else { return };
-        alert.rest_ms = (alert.rest_ms * 2).clamp(PANEL_BACKOFF_MS, PANEL_BACKOFF_MAX_MS);
+        alert.rest_ms = (alert.rest_ms * 2).clamp(p.panel_backoff_ms, p.panel_backoff_max_ms);
         alert.rest_until = now.plus_ms(alert.rest_ms);
-        self.strike(now, entity, if share < 50_000 { 2 } else { 1 });
+        self.strike(p, now, entity, if share < 50_000 { 2 } else { 1 });
     }
 
     /// Nothing can be asked, or nobody answers: a rest, and no blame.
-    pub fn pause(&mut self, now: Timestamp, entity: EntityIndex) {
+    pub fn pause(&mut self, p: &Params, now: Timestamp, entity: EntityIndex) {
         let alert = self.alerts.entry(entity).or_default();
-        alert.rest_until = now.plus_ms(PANEL_BACKOFF_MS);
+        alert.rest_until = now.plus_ms(p.panel_backoff_ms);
         alert.last = alert.last.max(8);
     }
 
     /// Strikes for those who raised it.
-    fn strike(&mut self, now: Timestamp, entity: EntityIndex, points: u8) {
+    fn strike(&mut self, p: &Params, now: Timestamp, entity: EntityIndex, points: u8) {
         let Some(alert) = self.alerts.get_mut(&entity) else { return };
         let slots: Vec<u64> = alert.flags.iter().map(|flag| flag.slot).collect();
         alert.flags.clear();
@@ -296,21 +289,22 @@ impl Alerts {
             let strikes = self.strikes.entry(slot).or_default();
             strikes.count += points;
             strikes.struck_at = now;
-            if strikes.count >= STRIKES_MAX {
+            if strikes.count >= p.strikes_max {
                 strikes.count = 0;
-                strikes.mute_ms = (strikes.mute_ms * 2).clamp(STRIKE_MS, DAY_MS);
+                strikes.mute_ms = (strikes.mute_ms * 2).clamp(p.strike_ms, DAY_MS);
                 strikes.muted_until = now.plus_ms(strikes.mute_ms);
             }
         }
     }
 
     /// A panel could not tell.
-    pub fn inconclusive(&mut self, now: Timestamp, entity: EntityIndex, share: Ppm) {
+    pub fn inconclusive(&mut self, p: &Params, now: Timestamp, entity: EntityIndex, share: Ppm) {
         let alert = self.alerts.entry(entity).or_default();
-        alert.star = Some((share, now.plus_ms(PANEL_STAR_MS)));
-        alert.rest_ms = (alert.rest_ms * 2).clamp(2 * PANEL_BACKOFF_MS, 2 * PANEL_BACKOFF_MAX_MS);
+        alert.star = Some((share, now.plus_ms(p.panel_star_ms)));
+        alert.rest_ms =
+            (alert.rest_ms * 2).clamp(2 * p.panel_backoff_ms, 2 * p.panel_backoff_max_ms);
         alert.rest_until = now.plus_ms(alert.rest_ms);
-        self.strike(now, entity, 1);
+        self.strike(p, now, entity, 1);
     }
 
     /// It was confirmed: who raised it was right.
@@ -341,6 +335,8 @@ impl Alerts {
 mod tests {
     use super::*;
 
+    const P: &Params = &Params::DEFAULT;
+
     const NOW: Timestamp = Timestamp::from_s(1_800_000_000);
     const IT: EntityIndex = EntityIndex(3);
 
@@ -348,7 +344,7 @@ mod tests {
     fn unusual_is_one_in_a_thousand() {
         // Smallest n with P(X >= n) <= 0.001 for means 0.01, 0.1, 1 and 4: 2, 3, 6, 12; the bound asks one or two more.
         for (usual, least) in [(10_000, 2), (100_000, 3), (ONE, 7), (4 * ONE, 14)] {
-            assert!(is_unusual(least, usual) && !is_unusual(least - 1, usual), "{usual}");
+            assert!(is_unusual(P, least, usual) && !is_unusual(P, least - 1, usual), "{usual}");
         }
     }
 
@@ -356,22 +352,22 @@ mod tests {
     fn three_networks_in_three_zones_are_worth_asking_about() {
         let mut alerts = Alerts::default();
         for n in 0..3 {
-            assert_eq!(alerts.trigger(NOW, IT), None);
+            assert_eq!(alerts.trigger(P, NOW, IT), None);
             alerts.flag(NOW, IT, n, n as u32, n as u8);
         }
-        assert_eq!(alerts.trigger(NOW, IT), Some(Trigger { networks: 3 }));
-        assert_eq!(alerts.trigger(NOW.plus_ms(ALERT_LONG_MS), IT), None, "it is over");
+        assert_eq!(alerts.trigger(P, NOW, IT), Some(Trigger { networks: 3 }));
+        assert_eq!(alerts.trigger(P, NOW.plus_ms(P.alert_long_ms), IT), None, "it is over");
         // One network, or one zone, is not enough.
         let mut alerts = Alerts::default();
         for n in 0..9 {
             alerts.flag(NOW, IT, n, 1, n as u8);
         }
-        assert_eq!(alerts.trigger(NOW, IT), None);
+        assert_eq!(alerts.trigger(P, NOW, IT), None);
         let mut alerts = Alerts::default();
         for n in 0..9 {
             alerts.flag(NOW, IT, n, n as u32, 1);
         }
-        assert_eq!(alerts.trigger(NOW, IT), None);
+        assert_eq!(alerts.trigger(P, NOW, IT), None);
     }
 
     #[test]
@@ -381,15 +377,15 @@ mod tests {
             for n in 0..3 {
                 alerts.flag(now, IT, n, n as u32, n as u8);
             }
-            alerts.trigger(now, IT).is_some()
+            alerts.trigger(P, now, IT).is_some()
         };
         assert!(cry(&mut alerts, NOW));
-        alerts.refuted(NOW, IT, 0);
+        alerts.refuted(P, NOW, IT, 0);
         assert!(!cry(&mut alerts, NOW.plus_ms(600_000)), "muted for an hour");
-        let later = NOW.plus_ms(STRIKE_MS + 1);
+        let later = NOW.plus_ms(P.strike_ms + 1);
         assert!(cry(&mut alerts, later));
-        alerts.refuted(later, IT, 0);
-        assert!(!cry(&mut alerts, later.plus_ms(STRIKE_MS + 1)), "and for two the next time");
+        alerts.refuted(P, later, IT, 0);
+        assert!(!cry(&mut alerts, later.plus_ms(P.strike_ms + 1)), "and for two the next time");
         alerts.confirmed(IT);
     }
 
@@ -397,7 +393,7 @@ mod tests {
     fn the_budget_bounds_what_can_be_asked_in_a_day() {
         let mut alerts = Alerts::default();
         let asked = (0..2_000u64)
-            .map(|n| alerts.pay(NOW.plus_ms(n * 43_200), Kind::Full, 400, 1_000, false))
+            .map(|n| alerts.pay(P, NOW.plus_ms(n * 43_200), Kind::Full, 400, 1_000, false))
             .filter(|paid| *paid == Paid::Yes)
             .count();
         // 4.8 probes an agent each: a burst of 400 and 600 over the day.
@@ -408,11 +404,11 @@ mod tests {
     fn no_more_is_asked_at_once_than_an_agent_answers() {
         let mut alerts = Alerts::default();
         let pay = |alerts: &mut Alerts, s: u64| {
-            alerts.pay(NOW.plus_ms(s * 1000), Kind::Full, 100, 100, true)
+            alerts.pay(P, NOW.plus_ms(s * 1000), Kind::Full, 100, 100, true)
         };
         let asked = (0..60).filter(|s| pay(&mut alerts, *s) == Paid::Yes).count();
         // Of an agent's sixty in a minute, whatever for.
-        assert!(asked * PANEL_PROBES < 60 && asked >= 4, "{asked}");
+        assert!(asked * P.panel_probes() < 60 && asked >= 4, "{asked}");
         assert_eq!([0, 0].map(|_| pay(&mut alerts, 600)), [Paid::Yes; 2], "two at once");
         assert_eq!(pay(&mut alerts, 600), Paid::NotYet);
     }

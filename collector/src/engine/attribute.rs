@@ -11,7 +11,7 @@ use tocsin_proto::{id::TargetIndex, implicate::Layer};
 
 use super::{
     fixed::{ONE, Ppm, divergence_q16, median, percent, scale},
-    params::{BACKGROUND, CONTRAST_BITS_Q16, HIT_RATIO_BAND, PICKS_MAX},
+    params::Params,
     plan::{EntityIndex, Plan},
     window::{Counts, Windows},
 };
@@ -152,6 +152,7 @@ struct Evidence {
 
 /// Tests one suspect against everything else. `dead` are sites with an incident of their own.
 fn test(
+    p: &Params,
     plan: &Plan,
     windows: &Windows,
     entity: EntityIndex,
@@ -201,7 +202,8 @@ fn test(
         .map(|counts| counts.failure_rate())
         .collect();
     let enough = rest.len() >= REST_MIN;
-    let rest_median = if enough { median(rest.clone()).unwrap_or(BACKGROUND) } else { BACKGROUND };
+    let rest_median =
+        if enough { median(rest.clone()).unwrap_or(p.background) } else { p.background };
     let stands_out = rate > ONE / 2 && rate > 2 * rest_median;
     let needed = FLOOR.max(3 * rest_median);
     if rate < needed && !stands_out {
@@ -212,9 +214,9 @@ fn test(
         return Err(Rejected::Contrast { rate, needed: over_mean });
     }
     let votes: i64 = targets.iter().map(|(_, counts)| counts.observed).sum();
-    let usual = if enough { mean(&rest).max(BACKGROUND / 2) } else { BACKGROUND };
+    let usual = if enough { mean(&rest).max(p.background / 2) } else { p.background };
     let bits = scale(votes, divergence_q16(rate, usual));
-    if rate <= usual || bits < CONTRAST_BITS_Q16 {
+    if rate <= usual || bits < p.contrast_bits_q16 {
         return Err(Rejected::Chance { rate, usual });
     }
     if overlap && rate < OVERLAP_MIN {
@@ -237,7 +239,7 @@ fn test(
     if elevated < needed {
         return Err(Rejected::Few { elevated, needed });
     }
-    Ok(Evidence { rate, score: scale(votes, divergence_q16(rate, BACKGROUND)) })
+    Ok(Evidence { rate, score: scale(votes, divergence_q16(rate, p.background)) })
 }
 
 /// One round: whom the failures blame, best first, and why the others are not.
@@ -248,6 +250,7 @@ fn test(
 /// since one zone has few probes.
 #[must_use]
 pub fn attribute(
+    p: &Params,
     plan: &Plan,
     (windows, slow): (&Windows, &Windows),
     candidates: &[EntityIndex],
@@ -261,7 +264,7 @@ pub fn attribute(
     let test = |entity: EntityIndex, explained: &Explained| {
         let local = regional.get(&entity);
         let windows = if local.is_some() { slow } else { windows };
-        test(plan, windows, entity, local, explained, dead)
+        test(p, plan, windows, entity, local, explained, dead)
     };
     for entity in standing {
         match test(*entity, &Explained::new()) {
@@ -274,7 +277,7 @@ pub fn attribute(
     for entity in standing {
         explain(plan, *entity, &mut explained);
     }
-    for _ in 0..PICKS_MAX {
+    for _ in 0..p.picks_max {
         let mut passed = Vec::new();
         for entity in candidates {
             if picks.iter().any(|pick| pick.entity == *entity) || standing.contains(entity) {
@@ -290,7 +293,7 @@ pub fn attribute(
         let best_rate = passed.iter().map(|(_, evidence)| evidence.rate).max().unwrap_or(0);
         let best = passed
             .iter()
-            .filter(|(_, evidence)| evidence.rate >= scale(best_rate, HIT_RATIO_BAND))
+            .filter(|(_, evidence)| evidence.rate >= scale(best_rate, p.hit_ratio_band))
             .max_by_key(|(entity, evidence)| (evidence.score, std::cmp::Reverse(*entity)));
         let Some((entity, evidence)) = best else { break };
         for (other, _) in &passed {
@@ -313,6 +316,8 @@ mod tests {
     use tocsin_proto::catalogue::Catalogue;
 
     use super::*;
+
+    const P: &Params = &Params::DEFAULT;
 
     const TARGETS: u16 = 28;
 
@@ -377,7 +382,7 @@ mod tests {
         let all: Vec<_> = plan.entities().map(|(entity, _)| entity).collect();
         let of = windows(rate);
         let (picks, rejected) =
-            attribute(&plan, (&of, &of), &all, &[], &BTreeMap::new(), &BTreeSet::new());
+            attribute(P, &plan, (&of, &of), &all, &[], &BTreeMap::new(), &BTreeSet::new());
         let names: Vec<_> =
             picks.iter().map(|p| plan.entity(p.entity).provider.as_str().to_owned()).collect();
         assert_eq!(names, expect, "{rejected:?}");
@@ -417,7 +422,7 @@ mod tests {
         let picked = |regional: &[EntityIndex]| {
             let regional = regional.iter().map(|e| (*e, BTreeSet::from([0]))).collect();
             let of = (&windows, &windows);
-            let (picks, _) = attribute(&plan, of, &[small], &[], &regional, &BTreeSet::new());
+            let (picks, _) = attribute(P, &plan, of, &[small], &[], &regional, &BTreeSet::new());
             picks.len()
         };
         assert_eq!((picked(&[]), picked(&[small])), (0, 1));
@@ -435,6 +440,7 @@ mod tests {
         let all: Vec<_> = plan.entities().map(|(entity, _)| entity).collect();
         let windows = windows(|t| (if t < 12 { ONE } else { QUIET }, HTTP));
         let (picks, rejected) = attribute(
+            P,
             &plan,
             (&windows, &windows),
             &all,

@@ -5,7 +5,10 @@
 //! detector passes every evaluation (5 s) and round (10 s) that lies between them, so a replay of
 //! the same records takes the same steps, however the ticks fell.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 use tocsin_proto::{
@@ -31,12 +34,7 @@ use super::{
     line::{Line, Spell},
     observer::{Observer, Standing},
     panel::{self, Ask, Candidate, Kind, Panel, Step},
-    params::{
-        ASKED_DOUBLINGS, ASKED_GOOD_MS, CANDIDATE, DARK_WITHIN_MS, FORGET_MS, HOLD, LOOKS_AT_ONCE,
-        LOOKS_MAX, ONLINE_MS, PANEL_FORCE_SHARE, PANEL_ONLINE_MIN, PANEL_SCREEN_FROM,
-        PANEL_TICK_MS, PANEL_TRACK_EVERY_MS, PANEL_TRACK_GOOD_MS, PICK_RECENT_MS, ROUND_MS,
-        SITE_SIBLINGS, SPELL_FRESH_MS, Settings, TICK_MS, WEIGH_MS,
-    },
+    params::{PANEL_TICK_MS, Params, ROUND_MS, Settings, TICK_MS},
     plan::{Behind, Entities, EntityIndex, Plan},
     second_look::{self, SecondLooks},
     sites::{Scene, Sites, is_worth_a_look, seems_down},
@@ -118,8 +116,8 @@ struct Suspect {
 impl Suspect {
     /// How long what a full panel came to is good, ms: longer each time that what is overheard has
     /// called one in vain.
-    fn asked_for_ms(&self) -> u64 {
-        ASKED_GOOD_MS << self.fruitless.saturating_sub(1)
+    fn asked_for_ms(&self, p: &Params) -> u64 {
+        p.asked_good_ms << self.fruitless.saturating_sub(1)
     }
 }
 
@@ -202,6 +200,8 @@ pub struct Detector {
     catalogue: Catalogue,
     plan: Plan,
     settings: Settings,
+    /// Those of the settings.
+    params: Arc<Params>,
     state: State,
     /// Asks that are to go out.
     asks: Vec<Ask>,
@@ -240,7 +240,17 @@ impl Detector {
     #[must_use]
     pub fn resume(catalogue: Catalogue, settings: Settings, state: State) -> Self {
         let plan = Plan::new(&catalogue);
-        Self { catalogue, plan, settings, state, asks: Vec::new(), panels: Vec::new(), mute: false }
+        let params = Arc::new(settings.params.clone());
+        Self {
+            catalogue,
+            plan,
+            settings,
+            params,
+            state,
+            asks: Vec::new(),
+            panels: Vec::new(),
+            mute: false,
+        }
     }
 
     /// Applies the settings' anchors to observers that are known already, by their keys.
@@ -303,10 +313,11 @@ impl Detector {
 
     /// Takes one record.
     pub fn record(&mut self, record: &Record) -> Vec<Changed> {
+        let p = &Arc::clone(&self.params);
         let changed = self.advance(record.received_at);
         self.state.position = record.position;
         let now = self.state.now;
-        if now.since_ms(self.state.heard_at) > ONLINE_MS {
+        if now.since_ms(self.state.heard_at) > p.online_ms {
             self.state.awake_since = now;
         }
         self.state.heard_at = now;
@@ -344,7 +355,7 @@ impl Detector {
             observer.line = Line::default();
         }
         // Who was away so long had no weight.
-        *unweighed |= now.since_ms(observer.last_seen) > FORGET_MS;
+        *unweighed |= now.since_ms(observer.last_seen) > p.forget_ms;
         observer.standing = *standing;
         let zone = standing.zone.map_or(NOWHERE, |zone| zone.0);
         for (observed_at, observation) in report.timed() {
@@ -357,7 +368,7 @@ impl Detector {
             if scheduled {
                 let answered = says == Says::Answers;
                 let own_resolver = implication.full.has(Layer::Resolver);
-                observer.line.observe(now, observed_at, answered, own_resolver);
+                observer.line.observe(p, now, observed_at, answered, own_resolver);
                 if !answered && observer.weight > 0 && observer.line.current().is_some() {
                     groups.met(standing, met);
                 }
@@ -368,13 +379,13 @@ impl Detector {
             }
             let Some(behind) = self.plan.behind(target) else { continue };
             // An agent looks at a target once a minute: more is for nobody's good.
-            let again = observer.looked_at(now, target);
-            observer.observe(now, behind, target, implication);
+            let again = observer.looked_at(p, now, target);
+            observer.observe(p, now, behind, target, implication);
             if scheduled
                 && !again
                 && says != Says::Nothing
                 && observer.weight > 0
-                && observer.counts_for(behind)
+                && observer.counts_for(p, behind)
             {
                 let full = behind.layers(implication.full);
                 let half = behind.layers(implication.half);
@@ -393,7 +404,7 @@ impl Detector {
                     panel.answer(who, nonce, target, says, observation.family);
                 }
                 looks.answer(*id, nonce, target, says != Says::Answers);
-            } else if says == Says::Fails && observer.weight > 0 && observer.is_healthy() {
+            } else if says == Says::Fails && observer.weight > 0 && observer.is_healthy(p) {
                 let explained = |entity: EntityIndex| {
                     let own = class(self.plan.entity(entity).layer);
                     behind.entities().iter().any(|(layer, other)| {
@@ -401,10 +412,10 @@ impl Detector {
                     })
                 };
                 for entity in behind.blamed(implication).chain(behind.half_blamed(implication)) {
-                    if observer.flags().has(entity)
-                        && !observer.is_chronic(entity)
+                    if observer.flags(p).has(entity)
+                        && !observer.is_chronic(p, entity)
                         && !explained(entity)
-                        && observer.sees_now(now, &self.plan, entity)
+                        && observer.sees_now(p, now, &self.plan, entity)
                     {
                         alerts.flag(now, entity, standing.slot, standing.asn, zone);
                     }
@@ -423,7 +434,7 @@ impl Detector {
         if observer.line.current().or(observer.line.past()).is_some() {
             cut.insert(*id);
         }
-        observer.age(now, *frozen, groups.excuse(standing));
+        observer.age(p, now, *frozen, groups.excuse(standing));
         self.refresh(*id);
         changed
     }
@@ -436,6 +447,7 @@ impl Detector {
 
     /// Lets time pass, up to and including `now`.
     pub fn advance(&mut self, now: Timestamp) -> Vec<Changed> {
+        let p = &Arc::clone(&self.params);
         let mut changed = Vec::new();
         if self.state.now == Timestamp::EPOCH {
             self.state.now = now;
@@ -443,8 +455,8 @@ impl Detector {
         }
         // Over a long gap nothing can happen that one window of silence does not bring about.
         let gap = now.since_ms(self.state.now);
-        if gap > 4 * FORGET_MS {
-            self.state.now = now.minus_ms(FORGET_MS);
+        if gap > 4 * p.forget_ms {
+            self.state.now = now.minus_ms(p.forget_ms);
         }
         loop {
             let next =
@@ -464,11 +476,12 @@ impl Detector {
 
     /// Puts an observer as it is now in the place of what is in the sums of it.
     fn refresh(&mut self, id: u32) {
+        let p = &Arc::clone(&self.params);
         let now = self.state.now;
         let State { observers, tallies, checks, lost, .. } = &mut self.state;
         let Some(Some(observer)) = observers.get_mut(id as usize) else { return };
-        let bits = observer.bits(now, &self.plan);
-        let offline_at = observer.last_seen.plus_ms(ONLINE_MS);
+        let bits = observer.bits(p, now, &self.plan);
+        let offline_at = observer.last_seen.plus_ms(p.online_ms);
         let online = now < offline_at;
         let vote = observer.vote_of(bits, online);
         if observer.vote.weight > 0 && !online {
@@ -487,6 +500,7 @@ impl Detector {
     }
 
     fn evaluate(&mut self, changed: &mut Vec<Changed>) {
+        let p = &Arc::clone(&self.params);
         let now = self.state.now;
         while let Some(due) = self.state.checks.first_entry()
             && u64::from(*due.key()) * TICK_MS <= now.as_ms()
@@ -510,7 +524,7 @@ impl Detector {
             }
         }
         let since_ms = now.since_ms(self.state.weighed_at);
-        if since_ms >= WEIGH_MS || (self.state.unweighed && since_ms >= self.pause_ms()) {
+        if since_ms >= p.weigh_ms || (self.state.unweighed && since_ms >= self.pause_ms()) {
             self.reweigh();
         }
         let round = now.as_ms().is_multiple_of(ROUND_MS);
@@ -537,7 +551,7 @@ impl Detector {
                 self.judge_groups(changed);
             }
             let State { alerts, suspects, tallies, .. } = &mut self.state;
-            alerts.rest(now, ROUND_MS, tallies.online(), |entity| {
+            alerts.rest(p, now, ROUND_MS, tallies.online(), |entity| {
                 suspects.get(&entity).is_none_or(|s| s.open.is_none() && s.panel.is_none())
             });
         }
@@ -560,11 +574,12 @@ impl Detector {
     }
 
     fn reweigh(&mut self) {
+        let p = &Arc::clone(&self.params);
         let now = self.state.now;
         (self.state.unweighed, self.state.weighed_at) = (false, now);
         // Who was not heard for an hour takes no part, and takes nobody's share.
         let tenure = |observer: &Observer| {
-            if now.since_ms(observer.last_seen) > FORGET_MS {
+            if now.since_ms(observer.last_seen) > p.forget_ms {
                 return 0;
             }
             if observer.anchor {
@@ -583,8 +598,8 @@ impl Detector {
         let State { observers, tallies, census, .. } = &mut self.state;
         let mut versions: BTreeMap<u16, i64> = BTreeMap::new();
         *census = Census::default();
-        for (observer, weight) in observers.iter_mut().flatten().zip(weigh(&voters)) {
-            let online = now < observer.last_seen.plus_ms(ONLINE_MS);
+        for (observer, weight) in observers.iter_mut().flatten().zip(weigh(p, &voters)) {
+            let online = now < observer.last_seen.plus_ms(p.online_ms);
             (observer.weight, observer.within) = (weight.vote, weight.within);
             let vote = Vote { weight: if online { weight.vote } else { 0 }, ..observer.vote };
             tallies.replace(&observer.vote, &vote);
@@ -592,7 +607,7 @@ impl Detector {
             if online {
                 *versions.entry(observer.standing.version).or_default() += weight.vote;
             }
-            if weight.within > 0 && !observer.is_sick() {
+            if weight.within > 0 && !observer.is_sick(p) {
                 census.add(&observer.standing, weight.within);
             }
         }
@@ -606,15 +621,16 @@ impl Detector {
     }
 
     fn forget(&mut self) {
+        let p = &Arc::clone(&self.params);
         let now = self.state.now;
         self.state.alerts.forget(now);
-        self.state.looks.forget(now);
+        self.state.looks.forget(p, now);
         let State { observers, tallies, .. } = &mut self.state;
         for place in observers {
             // Tenure is kept for those who have some; a passer-by is dropped.
             let gone = place.take_if(|observer| {
                 let present = observer.last_seen.since_ms(observer.first_seen);
-                now.since_ms(observer.last_seen) > FORGET_MS.max(present / 2)
+                now.since_ms(observer.last_seen) > p.forget_ms.max(present / 2)
             });
             if let Some(observer) = gone {
                 tallies.replace(&observer.vote, &Vote::default());
@@ -632,7 +648,8 @@ impl Detector {
     /// The shares for one entity.
     #[must_use]
     pub fn shares(&self, entity: EntityIndex) -> Shares {
-        Shares::new(self.state.tallies.zones(entity), self.state.tallies.online())
+        let p = &*self.params;
+        Shares::new(p, self.state.tallies.zones(entity), self.state.tallies.online())
     }
 
     fn attribute(
@@ -640,15 +657,16 @@ impl Detector {
         shares: &BTreeMap<EntityIndex, Shares>,
         regional: &BTreeMap<EntityIndex, Vec<Region>>,
     ) {
+        let p = &Arc::clone(&self.params);
         let now = self.state.now;
         let candidates: Vec<EntityIndex> = shares
             .iter()
             .filter(|(entity, shares)| {
                 let zones = shares.zones.len();
                 let seeing =
-                    shares.zones.values().filter(|tally| is_suspect(tally.share())).count();
-                let wide = shares.share >= CANDIDATE && 2 * seeing >= zones && zones > 0;
-                (wide && shares.coverage().held) || regional.contains_key(entity)
+                    shares.zones.values().filter(|tally| is_suspect(p, tally.share())).count();
+                let wide = shares.share >= p.candidate && 2 * seeing >= zones && zones > 0;
+                (wide && shares.coverage(p).held) || regional.contains_key(entity)
             })
             .map(|(entity, _)| *entity)
             .collect();
@@ -664,7 +682,7 @@ impl Detector {
             let dead = self.state.sites.dead();
             let zones = regional
                 .iter()
-                .filter(|(entity, _)| !shares.get(entity).is_some_and(|s| s.geography().held))
+                .filter(|(entity, _)| !shares.get(entity).is_some_and(|s| s.geography(p).held))
                 .map(|(entity, regions)| {
                     let zones = regions.iter().filter_map(|region| match region {
                         Region::Zone(zone) => Some(*zone),
@@ -674,11 +692,11 @@ impl Detector {
                 })
                 .collect();
             let windows = (&self.state.windows, &self.state.slow);
-            attribute(&self.plan, windows, &candidates, &standing, &zones, &dead)
+            attribute(p, &self.plan, windows, &candidates, &standing, &zones, &dead)
         };
         let quiet: Vec<EntityIndex> = shares
             .iter()
-            .filter(|(_, shares)| shares.share < CANDIDATE)
+            .filter(|(_, shares)| shares.share < p.candidate)
             .map(|(entity, _)| *entity)
             .collect();
         self.state.rejected = rejected
@@ -751,11 +769,12 @@ impl Detector {
     }
 
     fn strata(&self, entity: EntityIndex, share: Ppm) -> (Strata, Strata) {
+        let p = &*self.params;
         let versions = self.state.tallies.versions(entity).collect();
         let resolvers = self.state.tallies.resolvers(entity).collect();
         (
-            strata("c4.versions", "probe-core version", &versions, share, self.is_established()),
-            strata("c4.resolvers", "resolver class", &resolvers, share, |_| true),
+            strata(p, "c4.versions", "probe-core version", &versions, share, self.is_established()),
+            strata(p, "c4.resolvers", "resolver class", &resolvers, share, |_| true),
         )
     }
 
@@ -766,9 +785,10 @@ impl Detector {
         regional: &[Region],
         changed: &mut Vec<Changed>,
     ) {
+        let p = &Arc::clone(&self.params);
         let now = self.state.now;
         let open = self.state.suspects.get(&entity).is_some_and(|s| s.open.is_some());
-        if !open && shares.share < CANDIDATE && regional.is_empty() {
+        if !open && shares.share < p.candidate && regional.is_empty() {
             if let Some(suspect) = self.state.suspects.get_mut(&entity) {
                 suspect.suspect_run = 0;
             }
@@ -779,20 +799,20 @@ impl Detector {
         let rate = mean_rate(&self.plan, &self.state.windows, entity);
         let Some(suspect) = self.state.suspects.get(&entity) else { return };
         let asking = suspect.panel.as_ref().is_some_and(|panel| panel.kind == Kind::Full);
-        let recent = suspect.picked_at.is_some_and(|at| now.since_ms(at) <= PICK_RECENT_MS);
-        let twice = recent && suspect.picks_run >= HOLD;
+        let recent = suspect.picked_at.is_some_and(|at| now.since_ms(at) <= p.pick_recent_ms);
+        let twice = recent && suspect.picks_run >= p.hold;
         let strata_hold = versions.holds && resolvers.holds;
         let attributed = Reason {
             rule: "c5.attributed".to_owned(),
             held: twice,
             found: format!("named as the culprit in {} rounds running", suspect.picks_run),
-            needed: format!("{HOLD}, the last within {} s", PICK_RECENT_MS / 1000),
+            needed: format!("{}, the last within {} s", p.hold, p.pick_recent_ms / 1000),
         };
         let reasons = vec![
             participants.enough(&self.settings),
             self.majority(entity, shares),
-            shares.geography(),
-            shares.coverage(),
+            shares.geography(p),
+            shares.coverage(p),
             versions.reason.clone(),
             resolvers.reason.clone(),
             attributed,
@@ -807,7 +827,7 @@ impl Detector {
             _ => shares.share,
         };
         // A panel that was asked a moment ago knows better than what is overheard.
-        let tracked = suspect.tracked.filter(|t| now.since_ms(t.at) < PANEL_TRACK_GOOD_MS);
+        let tracked = suspect.tracked.filter(|t| now.since_ms(t.at) < p.panel_track_good_ms);
         let passes = tracked.map_or(0, |tracked| tracked.passes);
         // Of the whole world, that is: zones of their own go by their own votes.
         let regional_only = matches!(zones, Some(Reach::Regional(_)));
@@ -819,7 +839,7 @@ impl Detector {
         let heard = match suspect.asked {
             _ if !self.can_ask() => true,
             _ if tracked.is_some() || suspect.panel.is_some() || suspect.held.is_some() => false,
-            Some((at, answered)) if now.since_ms(at) < suspect.asked_for_ms() => !answered,
+            Some((at, answered)) if now.since_ms(at) < suspect.asked_for_ms(p) => !answered,
             _ => false,
         };
         // Of what stands in a part of the world, the rest is asked about too.
@@ -830,16 +850,16 @@ impl Detector {
             && (tracked.is_none() || narrow)
             && suspect.panel.is_none()
             && suspect.held.is_none()
-            && suspect.asked.is_none_or(|(at, _)| now.since_ms(at) >= suspect.asked_for_ms());
+            && suspect.asked.is_none_or(|(at, _)| now.since_ms(at) >= suspect.asked_for_ms(p));
         let global = global && heard;
         let reading = Reading {
             share,
             rate,
             usual,
-            suspect: (is_suspect(shares.share) || !regional.is_empty()) && strata_hold && recent,
+            suspect: (is_suspect(p, shares.share) || !regional.is_empty()) && strata_hold && recent,
             // While a full panel is out, nothing narrower than the world is said in its place.
             confirm: self.is_settled() && (global || (local && !asking)),
-            relapse: passes >= HOLD
+            relapse: passes >= p.hold
                 || recent
                     && ((heard && others("c5.attributed"))
                         || (!regional.is_empty() && strata_hold && !versions.unproved)),
@@ -860,13 +880,13 @@ impl Detector {
             } else {
                 Reach::Regional(regional.to_vec())
             };
-            let liar_bound = shares.liar_bound();
+            let liar_bound = shares.liar_bound(p);
             (reach, Grounds { reasons, ruled_out, liar_bound, confidence })
         };
         let lead = self.lead(entity);
         if to_ask {
             if let Some(suspect) = self.state.suspects.get_mut(&entity) {
-                suspect.fruitless = (suspect.fruitless + 1).min(ASKED_DOUBLINGS);
+                suspect.fruitless = (suspect.fruitless + 1).min(p.asked_doublings);
             }
             self.call(entity, Kind::Full, 0, true);
         }
@@ -874,11 +894,11 @@ impl Detector {
         let baseline = suspect.baseline;
         if let Some(incident) = &mut suspect.open {
             let before = incident.phase();
-            let entered = incident.step(now, &reading, baseline, grounds);
+            let entered = incident.step(p, now, &reading, baseline, grounds);
             let Some(phase) = entered else { return };
             // What was resolved within the hour has come back: that incident goes on.
             if (before, phase) == (Phase::Suspected, Phase::Confirmed)
-                && let Some(mut last) = suspect.last.take_if(|last| last.may_reopen(now))
+                && let Some(mut last) = suspect.last.take_if(|last| last.may_reopen(p, now))
             {
                 last.reopen(now, incident.grounds.clone());
                 self.state.ended.retain(|(_, ended, _)| ended.id != last.id);
@@ -902,7 +922,7 @@ impl Detector {
             return;
         }
         suspect.suspect_run = if reading.suspect { suspect.suspect_run + 1 } else { 0 };
-        if suspect.suspect_run >= HOLD {
+        if suspect.suspect_run >= p.hold {
             suspect.suspect_run = 0;
             let started = suspect.first_failure.unwrap_or(now);
             let id = id_of(&self.plan, entity, now);
@@ -914,7 +934,8 @@ impl Detector {
 
     /// Whether there is a crowd that can be asked.
     fn can_ask(&self) -> bool {
-        self.settings.ask_back && !self.mute && self.state.tallies.voters() >= PANEL_ONLINE_MIN
+        let p = &*self.params;
+        self.settings.ask_back && !self.mute && self.state.tallies.voters() >= p.panel_online_min
     }
 
     /// Tells which probe-core versions are established.
@@ -950,6 +971,7 @@ impl Detector {
 
     /// What the rules for sites look at.
     fn sites_scene(&self) -> Scene<'_, impl Fn(EntityIndex) -> bool> {
+        let p = &*self.params;
         let State { windows, slow, suspects, now, frozen, looks, .. } = &self.state;
         Scene {
             now: *now,
@@ -972,15 +994,16 @@ impl Detector {
                 // While its incident stands it explains its sites, also in a quiet minute of it.
                 let stands = |open: &Incident| open.phase() != Phase::Suspected;
                 suspect.open.as_ref().is_some_and(stands)
-                    || suspect.picked_at.is_some_and(|at| now.since_ms(at) <= PICK_RECENT_MS)
+                    || suspect.picked_at.is_some_and(|at| now.since_ms(at) <= p.pick_recent_ms)
             },
         }
     }
 
     fn judge_sites(&mut self, changed: &mut Vec<Changed>) {
+        let p = &Arc::clone(&self.params);
         let mut sites = std::mem::take(&mut self.state.sites);
         let mut reopened = Vec::new();
-        let over = sites.judge(&self.sites_scene(), changed, &mut reopened);
+        let over = sites.judge(p, &self.sites_scene(), changed, &mut reopened);
         let State { ended, .. } = &mut self.state;
         ended.retain(|(_, incident, _)| !reopened.contains(&incident.id));
         ended.extend(over.into_iter().map(|(target, i, met)| (Subject::Site(target), i, met)));
@@ -1026,8 +1049,9 @@ impl Detector {
 
     /// Observers that are online, each with its vote.
     pub fn online(&self) -> impl Iterator<Item = &Observer> {
+        let p = &*self.params;
         let now = self.state.now;
-        let online = move |o: &&Observer| now < o.last_seen.plus_ms(ONLINE_MS);
+        let online = move |o: &&Observer| now < o.last_seen.plus_ms(p.online_ms);
         self.observers().map(|(_, observer)| observer).filter(online)
     }
 

@@ -24,11 +24,7 @@ use super::{
     incident::{Grounds, GroupReading, Incident, Reach},
     line::Spell,
     observer::Standing,
-    params::{
-        DARK_BACK_MS, DARK_MAX_MS, DARK_SHARE, DARK_WITHIN_MS, GROUP_BITS_Q16, GROUP_CONTRAST,
-        GROUP_CUT, GROUP_PREFIXES, GROUP_SHARE, HOLD, LATE_WAIT_MS, LINE_BACKGROUND, MERGE_MS,
-        NETWORK_SHARE, RESOLVE_HELD_MS, ROUND_MS, SPELL_COUNTS_MS, SPELL_FRESH_MS,
-    },
+    params::{Params, ROUND_MS},
 };
 
 /// What observers can have in common, from the widest to the narrowest: the first that explains a
@@ -92,10 +88,10 @@ impl Group {
         matches!(self, Self::Resolver(_) | Self::OwnResolver(_))
     }
 
-    const fn share_needed(self) -> Ppm {
+    const fn share_needed(self, p: &Params) -> Ppm {
         match self {
-            Self::Network(_) | Self::OwnResolver(_) => NETWORK_SHARE,
-            _ => GROUP_SHARE,
+            Self::Network(_) | Self::OwnResolver(_) => p.network_share,
+            _ => p.group_share,
         }
     }
 
@@ -164,9 +160,9 @@ impl Census {
     }
 
     /// Groups of the kind that are large enough to be named: as many tests are made.
-    fn rivals(&self, group: Group) -> usize {
+    fn rivals(&self, p: &Params, group: Group) -> usize {
         let large = |(other, weight): &(&Group, &i64)| {
-            other.kind() == group.kind() && is_votes(**weight, i64::from(GROUP_PREFIXES))
+            other.kind() == group.kind() && is_votes(**weight, i64::from(p.group_prefixes))
         };
         self.groups.iter().filter(large).count()
     }
@@ -320,25 +316,26 @@ impl Groups {
     /// `reopened`, and is no longer among the ended.
     pub fn judge(
         &mut self,
+        p: &Params,
         scene: &Scene<'_>,
         changed: &mut Vec<Changed>,
         reopened: &mut Vec<String>,
     ) -> Vec<Ended> {
-        let mut found = self.attribute(scene);
+        let mut found = self.attribute(p, scene);
         let mut ended = Vec::new();
-        for (group, lost) in self.fallen_silent(scene) {
+        for (group, lost) in self.fallen_silent(p, scene) {
             let row = self.0.entry(group).or_default();
             if row.open.is_none() && !found.contains_key(&group) {
-                row.fall_silent(scene.now, group, &lost, scene, changed);
+                row.fall_silent(p, scene.now, group, &lost, scene, changed);
             }
             (row.dark, row.dark_at) = (lost, scene.now);
         }
         for group in found.keys() {
             self.0.entry(*group).or_default();
         }
-        self.merge(scene, &found, changed);
+        self.merge(p, scene, &found, changed);
         for (group, row) in &mut self.0 {
-            row.step(scene, *group, found.remove(group), changed, reopened);
+            row.step(p, scene, *group, found.remove(group), changed, reopened);
             if let Some(over) = row.open.take_if(|open| !open.phase().is_open()) {
                 row.told_until = scene.now;
                 if over.phase() == Phase::Resolved {
@@ -346,7 +343,7 @@ impl Groups {
                 }
                 ended.push((*group, over, std::mem::take(&mut row.symptoms)));
             }
-            row.last.take_if(|last| !last.may_reopen(scene.now));
+            row.last.take_if(|last| !last.may_reopen(p, scene.now));
         }
         self.0.retain(|_, row| row.open.is_some() || row.last.is_some() || row.run > 0);
         ended
@@ -356,6 +353,7 @@ impl Groups {
     /// heard before the rest of its country.
     fn merge(
         &mut self,
+        p: &Params,
         scene: &Scene<'_>,
         found: &BTreeMap<Group, Found>,
         changed: &mut Vec<Changed>,
@@ -377,7 +375,7 @@ impl Groups {
                     && own.all(|cut| wide.has(&cut.standing))
             };
             let part = |(wide, _, since): &&(Group, String, Timestamp)| {
-                within(*wide) && open.started_at.plus_ms(MERGE_MS) >= *since
+                within(*wide) && open.started_at.plus_ms(p.merge_ms) >= *since
             };
             if let Some((_, into, _)) = wide.iter().find(part) {
                 if open.phase() == Phase::Suspected {
@@ -399,19 +397,19 @@ impl Groups {
 
     /// The groups that explain who is cut off: the widest first, and of one kind the best
     /// supported. Who is explained is no evidence for another.
-    fn attribute(&self, scene: &Scene<'_>) -> BTreeMap<Group, Found> {
+    fn attribute(&self, p: &Params, scene: &Scene<'_>) -> BTreeMap<Group, Found> {
         let mut found = BTreeMap::new();
         let mut left: Vec<&Cut> = scene
             .cuts
             .iter()
             .filter(|cut| {
-                let fresh = scene.now.since_ms(cut.spell.heard_at) <= SPELL_FRESH_MS;
-                let counts = cut.within > 0 && fresh && cut.spell.length_ms() >= SPELL_COUNTS_MS;
+                let fresh = scene.now.since_ms(cut.spell.heard_at) <= p.spell_fresh_ms;
+                let counts = cut.within > 0 && fresh && cut.spell.length_ms() >= p.spell_counts_ms;
                 counts && (cut.now || !self.is_told(cut))
             })
             .collect();
         let mut explained = Census::default();
-        while left.len() >= GROUP_CUT {
+        while left.len() >= p.group_cut {
             let mut members: BTreeMap<Group, Vec<&Cut>> = BTreeMap::new();
             for cut in &left {
                 for group in Group::of(&cut.standing) {
@@ -423,9 +421,9 @@ impl Groups {
             let all = Timeline::new(left.iter().copied());
             let best = members
                 .iter()
-                .filter(|(group, cuts)| cuts.len() >= GROUP_CUT && !found.contains_key(*group))
+                .filter(|(group, cuts)| cuts.len() >= p.group_cut && !found.contains_key(*group))
                 .filter_map(|(group, cuts)| {
-                    let (bits, found) = test(scene, *group, cuts, &all, &explained)?;
+                    let (bits, found) = test(p, scene, *group, cuts, &all, &explained)?;
                     Some((*group, bits, found))
                 })
                 // The widest kind; of one kind, who fails most and is supported best. A network
@@ -447,11 +445,11 @@ impl Groups {
     }
 
     /// Groups of which most fell silent together while the others did not.
-    fn fallen_silent(&self, scene: &Scene<'_>) -> Vec<(Group, Vec<u32>)> {
+    fn fallen_silent(&self, p: &Params, scene: &Scene<'_>) -> Vec<(Group, Vec<u32>)> {
         let mut by_group: BTreeMap<Group, (i64, Vec<u32>, BTreeSet<u32>)> = BTreeMap::new();
         let mut all = 0;
         for (at, id, standing, within) in scene.lost {
-            if scene.now.since_ms(*at) > DARK_WITHIN_MS {
+            if scene.now.since_ms(*at) > p.dark_within_ms {
                 continue;
             }
             all += within;
@@ -471,11 +469,11 @@ impl Groups {
             let part = share(weight, of);
             let explained =
                 silent.iter().any(|(_, others)| ids.iter().all(|id| others.contains(id)));
-            if ids.len() >= GROUP_CUT
+            if ids.len() >= p.group_cut
                 && parts.len() >= group.parts_needed()
-                && is_votes(of, GROUP_PREFIXES.into())
-                && part >= DARK_SHARE
-                && part >= GROUP_CONTRAST * rest
+                && is_votes(of, p.group_prefixes.into())
+                && part >= p.dark_share
+                && part >= p.group_contrast * rest
                 && !explained
             {
                 silent.push((group, ids));
@@ -501,6 +499,7 @@ impl Group {
 
 /// Whether a group was cut off, with the weight of the evidence in bits.
 fn test(
+    p: &Params,
     scene: &Scene<'_>,
     group: Group,
     cuts: &[&Cut],
@@ -512,20 +511,20 @@ fn test(
     let cut = own.at(at);
     let of = (scene.census.of(group) - explained.of(group)).max(cut);
     let part = share(cut, of);
-    let enough = is_votes(of, GROUP_PREFIXES.into()) && is_votes(cut, GROUP_CUT as i64);
-    let needed = group.share_needed();
+    let enough = is_votes(of, p.group_prefixes.into()) && is_votes(cut, p.group_cut as i64);
+    let needed = group.share_needed(p);
     if !enough || part < needed {
         return None;
     }
     let others = scene.census.all - explained.all - of;
     let rest = share((all.at(at) - cut).max(0), others.max(1));
-    if part < GROUP_CONTRAST * rest {
+    if part < p.group_contrast * rest {
         return None;
     }
-    let background = LINE_BACKGROUND.max(rest * 3 / 2);
-    let tests = i64::try_from(scene.census.rivals(group).max(1)).unwrap_or(i64::MAX);
+    let background = p.line_background.max(rest * 3 / 2);
+    let tests = i64::try_from(scene.census.rivals(p, group).max(1)).unwrap_or(i64::MAX);
     let bits = scale(of, divergence_q16(part, background)) - log2_q16(tests.saturating_mul(ONE));
-    if bits < GROUP_BITS_Q16 {
+    if bits < p.group_bits_q16 {
         return None;
     }
     // What is left when the largest of its parts is taken away.
@@ -556,7 +555,7 @@ fn test(
     // Since when at least so many say so that one or two could not have made it up.
     let mut froms: Vec<Timestamp> = cuts.iter().filter(then).map(|cut| cut.spell.from).collect();
     froms.sort_unstable();
-    let from = froms.get(GROUP_CUT - 1).or(froms.last()).copied().unwrap_or(at);
+    let from = froms.get(p.group_cut - 1).or(froms.last()).copied().unwrap_or(at);
     let reason = |rule: &str, found: String, needed: String| Reason {
         rule: rule.to_owned(),
         held: true,
@@ -573,7 +572,7 @@ fn test(
                 votes(of),
                 percent(part)
             ),
-            format!("{GROUP_CUT} of at least {GROUP_PREFIXES}, and {}", percent(needed)),
+            format!("{} of at least {}, and {}", p.group_cut, p.group_prefixes, percent(needed)),
         ),
         reason(
             "group.contrast",
@@ -583,7 +582,7 @@ fn test(
         reason(
             "group.evidence",
             format!("{} nats against chance, over {tests} groups of its kind", nats(bits)),
-            format!("{}", nats(GROUP_BITS_Q16)),
+            format!("{}", nats(p.group_bits_q16)),
         ),
         reason(
             "group.parts",
@@ -591,7 +590,7 @@ fn test(
             format!("half of {}, over {} parts", percent(part), group.parts_needed()),
         ),
     ];
-    let confidence = if part < GROUP_SHARE || !is_votes(cut, GROUP_PREFIXES.into()) {
+    let confidence = if part < p.group_share || !is_votes(cut, p.group_prefixes.into()) {
         Confidence::Low
     } else {
         Confidence::Medium
@@ -600,7 +599,7 @@ fn test(
     let networks: BTreeSet<u32> = cuts.iter().map(|cut| cut.standing.asn).collect();
     let zones: BTreeSet<u8> = cuts.iter().filter_map(|c| c.standing.zone).map(|z| z.0).collect();
     let liar_bound = LiarBound {
-        prefixes: up((scale(of, needed) + ONE - 1) / ONE).max(GROUP_CUT as u32),
+        prefixes: up((scale(of, needed) + ONE - 1) / ONE).max(p.group_cut as u32),
         networks: up(networks.len().min(group.parts_needed()) as i64),
         zones: up(zones.len().min(1) as i64),
     };
@@ -611,6 +610,7 @@ fn test(
 impl Row {
     fn fall_silent(
         &mut self,
+        p: &Params,
         now: Timestamp,
         group: Group,
         lost: &[u32],
@@ -624,7 +624,7 @@ impl Row {
             rule: "group.dark".to_owned(),
             held: true,
             found: format!("{} of {} prefixes fell silent together", lost.len(), votes(of)),
-            needed: format!("{} within five minutes, while the others stay", percent(DARK_SHARE)),
+            needed: format!("{} within five minutes, while the others stay", percent(p.dark_share)),
         }];
         let liar_bound = LiarBound::default();
         let grounds =
@@ -638,6 +638,7 @@ impl Row {
 
     fn step(
         &mut self,
+        p: &Params,
         scene: &Scene<'_>,
         group: Group,
         found: Option<Found>,
@@ -647,15 +648,15 @@ impl Row {
         let now = scene.now;
         self.run = if found.is_some() { self.run.saturating_add(1) } else { 0 };
         // What is over can wait for the rest of the story.
-        let late = found.as_ref().is_some_and(|found| found.live < group.share_needed() / 2);
-        let hold = if late { (LATE_WAIT_MS / ROUND_MS) as u8 } else { HOLD };
+        let late = found.as_ref().is_some_and(|found| found.live < group.share_needed(p) / 2);
+        let hold = if late { (p.late_wait_ms / ROUND_MS) as u8 } else { p.hold };
         let dark = !self.dark.is_empty() && self.is_dark(scene);
         // A release of ours that fails is ours to mend, and no verdict on anybody.
         let ours = matches!(group, Group::Version(_));
         let phase = self.open.as_ref().map(Incident::phase);
         match (phase, found) {
             (None, Some(found)) if self.run >= hold => {
-                let open = match self.last.take_if(|last| last.may_reopen(now)) {
+                let open = match self.last.take_if(|last| last.may_reopen(p, now)) {
                     Some(mut last) => {
                         last.reopen(now, found.grounds);
                         reopened.push(last.id.clone());
@@ -673,7 +674,7 @@ impl Row {
                 let (incident, phase) = (open.id.clone(), open.phase());
                 changed.push(Changed { incident, at: now, phase });
                 self.open = Some(open);
-                self.close_if_over(now, found.live, group, changed);
+                self.close_if_over(p, now, found.live, group, changed);
             }
             (Some(Phase::Suspected), Some(found)) if self.run >= hold && !ours => {
                 let Some(open) = &mut self.open else { return };
@@ -684,7 +685,7 @@ impl Row {
                     at: now,
                     phase: Phase::Confirmed,
                 });
-                self.close_if_over(now, found.live, group, changed);
+                self.close_if_over(p, now, found.live, group, changed);
             }
             (Some(Phase::Suspected), found) => {
                 // Who was cut off and has something to say of it says it when it is back.
@@ -692,8 +693,8 @@ impl Row {
                 let since = if back { self.back_since.or(Some(now)) } else { None };
                 self.back_since = since;
                 let Some(open) = &mut self.open else { return };
-                let over = since.is_some_and(|since| now.since_ms(since) >= DARK_BACK_MS)
-                    || (!ours && now.since_ms(open.since()) >= DARK_MAX_MS);
+                let over = since.is_some_and(|since| now.since_ms(since) >= p.dark_back_ms)
+                    || (!ours && now.since_ms(open.since()) >= p.dark_max_ms);
                 if over {
                     open.retract(now);
                     changed.push(Changed {
@@ -712,8 +713,8 @@ impl Row {
                 let reading = GroupReading {
                     share: live,
                     // But who is switched off does not hold it open for ever.
-                    known: !dark || now.since_ms(self.dark_at) >= RESOLVE_HELD_MS,
-                    holds: found.is_some() && live >= group.share_needed(),
+                    known: !dark || now.since_ms(self.dark_at) >= p.resolve_held_ms,
+                    holds: found.is_some() && live >= group.share_needed(p),
                 };
                 if let Some(found) = found {
                     open.started_at = open.started_at.min(found.from);
@@ -721,7 +722,7 @@ impl Row {
                         open.grounds = found.grounds;
                     }
                 }
-                if let Some(phase) = open.step_group(now, &reading) {
+                if let Some(phase) = open.step_group(p, now, &reading) {
                     changed.push(Changed { incident: open.id.clone(), at: now, phase });
                 }
             }
@@ -732,13 +733,14 @@ impl Row {
     /// What is told of only when it is over is published as that.
     fn close_if_over(
         &mut self,
+        p: &Params,
         now: Timestamp,
         live: Ppm,
         group: Group,
         changed: &mut Vec<Changed>,
     ) {
         let Some(open) = &mut self.open else { return };
-        if open.phase() == Phase::Confirmed && live < group.share_needed() / 2 {
+        if open.phase() == Phase::Confirmed && live < group.share_needed(p) / 2 {
             open.reported_late(now);
             changed.push(Changed { incident: open.id.clone(), at: now, phase: Phase::Resolved });
         }
@@ -748,6 +750,8 @@ impl Row {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const P: &Params = &Params::DEFAULT;
 
     const NOW: Timestamp = Timestamp::from_s(1_800_000_000);
     const MINUTE: u64 = 60_000;
@@ -811,7 +815,7 @@ mod tests {
                     census: &self.census,
                 };
                 let mut changed = Vec::new();
-                over.extend(groups.judge(&scene, &mut changed, &mut Vec::new()));
+                over.extend(groups.judge(P, &scene, &mut changed, &mut Vec::new()));
                 told.extend(changed.into_iter().map(|c| {
                     (
                         c.incident.split_once('-').map_or(String::new(), |(_, n)| n.to_owned()),
@@ -903,7 +907,7 @@ mod tests {
                 heard_since: &|_, _| back,
                 census: &world.census,
             };
-            groups.judge(&scene, &mut changed, &mut Vec::new());
+            groups.judge(P, &scene, &mut changed, &mut Vec::new());
             changed.into_iter().map(|change| change.phase).collect::<Vec<_>>()
         };
         assert_eq!(play(0, false, &lost), [Phase::Suspected]);

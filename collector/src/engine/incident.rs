@@ -11,10 +11,7 @@ use tocsin_proto::{
 
 use super::{
     fixed::{Ppm, smooth},
-    params::{
-        CLEAR, GROUP_WELL, HOLD, RECOVER_MS, RELEASE, REOPEN_MS, RESOLVE_HELD_MS, RESOLVE_MS,
-        RETRACT_MS, SITE_RESOLVE_MS, SITE_UP, SUSPECT,
-    },
+    params::Params,
 };
 
 /// Legal changes of phase; `None` is before the first.
@@ -205,10 +202,10 @@ impl Incident {
 
     /// Whether a new outage now is this one come back.
     #[must_use]
-    pub fn may_reopen(&self, now: Timestamp) -> bool {
+    pub fn may_reopen(&self, p: &Params, now: Timestamp) -> bool {
         self.phase() == Phase::Resolved
             && self.part_of.is_none()
-            && now.since_ms(self.since()) < REOPEN_MS
+            && now.since_ms(self.since()) < p.reopen_ms
     }
 
     /// Turns out to be part of another, which goes on.
@@ -253,6 +250,7 @@ impl Incident {
     /// One evaluation of a provider's incident. Tells the phase that was entered, if one was.
     pub fn step(
         &mut self,
+        p: &Params,
         now: Timestamp,
         reading: &Reading,
         baseline: Ppm,
@@ -270,26 +268,26 @@ impl Incident {
         let next = match phase {
             Phase::Suspected => {
                 self.confirm_run = if reading.confirm { self.confirm_run + 1 } else { 0 };
-                let clear = held(&mut self.quiet_since, now, reading.share < CLEAR, RETRACT_MS);
-                if self.confirm_run >= HOLD {
+                let clear = held(&mut self.quiet_since, now, reading.share < p.clear, p.retract_ms);
+                if self.confirm_run >= p.hold {
                     Some(Phase::Confirmed)
                 } else {
                     clear.then_some(Phase::Retracted)
                 }
             }
             Phase::Confirmed => {
-                let few = reading.share < RELEASE && !reading.confirm;
+                let few = reading.share < p.release && !reading.confirm;
                 let low = few || reading.rate <= self.peak / 4;
-                let wait = RECOVER_MS << self.relapses.min(2);
+                let wait = p.recover_ms << self.relapses.min(2);
                 held(&mut self.low_since, now, low, wait).then_some(Phase::Recovering)
             }
             Phase::Recovering => {
                 let quiet_rate = (2 * baseline).max(2 * reading.usual).max(25_000);
                 let quiet =
-                    self.slow_share < CLEAR && self.slow_rate <= quiet_rate && !reading.goes_on;
-                let quiet = held(&mut self.quiet_since, now, quiet, RESOLVE_MS);
-                let below = reading.share < RELEASE && !reading.goes_on;
-                let below = held(&mut self.below_since, now, below, RESOLVE_HELD_MS);
+                    self.slow_share < p.clear && self.slow_rate <= quiet_rate && !reading.goes_on;
+                let quiet = held(&mut self.quiet_since, now, quiet, p.resolve_ms);
+                let below = reading.share < p.release && !reading.goes_on;
+                let below = held(&mut self.below_since, now, below, p.resolve_held_ms);
                 if reading.relapse && reading.rate >= self.peak / 2 {
                     self.relapses += 1;
                     Some(Phase::Confirmed)
@@ -316,12 +314,18 @@ impl Incident {
 
     /// One round of a site's incident. Where the evidence runs out it ends too, later: nobody is
     /// there any more who could say that it goes on.
-    pub fn step_site(&mut self, now: Timestamp, rate: Ppm, evidence: bool) -> Option<Phase> {
+    pub fn step_site(
+        &mut self,
+        p: &Params,
+        now: Timestamp,
+        rate: Ppm,
+        evidence: bool,
+    ) -> Option<Phase> {
         if evidence {
             self.peak = self.peak.max(rate);
         }
-        let up = held(&mut self.quiet_since, now, evidence && rate < SITE_UP, SITE_RESOLVE_MS);
-        let unseen = held(&mut self.below_since, now, !evidence, RESOLVE_MS);
+        let up = held(&mut self.quiet_since, now, evidence && rate < p.site_up, p.site_resolve_ms);
+        let unseen = held(&mut self.below_since, now, !evidence, p.resolve_ms);
         (up || unseen).then(|| {
             self.enter(now, Phase::Resolved);
             Phase::Resolved
@@ -332,13 +336,18 @@ impl Incident {
 impl Incident {
     /// One round of a group's incident. While most of it is silent nothing is known, and nothing
     /// changes.
-    pub fn step_group(&mut self, now: Timestamp, reading: &GroupReading) -> Option<Phase> {
+    pub fn step_group(
+        &mut self,
+        p: &Params,
+        now: Timestamp,
+        reading: &GroupReading,
+    ) -> Option<Phase> {
         let GroupReading { share, known, holds } = *reading;
         let next = match self.phase() {
             Phase::Confirmed => {
                 self.peak = self.peak.max(share);
                 let low = known && !holds && share <= self.peak / 2;
-                let wait = RECOVER_MS << self.relapses.min(2);
+                let wait = p.recover_ms << self.relapses.min(2);
                 held(&mut self.low_since, now, low, wait).then_some(Phase::Recovering)
             }
             Phase::Recovering if holds => {
@@ -346,9 +355,9 @@ impl Incident {
                 Some(Phase::Confirmed)
             }
             Phase::Recovering => {
-                let well = known && share < GROUP_WELL;
-                let quiet = held(&mut self.quiet_since, now, well, RESOLVE_MS);
-                let below = held(&mut self.below_since, now, known, RESOLVE_HELD_MS);
+                let well = known && share < p.group_well;
+                let quiet = held(&mut self.quiet_since, now, well, p.resolve_ms);
+                let below = held(&mut self.below_since, now, known, p.resolve_held_ms);
                 (quiet || below).then_some(Phase::Resolved)
             }
             Phase::Suspected | Phase::Resolved | Phase::Retracted => None,
@@ -369,14 +378,16 @@ fn held(since: &mut Option<Timestamp>, now: Timestamp, holds: bool, for_ms: u64)
 
 /// Whether a share is that of a suspicion.
 #[must_use]
-pub const fn is_suspect(share: Ppm) -> bool {
-    share >= SUSPECT
+pub const fn is_suspect(p: &Params, share: Ppm) -> bool {
+    share >= p.suspect
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::engine::fixed::ONE;
+
+    const P: &Params = &Params::DEFAULT;
 
     fn grounds() -> Grounds {
         Grounds {
@@ -408,7 +419,7 @@ mod tests {
                 };
                 if incident.phase().is_open()
                     && let Some(phase) =
-                        incident.step(now, &reading, 5_000, || (Reach::Global, grounds()))
+                        incident.step(P, now, &reading, 5_000, || (Reach::Global, grounds()))
                 {
                     seen.push((now.since_ms(start) / 60_000, phase));
                 }
@@ -450,12 +461,12 @@ mod tests {
             || Incident::open("x".into(), now, now, Phase::Confirmed, Reach::Site, grounds());
         let minute = |m: u64| now.plus_ms(m * 60_000);
         let mut incident = open();
-        let mut step = |m, evidence| incident.step_site(minute(m), 900_000, evidence);
+        let mut step = |m, evidence| incident.step_site(P, minute(m), 900_000, evidence);
         assert_eq!((step(0, true), step(1, false), step(30, false)), (None, None, None));
         assert_eq!((step(30, true), step(31, false), step(60, false)), (None, None, None));
         assert_eq!(step(61, false), Some(Phase::Resolved));
         let mut incident = open();
-        let mut step = |m, rate| incident.step_site(minute(m), rate, true);
+        let mut step = |m, rate| incident.step_site(P, minute(m), rate, true);
         assert_eq!((step(0, 0), step(10, 0)), (None, Some(Phase::Resolved)));
     }
 
@@ -467,7 +478,7 @@ mod tests {
         incident.peak = ONE;
         let reading = Reading { share: 300_000, rate: 200_000, ..Reading::default() };
         let minute = |m: u64| now.plus_ms(m * 60_000);
-        let mut step = |m| incident.step(minute(m), &reading, 0, || (Reach::Global, grounds()));
+        let mut step = |m| incident.step(P, minute(m), &reading, 0, || (Reach::Global, grounds()));
         assert_eq!((step(0), step(10)), (None, Some(Phase::Recovering)));
         assert_eq!((step(11), step(130), step(131)), (None, None, Some(Phase::Resolved)));
     }

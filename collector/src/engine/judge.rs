@@ -7,11 +7,7 @@ use tocsin_proto::incident::{LiarBound, Reason};
 
 use super::{
     fixed::{ONE, Ppm, divergence_q16, percent, scale, share, votes},
-    params::{
-        CONFIRM, COVERAGE, DIVIDED, DIVIDED_SHARE, DIVIDED_WEIGHT, NETWORK_CAP_MIN,
-        NETWORK_CAP_SHARE, STRATUM_BACKGROUND, STRATUM_BITS_Q16, Settings, ZONE_CAP, ZONE_MIN,
-        ZONE_SHARE, ZONES_MIN, ZONES_SHARE,
-    },
+    params::{Params, Settings},
     tally::{NOWHERE, Tally},
 };
 
@@ -31,23 +27,23 @@ pub struct Shares {
 impl Shares {
     /// From tallies by zone: thin zones are merged, and capped ones averaged.
     #[must_use]
-    pub fn new(by_zone: impl IntoIterator<Item = (u8, Tally)>, online: i64) -> Self {
+    pub fn new(p: &Params, by_zone: impl IntoIterator<Item = (u8, Tally)>, online: i64) -> Self {
         let mut zones = BTreeMap::new();
         let mut residual = Tally::default();
         let mut all = Tally::default();
         for (zone, tally) in by_zone {
             all = all.plus(tally);
-            if zone != NOWHERE && tally.eligible >= ZONE_MIN {
+            if zone != NOWHERE && tally.eligible >= p.zone_min {
                 zones.insert(zone, tally);
             } else {
                 residual = residual.plus(tally);
             }
         }
-        if residual.eligible >= ZONE_MIN {
+        if residual.eligible >= p.zone_min {
             zones.insert(NOWHERE, residual);
         }
         let total: i64 = zones.values().map(|tally| tally.eligible).sum();
-        let cap = scale(total, ZONE_CAP);
+        let cap = scale(total, p.zone_cap);
         let (mut weight, mut flagging) = (0, 0);
         for tally in zones.values() {
             let counted = tally.eligible.min(cap);
@@ -59,78 +55,79 @@ impl Shares {
 
     /// Zones that see it.
     #[must_use]
-    pub fn zones_seeing(&self) -> usize {
-        self.zones.values().filter(|tally| tally.share() > ZONE_SHARE).count()
+    pub fn zones_seeing(&self, p: &Params) -> usize {
+        self.zones.values().filter(|tally| tally.share() > p.zone_share).count()
     }
 
-    fn zones_needed(&self) -> usize {
-        let part = scale(i64::try_from(self.zones.len()).unwrap_or(0) * ONE, ZONES_SHARE);
-        usize::try_from((part + ONE - 1) / ONE).unwrap_or(usize::MAX).max(ZONES_MIN)
+    fn zones_needed(&self, p: &Params) -> usize {
+        let part = scale(i64::try_from(self.zones.len()).unwrap_or(0) * ONE, p.zones_share);
+        usize::try_from((part + ONE - 1) / ONE).unwrap_or(usize::MAX).max(p.zones_min)
     }
 
     /// Share of the weight, no zone counting for more than a quarter, in zones that see it.
     #[must_use]
-    pub fn weight_seeing(&self) -> Ppm {
+    pub fn weight_seeing(&self, p: &Params) -> Ppm {
         let total: i64 = self.zones.values().map(|tally| tally.eligible).sum();
-        let cap = scale(total, ZONE_CAP);
+        let cap = scale(total, p.zone_cap);
         let weight = |of: &mut dyn Iterator<Item = &Tally>| -> i64 {
             of.map(|tally| tally.eligible.min(cap)).sum()
         };
-        let seeing = weight(&mut self.zones.values().filter(|tally| tally.share() > ZONE_SHARE));
+        let seeing = weight(&mut self.zones.values().filter(|tally| tally.share() > p.zone_share));
         share(seeing, weight(&mut self.zones.values()))
     }
 
     /// C2: in most zones; or in half of them, where those hold most of the weight. Zones are not
     /// equal: counted alone, a few votes in the thinnest could hide what everybody else sees.
     #[must_use]
-    pub fn geography(&self) -> Reason {
-        let (seeing, evaluated) = (self.zones_seeing(), self.zones.len());
-        let weight = self.weight_seeing();
-        let by_weight = weight >= ZONES_SHARE && 2 * seeing >= evaluated;
-        let enough = evaluated >= ZONES_MIN && seeing >= ZONES_MIN;
+    pub fn geography(&self, p: &Params) -> Reason {
+        let (seeing, evaluated) = (self.zones_seeing(p), self.zones.len());
+        let weight = self.weight_seeing(p);
+        let by_weight = weight >= p.zones_share && 2 * seeing >= evaluated;
+        let enough = evaluated >= p.zones_min && seeing >= p.zones_min;
         Reason {
             rule: "c2.geography".to_owned(),
-            held: enough && (seeing >= self.zones_needed() || by_weight),
+            held: enough && (seeing >= self.zones_needed(p) || by_weight),
             found: format!(
                 "{seeing} of {evaluated} zones with enough votes see it, with {} of the weight",
                 percent(weight)
             ),
             needed: format!(
-                "{} of at least {ZONES_MIN}, or half of them with {} of the weight",
-                self.zones_needed(),
-                percent(ZONES_SHARE)
+                "{} of at least {}, or half of them with {} of the weight",
+                self.zones_needed(p),
+                p.zones_min,
+                percent(p.zones_share)
             ),
         }
     }
 
     /// C3: enough of those online can tell.
     #[must_use]
-    pub fn coverage(&self) -> Reason {
+    pub fn coverage(&self, p: &Params) -> Reason {
         let part = share(self.all.eligible, self.online);
         Reason {
             rule: "c3.coverage".to_owned(),
-            held: self.online > 0 && part >= COVERAGE,
+            held: self.online > 0 && part >= p.coverage,
             found: format!(
                 "{} of the votes online can tell ({} of {})",
                 percent(part),
                 votes(self.all.eligible),
                 votes(self.online)
             ),
-            needed: format!("at least {}", percent(COVERAGE)),
+            needed: format!("at least {}", percent(p.coverage)),
         }
     }
 
     /// What liars it would take to make a majority in enough zones, if everybody honest saw
     /// nothing: a prefix has one vote, a network its cap.
     #[must_use]
-    pub fn liar_bound(&self) -> LiarBound {
-        let needed = scale(self.all.eligible, CONFIRM);
-        let cap = scale(self.online, NETWORK_CAP_SHARE).max(NETWORK_CAP_MIN);
+    pub fn liar_bound(&self, p: &Params) -> LiarBound {
+        let needed = scale(self.all.eligible, p.confirm);
+        let cap = scale(self.online, p.network_cap_share).max(p.network_cap_min);
         let up = |weight: i64, by: i64| u32::try_from((weight + by - 1) / by).unwrap_or(u32::MAX);
         LiarBound {
             prefixes: up(needed, ONE),
             networks: up(needed, cap),
-            zones: u32::try_from(self.zones_needed()).unwrap_or(u32::MAX),
+            zones: u32::try_from(self.zones_needed(p)).unwrap_or(u32::MAX),
         }
     }
 }
@@ -151,15 +148,15 @@ pub struct Divided {
 /// C1: a majority. Or nearly one, where the world is divided into regions that see it by clear
 /// majorities, most of it, and others that do not: half of the locations of an edge, say.
 #[must_use]
-pub fn majority(share: Ppm, all: Tally, divided: &Divided) -> Reason {
-    let is_divided = share >= DIVIDED
-        && divided.weight >= DIVIDED_WEIGHT
-        && divided.share >= DIVIDED_SHARE
-        && divided.zones >= ZONES_MIN
+pub fn majority(p: &Params, share: Ppm, all: Tally, divided: &Divided) -> Reason {
+    let is_divided = share >= p.divided
+        && divided.weight >= p.divided_weight
+        && divided.share >= p.divided_share
+        && divided.zones >= p.zones_min
         && 2 * divided.zones > divided.of;
     Reason {
         rule: "c1.majority".to_owned(),
-        held: share >= CONFIRM || is_divided,
+        held: share >= p.confirm || is_divided,
         found: format!(
             "{} of the votes see it ({} of {}, no zone counted for more than a quarter); regions with \
              {} of the weight, in {} of {} zones, by a majority of their own ({})",
@@ -173,10 +170,10 @@ pub fn majority(share: Ppm, all: Tally, divided: &Divided) -> Reason {
         ),
         needed: format!(
             "at least {}; or {}, and {} in regions with {} of the weight in more than half of the zones",
-            percent(CONFIRM),
-            percent(DIVIDED),
-            percent(DIVIDED_SHARE),
-            percent(DIVIDED_WEIGHT)
+            percent(p.confirm),
+            percent(p.divided),
+            percent(p.divided_share),
+            percent(p.divided_weight)
         ),
     }
 }
@@ -196,6 +193,7 @@ pub struct Strata {
 /// everybody is in one stratum, `established` says whether that one is trusted by its age.
 #[must_use]
 pub fn strata<K: Copy + Ord + std::fmt::Display>(
+    p: &Params,
     rule: &str,
     what: &str,
     by_stratum: &BTreeMap<K, Tally>,
@@ -217,11 +215,11 @@ pub fn strata<K: Copy + Ord + std::fmt::Display>(
         .filter(|(other, _)| *other != key)
         .fold(Tally::default(), |sum, (_, tally)| sum.plus(*tally));
     let limit = (overall * 2 / 5).min(200_000);
-    let few = rest.eligible < ZONE_MIN;
+    let few = rest.eligible < p.zone_min;
     let unproved = few && !established(*key);
     // Of few votes some see anything by their own lines; with every try they are drawn anew.
-    let bits = scale(rest.eligible, divergence_q16(rest.share(), STRATUM_BACKGROUND));
-    let proved = rest.share() > STRATUM_BACKGROUND && bits >= STRATUM_BITS_Q16;
+    let bits = scale(rest.eligible, divergence_q16(rest.share(), p.stratum_background));
+    let proved = rest.share() > p.stratum_background && bits >= p.stratum_bits_q16;
     let holds = dominant.share() >= limit && (few || (rest.share() >= limit && proved));
     let found = if few {
         let known = if unproved { "not established" } else { "established" };
@@ -241,8 +239,8 @@ pub fn strata<K: Copy + Ord + std::fmt::Display>(
     let needed = format!(
         "at least {} on both sides, outside it by {} bits more than {}",
         percent(limit),
-        STRATUM_BITS_Q16 >> 16,
-        percent(STRATUM_BACKGROUND)
+        p.stratum_bits_q16 >> 16,
+        percent(p.stratum_background)
     );
     let reason = Reason { rule: rule.to_owned(), held: holds && !unproved, found, needed };
     Strata { holds, unproved, reason }
@@ -286,6 +284,8 @@ impl Participants {
 mod tests {
     use super::*;
 
+    const P: &Params = &Params::DEFAULT;
+
     fn tally(eligible: i64, flagging: i64) -> Tally {
         Tally { eligible: eligible * ONE, flagging: flagging * ONE }
     }
@@ -298,12 +298,12 @@ mod tests {
         zones.insert(4, tally(2, 1));
         zones.insert(5, tally(1, 1));
         zones.insert(6, tally(1, 0));
-        let shares = Shares::new(zones, 130 * ONE);
+        let shares = Shares::new(P, zones, 130 * ONE);
         assert_eq!(shares.share / 1000, 655, "54.425 of 83");
-        assert_eq!((shares.zones.len(), shares.zones_seeing(), shares.zones_needed()), (5, 5, 4));
-        let c1 = |share| majority(share, shares.all, &Divided::default()).held;
+        assert_eq!((shares.zones.len(), shares.zones_seeing(P), shares.zones_needed(P)), (5, 5, 4));
+        let c1 = |share| majority(P, share, shares.all, &Divided::default()).held;
         assert!(
-            c1(shares.share) && !c1(490_000) && shares.geography().held && shares.coverage().held
+            c1(shares.share) && !c1(490_000) && shares.geography(P).held && shares.coverage(P).held
         );
     }
 
@@ -311,10 +311,10 @@ mod tests {
     fn a_divided_world_needs_no_majority_of_all() {
         let check = |share, weight, zones| {
             let divided = Divided { weight, share: 700_000, zones, of: 15 };
-            majority(share, Tally::default(), &divided).held
+            majority(P, share, Tally::default(), &divided).held
         };
         let blurred = Divided { weight: 500_000, share: 550_000, zones: 9, of: 15 };
-        assert!(!majority(450_000, Tally::default(), &blurred).held, "half of a half is chance");
+        assert!(!majority(P, 450_000, Tally::default(), &blurred).held, "half of a half is chance");
         assert!(check(390_000, 400_000, 8));
         assert!(!check(350_000, 600_000, 9), "too few see it");
         assert!(!check(430_000, 600_000, 7), "half of the zones are no world");
@@ -325,7 +325,7 @@ mod tests {
     fn strata_hold_back_what_one_version_alone_sees() {
         let check = |strata: &[(u16, i64, i64)], established: bool| {
             let map = strata.iter().map(|(k, n, a)| (*k, tally(*n, *a))).collect();
-            let found = super::strata("c4", "version", &map, 600_000, |_| established);
+            let found = super::strata(P, "c4", "version", &map, 600_000, |_| established);
             (found.holds, found.unproved)
         };
         assert_eq!(check(&[(1, 78, 52), (2, 24, 15)], false), (true, false));

@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 use tocsin_proto::time::Timestamp;
 
-use super::params::{LINE_CAP, LINE_CUT, LINE_DOWN, LINE_GAP_MS, LINE_UP, SPELL_MIN_MS};
+use super::params::Params;
 
 /// A time for which next to nothing answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,20 +55,27 @@ struct Trouble {
 impl Line {
     /// Takes what came of a scheduled probe at `at`, which is heard of `now`. What is older than
     /// what was heard before changes nothing.
-    pub fn observe(&mut self, now: Timestamp, at: Timestamp, answered: bool, own_resolver: bool) {
+    pub fn observe(
+        &mut self,
+        p: &Params,
+        now: Timestamp,
+        at: Timestamp,
+        answered: bool,
+        own_resolver: bool,
+    ) {
         if at < self.seen {
             return;
         }
         // Nobody looked for so long that this is another story.
-        if at.since_ms(self.seen) > LINE_GAP_MS {
-            self.end();
+        if at.since_ms(self.seen) > p.line_gap_ms {
+            self.end(p);
         }
         self.seen = at;
         if answered {
             if let Some(trouble) = &mut self.trouble {
-                trouble.level = trouble.level.saturating_sub(LINE_DOWN);
+                trouble.level = trouble.level.saturating_sub(p.line_down);
                 if trouble.level == 0 {
-                    self.end();
+                    self.end(p);
                 }
             }
             return;
@@ -77,16 +84,16 @@ impl Line {
         if trouble.level == 0 {
             (trouble.began, trouble.failures, trouble.of_resolver) = (at, 0, 0);
         }
-        trouble.level = (trouble.level + LINE_UP).min(LINE_CAP);
+        trouble.level = (trouble.level + p.line_up).min(p.line_cap);
         trouble.failures = trouble.failures.saturating_add(1);
         trouble.of_resolver = trouble.of_resolver.saturating_add(own_resolver.into());
         (trouble.failed, trouble.heard_at) = (at, now);
-        trouble.cut |= trouble.level >= LINE_CUT;
+        trouble.cut |= trouble.level >= p.line_cut;
     }
 
-    fn end(&mut self) {
+    fn end(&mut self, p: &Params) {
         // Three bad minutes on the radio are no outage.
-        let over = self.current().filter(|spell| spell.length_ms() >= SPELL_MIN_MS);
+        let over = self.current().filter(|spell| spell.length_ms() >= p.spell_min_ms);
         let past = over.or(self.past());
         self.trouble =
             past.map(|past| Box::new(Trouble { past: Some(past), ..Trouble::default() }));
@@ -122,7 +129,7 @@ mod tests {
         let (mut line, mut at) = (Line::default(), START);
         for (count, answered) in probes {
             for _ in 0..*count {
-                line.observe(at, at, *answered, false);
+                line.observe(&Params::DEFAULT, at, at, *answered, false);
                 at = at.plus_ms(20_000);
             }
         }
@@ -148,7 +155,7 @@ mod tests {
         let mut line = Line::default();
         for n in 0..300 {
             let at = START.plus_ms(n * 20_000);
-            line.observe(at, at, n % 5 > 2, false);
+            line.observe(&Params::DEFAULT, at, at, n % 5 > 2, false);
             assert_eq!(line.current(), None, "{n}");
         }
     }
@@ -157,12 +164,12 @@ mod tests {
     fn after_a_night_off_it_is_another_story() {
         let (mut line, at) = line(&[(4, false)]);
         let morning = at.plus_ms(8 * 3_600_000);
-        line.observe(morning, morning, false, false);
+        line.observe(&Params::DEFAULT, morning, morning, false, false);
         assert_eq!(line.current(), None);
         // And what is older than what is known changes nothing.
-        line.observe(morning, START, false, false);
-        line.observe(morning, START, false, false);
-        line.observe(morning, START, false, false);
+        line.observe(&Params::DEFAULT, morning, START, false, false);
+        line.observe(&Params::DEFAULT, morning, START, false, false);
+        line.observe(&Params::DEFAULT, morning, START, false, false);
         assert_eq!(line.current(), None);
     }
 }

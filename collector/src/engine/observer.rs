@@ -17,10 +17,7 @@ use tocsin_proto::{
 use super::{
     fixed::{ONE, Ppm, smooth},
     line::Line,
-    params::{
-        ALERT_FRESH_MS, CHRON_MAX, CONTROLS_MIN, CUSUM_CAP, CUSUM_FLAG, CUSUM_HALF, CUSUM_UP,
-        LOOK_AGAIN_MS, RING, SEEN_MAX_MS, SEEN_MIN_MS, SICK_MAX, SLOW_MS, STREAK_MAX,
-    },
+    params::{Params, RING},
     plan::{Behind, ENTITIES_MAX, Entities, EntityIndex, Plan},
     tally::{NOWHERE, Vote},
 };
@@ -223,6 +220,7 @@ impl Observer {
     /// Takes one observation.
     pub fn observe(
         &mut self,
+        p: &Params,
         now: Timestamp,
         behind: &Behind,
         target: TargetIndex,
@@ -233,10 +231,10 @@ impl Observer {
         let at_s = u32::try_from(now.as_s()).unwrap_or(u32::MAX);
         self.ring.push(Probe { target, answered: !failed, at_s });
         for entity in behind.blamed(implication) {
-            self.raise(entity, target, CUSUM_UP);
+            self.raise(p, entity, target, p.cusum_up);
         }
         for entity in behind.half_blamed(implication) {
-            self.raise(entity, target, CUSUM_HALF);
+            self.raise(p, entity, target, p.cusum_half);
         }
         for entity in behind.cleared(implication) {
             self.lower(entity);
@@ -257,7 +255,7 @@ impl Observer {
         self.unrest.as_ref().map_or(&[], |unrest| &unrest.chron)
     }
 
-    fn raise(&mut self, entity: EntityIndex, target: TargetIndex, step: u8) {
+    fn raise(&mut self, p: &Params, entity: EntityIndex, target: TargetIndex, step: u8) {
         let cusums = &mut self.unrest.get_or_insert_default().cusums;
         match cusums.binary_search_by_key(&entity, |c| c.entity) {
             Ok(at) => {
@@ -265,7 +263,7 @@ impl Observer {
                     cusum.level = if cusum.last == target {
                         cusum.level.max(step)
                     } else {
-                        (cusum.level + step).min(CUSUM_CAP)
+                        (cusum.level + step).min(p.cusum_cap)
                     };
                     cusum.last = target;
                 }
@@ -290,34 +288,34 @@ impl Observer {
     /// The slow averages: how much of the day it flagged an entity, and how much it fails at all.
     /// `frozen` are entities with an open incident, and `excused` is who stands in one of a group's:
     /// an outage is not the observer's habit.
-    pub fn age(&mut self, now: Timestamp, frozen: Entities, excused: bool) {
+    pub fn age(&mut self, p: &Params, now: Timestamp, frozen: Entities, excused: bool) {
         let elapsed = now.since_ms(self.last_seen);
         self.last_seen = now;
         let ratio = ratio(self.ring.len() - self.ring.answered(), self.ring.len());
         if frozen == Entities::default() && !excused {
-            self.sick = smooth(self.sick, ratio, elapsed, SLOW_MS);
+            self.sick = smooth(self.sick, ratio, elapsed, p.slow_ms);
         }
-        let flags = self.flags();
+        let flags = self.flags(p);
         let Some(Unrest { chron, .. }) = self.unrest.as_deref_mut() else { return };
         for (entity, chron) in chron.iter_mut() {
             if !frozen.has(*entity) {
                 let towards = if flags.has(*entity) { ONE } else { 0 };
-                *chron = smooth(*chron, towards, elapsed, SLOW_MS);
+                *chron = smooth(*chron, towards, elapsed, p.slow_ms);
             }
         }
         chron.retain(|(entity, chron)| *chron > 0 || flags.has(*entity));
         for entity in flags.iter() {
             if !frozen.has(entity) && !chron.iter().any(|(e, _)| *e == entity) {
-                chron.push((entity, smooth(0, ONE, elapsed, SLOW_MS)));
+                chron.push((entity, smooth(0, ONE, elapsed, p.slow_ms)));
             }
         }
     }
 
     /// The entities it flags.
     #[must_use]
-    pub fn flags(&self) -> Entities {
+    pub fn flags(&self, p: &Params) -> Entities {
         let mut flags = Entities::default();
-        for cusum in self.cusums().iter().filter(|c| c.level >= CUSUM_FLAG) {
+        for cusum in self.cusums().iter().filter(|c| c.level >= p.cusum_flag) {
             flags.insert(cusum.entity);
         }
         flags
@@ -325,17 +323,17 @@ impl Observer {
 
     /// Whether it looked at the target within the last minute, by its last probes.
     #[must_use]
-    pub fn looked_at(&self, now: Timestamp, target: TargetIndex) -> bool {
-        let since_s = now.minus_ms(LOOK_AGAIN_MS).as_s();
+    pub fn looked_at(&self, p: &Params, now: Timestamp, target: TargetIndex) -> bool {
+        let since_s = now.minus_ms(p.look_again_ms).as_s();
         self.ring.has(target)
             && self.ring.iter().any(|p| p.target == target && u64::from(p.at_s) > since_s)
     }
 
     /// Whether two of the entity's sites have failed here lately.
     #[must_use]
-    pub fn sees_now(&self, now: Timestamp, plan: &Plan, entity: EntityIndex) -> bool {
+    pub fn sees_now(&self, p: &Params, now: Timestamp, plan: &Plan, entity: EntityIndex) -> bool {
         let mut first = None;
-        let since_s = now.minus_ms(ALERT_FRESH_MS).as_s();
+        let since_s = now.minus_ms(p.alert_fresh_ms).as_s();
         self.ring.iter().any(|probe| {
             let counts = !probe.answered
                 && u64::from(probe.at_s) >= since_s
@@ -346,33 +344,33 @@ impl Observer {
 
     /// Whether it fails for so much of the day that it says nothing of anything.
     #[must_use]
-    pub const fn is_sick(&self) -> bool {
-        self.sick > SICK_MAX
+    pub const fn is_sick(&self, p: &Params) -> bool {
+        self.sick > p.sick_max
     }
 
     /// Whether it is to be believed on anything at all.
     #[must_use]
-    pub fn is_healthy(&self) -> bool {
-        self.streak < STREAK_MAX && !self.is_sick() && self.ring.answered() >= CONTROLS_MIN
+    pub fn is_healthy(&self, p: &Params) -> bool {
+        self.streak < p.streak_max && !self.is_sick(p) && self.ring.answered() >= p.controls_min
     }
 
     /// Whether it has flagged one of these for most of the day: blocked there, not out.
     #[must_use]
-    pub fn is_chronic(&self, entity: EntityIndex) -> bool {
-        self.chron().iter().any(|(e, chron)| *e == entity && *chron > CHRON_MAX)
+    pub fn is_chronic(&self, p: &Params, entity: EntityIndex) -> bool {
+        self.chron().iter().any(|(e, chron)| *e == entity && *chron > p.chron_max)
     }
 
     /// Whether it takes part in the windows for a target.
     #[must_use]
-    pub fn counts_for(&self, behind: &Behind) -> bool {
-        self.is_healthy() && !behind.entities().iter().any(|(_, e)| self.is_chronic(*e))
+    pub fn counts_for(&self, p: &Params, behind: &Behind) -> bool {
+        self.is_healthy(p) && !behind.entities().iter().any(|(_, e)| self.is_chronic(p, *e))
     }
 
     /// Its bits now.
     #[must_use]
-    pub fn bits(&self, now: Timestamp, plan: &Plan) -> Bits {
-        let mut bits = Bits { flags: self.flags(), ..Bits::default() };
-        if !self.is_healthy() {
+    pub fn bits(&self, p: &Params, now: Timestamp, plan: &Plan) -> Bits {
+        let mut bits = Bits { flags: self.flags(p), ..Bits::default() };
+        if !self.is_healthy(p) {
             return bits;
         }
         let mut touches = [Touch::default(); ENTITIES_MAX];
@@ -400,11 +398,11 @@ impl Observer {
             let Some(touch) = touches.get(usize::from(entity.0)) else { continue };
             // Three of its own touch periods, whatever its rate.
             let patience_ms = (3 * span_ms / u32::from(touch.count.max(1)))
-                .clamp(SEEN_MIN_MS as u32, SEEN_MAX_MS as u32);
+                .clamp(p.seen_min_ms as u32, p.seen_max_ms as u32);
             let last_ms = (touch.last_s - first.unwrap_or(newest)) * 1_000;
             let until_ms = last_ms + patience_ms;
             let controls = answered - usize::from(touch.answered);
-            if now_ms > until_ms || controls < CONTROLS_MIN || self.is_chronic(entity) {
+            if now_ms > until_ms || controls < p.controls_min || self.is_chronic(p, entity) {
                 continue;
             }
             bits.eligible.insert(entity);
@@ -452,6 +450,8 @@ mod tests {
 
     use super::*;
 
+    const P: &Params = &Params::DEFAULT;
+
     /// Eight targets behind one edge, four behind another.
     fn plan() -> Plan {
         let mut text = "schema = 1\nversion = 1\n".to_owned();
@@ -481,7 +481,7 @@ mod tests {
         let implication = implication(outcome, Some(Fault::Edge), DnsPath::Unconfirmed);
         let behind = plan.behind(TargetIndex(target)).unwrap();
         let now = Timestamp::from_s(1_000_000 + at_s);
-        observer.observe(now, behind, TargetIndex(target), implication);
+        observer.observe(P, now, behind, TargetIndex(target), implication);
     }
 
     #[test]
@@ -518,7 +518,7 @@ mod tests {
             at += 1;
             see(&mut observer, &plan, at, target, ok);
             assert_eq!(observer.level(P5), level, "probe {at}");
-            observer.flags().has(P5)
+            observer.flags(P).has(P5)
         };
         assert!(!check(0, false, 12));
         assert!(!check(0, false, 12), "the same site again is no more evidence");
@@ -540,13 +540,13 @@ mod tests {
         let now = |s: u64| Timestamp::from_s(1_000_000 + s);
         see(&mut observer, &plan, 1, 0, false);
         see(&mut observer, &plan, 2, 1, false);
-        let bits = observer.bits(now(3), &plan);
+        let bits = observer.bits(P, now(3), &plan);
         assert!(bits.flags.has(P5) && !bits.eligible.has(P5), "nothing else was reached yet");
         for at in 3..6 {
             see(&mut observer, &plan, at, 8 + at as u16 - 3, true);
         }
-        assert!(observer.bits(now(6), &plan).eligible.has(P5));
-        assert!(!observer.bits(now(200), &plan).eligible.has(P5), "too long ago");
+        assert!(observer.bits(P, now(6), &plan).eligible.has(P5));
+        assert!(!observer.bits(P, now(200), &plan).eligible.has(P5), "too long ago");
     }
 
     #[test]
@@ -559,7 +559,7 @@ mod tests {
         for at in 6..18 {
             see(&mut observer, &plan, at, if at % 2 == 0 { 0 } else { 8 }, false);
         }
-        let bits = observer.bits(Timestamp::from_s(1_000_018), &plan);
+        let bits = observer.bits(P, Timestamp::from_s(1_000_018), &plan);
         assert_eq!(bits.eligible, Entities::default());
     }
 
@@ -575,9 +575,9 @@ mod tests {
                 // Alone: of the first provider only target 0 ever fails.
                 let ok = ok || (alone && (1..8).contains(&target));
                 see(&mut observer, &plan, at, target, ok);
-                prop_assert!(observer.level(P5) <= CUSUM_CAP);
+                prop_assert!(observer.level(P5) <= P.cusum_cap);
                 if alone {
-                    prop_assert!(observer.level(P5) <= CUSUM_UP);
+                    prop_assert!(observer.level(P5) <= P.cusum_up);
                 }
             }
         }

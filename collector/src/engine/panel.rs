@@ -28,13 +28,7 @@ use super::{
     incident::Region,
     judge::{Participants, Shares, Strata, majority, strata},
     observer::Standing,
-    params::{
-        BACKGROUND, CONFIRM, CONTRAST_BITS_Q16, COVERAGE, FAMILY_VOTES, LOOK_LIARS, PANEL_CONTROLS,
-        PANEL_CONTROLS_OK, PANEL_DUE_MS, PANEL_FULL, PANEL_LATE_ROUND_GAP_MS, PANEL_ROUNDS,
-        PANEL_SCREEN, PANEL_SCREEN_SHARE, PANEL_SCREEN_VOTES, PANEL_SECOND_BELOW, PANEL_SITES,
-        PANEL_STOP_SHARE, PANEL_TRACK, PANEL_TRACK_MIN, RIVAL_BITS_Q16, Settings, ZONE_CAP,
-        ZONE_SEATS_MIN, ZONES_MIN,
-    },
+    params::{Params, Settings},
     plan::{Behind, EntityIndex, Plan},
     tally::{NOWHERE, Tally},
 };
@@ -145,7 +139,7 @@ impl Member {
 
     /// Its vote: `None` while its controls do not vouch for it. A no counts only once everything
     /// has been answered or is due.
-    fn vote(&self, due: bool) -> Option<bool> {
+    fn vote(&self, p: &Params, due: bool) -> Option<bool> {
         let (sites, _) = Self::tally(&self.sites);
         // Distinct sites: one that is asked again and fails again is no second one.
         let failing = self.sites.iter().filter(|a| a.failed == Some(true)).map(|a| a.target);
@@ -153,14 +147,15 @@ impl Member {
         let (controls, bad) = Self::tally(&self.controls);
         let fine = controls - bad;
         // Of a tenth that fails two are met in three rounds, by seven of ten.
-        let needed = if sites <= 3 * PANEL_SITES { 2 } else { 3 };
+        let needed = if sites <= 3 * p.panel_sites { 2 } else { 3 };
         // More failing among the suspect's sites than twice the share among the controls.
         let stands_out = failing * controls >= 2 * bad * sites;
-        if failing >= needed && fine >= PANEL_CONTROLS_OK && stands_out {
+        if failing >= needed && fine >= p.panel_controls_ok && stands_out {
             return Some(true);
         }
         let complete = due || (sites == self.sites.len() && controls == self.controls.len());
-        (complete && sites > 0 && fine >= PANEL_CONTROLS_OK && 3 * bad <= controls).then_some(false)
+        (complete && sites > 0 && fine >= p.panel_controls_ok && 3 * bad <= controls)
+            .then_some(false)
     }
 }
 
@@ -366,6 +361,7 @@ impl Luck {
 /// Accepted by weight, at most one of a prefix; then each has one vote. Where everybody is asked, the
 /// vote is the weight. Never both.
 pub(super) fn draw(
+    p: &Params,
     crowd: &[Candidate],
     secret: &[u8; 32],
     number: u64,
@@ -382,8 +378,8 @@ pub(super) fn draw(
     let mut drawn = Vec::new();
     for (zone, candidates) in by_zone {
         let of_zone = candidates.iter().map(|candidate| candidate.weight).sum();
-        let part = share(of_zone, total).min(ZONE_CAP);
-        let quota = usize::try_from(scale(seats as i64, part)).unwrap_or(0).max(ZONE_SEATS_MIN);
+        let part = share(of_zone, total).min(p.zone_cap);
+        let quota = usize::try_from(scale(seats as i64, part)).unwrap_or(0).max(p.zone_seats_min);
         let numbers = [number, u64::from(zone), 0];
         let mut lot = Luck::new(secret, b"accept", numbers);
         let mut prefixes = BTreeSet::new();
@@ -446,9 +442,9 @@ impl Panel {
 
     /// Draws the members, in the first round, and what each is asked in this one.
     #[must_use]
-    pub fn begin_round(&mut self, scene: &Scene<'_>) -> Vec<Ask> {
+    pub fn begin_round(&mut self, p: &Params, scene: &Scene<'_>) -> Vec<Ask> {
         if self.rounds == 0 {
-            self.draw_members(scene);
+            self.draw_members(p, scene);
         }
         self.rounds += 1;
         self.began = scene.now;
@@ -477,9 +473,10 @@ impl Panel {
             .collect();
         // Where suspicions are so many that nothing is left, any other site must do.
         let unrelated = |(_, behind): &(TargetIndex, &Behind)| !behind.has(self.entity);
-        let controls = match controls.len() {
-            PANEL_CONTROLS.. => controls,
-            _ => scene.plan.targets().filter(unrelated).map(|(target, _)| target).collect(),
+        let controls = if controls.len() >= p.panel_controls {
+            controls
+        } else {
+            scene.plan.targets().filter(unrelated).map(|(target, _)| target).collect()
         };
         let key = [self.number, self.rounds.into()];
         let names = class(suspect.layer) == Class::Dns;
@@ -491,10 +488,11 @@ impl Panel {
             // Sites already asked come again only where all have been.
             let (again, fresh): (Vec<_>, Vec<_>) =
                 sites.iter().copied().partition(|target| seen.contains(target));
-            let mut mine: Vec<TargetIndex> = luck.deal(fresh).take(PANEL_SITES).collect();
-            let more = PANEL_SITES - mine.len();
+            let mut mine: Vec<TargetIndex> = luck.deal(fresh).take(p.panel_sites).collect();
+            let more = p.panel_sites - mine.len();
             mine.extend(luck.deal(again).take(more));
-            let own: Vec<TargetIndex> = luck.deal(controls.clone()).take(PANEL_CONTROLS).collect();
+            let own: Vec<TargetIndex> =
+                luck.deal(controls.clone()).take(p.panel_controls).collect();
             self.nonces.insert(nonce, *observer);
             let open =
                 |target: &TargetIndex| Answer { target: *target, failed: None, family: Family::V4 };
@@ -506,29 +504,30 @@ impl Panel {
         asks
     }
 
-    const fn wanted(&self, online: usize) -> usize {
+    const fn wanted(&self, p: &Params, online: usize) -> usize {
         match self.kind {
-            Kind::Screening => PANEL_SCREEN,
-            Kind::Full => PANEL_FULL,
+            Kind::Screening => p.panel_screen,
+            Kind::Full => p.panel_full,
             Kind::Tracking => {
-                let part = if online / 4 > PANEL_TRACK_MIN { online / 4 } else { PANEL_TRACK_MIN };
-                if part < PANEL_TRACK { part } else { PANEL_TRACK }
+                let part =
+                    if online / 4 > p.panel_track_min { online / 4 } else { p.panel_track_min };
+                if part < p.panel_track { part } else { p.panel_track }
             }
         }
     }
 
     /// Members that it has, or will have of a crowd of so many.
     #[must_use]
-    pub fn seats(&self, online: usize) -> usize {
-        if self.rounds == 0 { self.wanted(online).min(online) } else { self.members.len() }
+    pub fn seats(&self, p: &Params, online: usize) -> usize {
+        if self.rounds == 0 { self.wanted(p, online).min(online) } else { self.members.len() }
     }
 
-    fn draw_members(&mut self, scene: &Scene<'_>) {
+    fn draw_members(&mut self, p: &Params, scene: &Scene<'_>) {
         for candidate in scene.crowd {
             *self.zones_online.entry(candidate.zone).or_default() += candidate.weight;
         }
-        let seats = self.wanted(scene.crowd.len());
-        for (candidate, weight) in draw(scene.crowd, scene.secret, self.number, seats) {
+        let seats = self.wanted(p, scene.crowd.len());
+        for (candidate, weight) in draw(p, scene.crowd, scene.secret, self.number, seats) {
             self.members.insert(
                 candidate.observer,
                 Member {
@@ -590,14 +589,15 @@ impl Panel {
         self.members.len()
     }
 
-    fn is_due(&self, now: Timestamp) -> bool {
-        now.since_ms(self.began) >= PANEL_DUE_MS
+    fn is_due(&self, p: &Params, now: Timestamp) -> bool {
+        now.since_ms(self.began) >= p.panel_due_ms
     }
 
     /// What the answers so far amount to.
     #[must_use]
     pub fn find(
         &self,
+        p: &Params,
         plan: &Plan,
         settings: &Settings,
         due: bool,
@@ -613,7 +613,7 @@ impl Panel {
         let mut countries: BTreeMap<Region, (u8, Here)> = BTreeMap::new();
         for member in self.members.values() {
             asked += member.weight;
-            let vote = member.vote(due);
+            let vote = member.vote(p, due);
             if member.zone != NOWHERE {
                 let country = countries.entry(Region::Country(member.country));
                 let (_, here) = country.or_insert((member.zone, Here::default()));
@@ -646,10 +646,10 @@ impl Panel {
         participants.prefixes = count(prefixes.len());
         participants.networks = count(networks.len());
         participants.zones = count(placed.len());
-        let shares = Shares::new(zones, asked);
+        let shares = Shares::new(p, zones, asked);
         // Zones stand for their crowds, not for how many of them were drawn.
         let total: i64 = self.zones_online.values().sum();
-        let cap = scale(total, ZONE_CAP);
+        let cap = scale(total, p.zone_cap);
         let (mut weight, mut seeing) = (0, 0);
         for (zone, tally) in &shares.zones {
             let online = match *zone {
@@ -667,35 +667,35 @@ impl Panel {
             seeing += scale(counted, tally.share());
         }
         let overall = share(seeing, weight);
-        let majority = majority(overall, shares.all, &divided(&countries));
+        let majority = majority(p, overall, shares.all, &divided(p, &countries));
         let part = share(answered, asked);
         let coverage = Reason {
             rule: "c3.coverage".to_owned(),
-            held: asked > 0 && part >= COVERAGE,
+            held: asked > 0 && part >= p.coverage,
             found: format!(
                 "{} of those asked answered and can tell ({} of {})",
                 percent(part),
                 votes(answered),
                 votes(asked)
             ),
-            needed: format!("at least {}", percent(COVERAGE)),
+            needed: format!("at least {}", percent(p.coverage)),
         };
         let by_version: Strata =
-            strata("c4.versions", "probe-core version", &versions, overall, established);
+            strata(p, "c4.versions", "probe-core version", &versions, overall, established);
         let by_resolver: Strata =
-            strata("c4.resolvers", "resolver class", &resolvers, overall, |_| true);
-        let (attributed, rate, usual) = self.attributed(plan);
+            strata(p, "c4.resolvers", "resolver class", &resolvers, overall, |_| true);
+        let (attributed, rate, usual) = self.attributed(p, plan);
         let enough = participants.enough(settings);
         let crowd = enough.held;
-        let world = [enough, majority, shares.geography()];
+        let world = [enough, majority, shares.geography(p)];
         let any = [coverage, by_version.reason.clone(), by_resolver.reason.clone(), attributed];
         let holds_in_zones = any.iter().all(|reason| reason.held);
         let of_all = holds_in_zones && world.iter().all(|reason| reason.held);
-        let Families { shares: families, confined, over } = self.by_family(settings, asked);
+        let Families { shares: families, confined, over } = self.by_family(p, settings, asked);
         // What fails over one family alone is judged among those who use it, even where those are most.
         let over = over.filter(|_| (due || of_all) && holds_in_zones);
         let holds = of_all && confined.is_none();
-        let all = (shares.liar_bound(), participants.prefixes);
+        let all = (shares.liar_bound(p), participants.prefixes);
         let (over, world, (liar_bound, prefixes)) = match over {
             Some((family, reasons, own)) => (Some(family), reasons, own),
             None => (None, world.into(), all),
@@ -706,7 +706,7 @@ impl Panel {
             share: overall,
             rate,
             usual,
-            regional: regions_of(&countries),
+            regional: regions_of(p, &countries),
             reasons: world
                 .into_iter()
                 .chain(any)
@@ -714,7 +714,7 @@ impl Panel {
                 .collect(),
             holds,
             holds_in_zones,
-            answered: asked > 0 && part >= COVERAGE,
+            answered: asked > 0 && part >= p.coverage,
             crowd,
             liar_bound,
             prefixes,
@@ -726,7 +726,7 @@ impl Panel {
     ///
     /// Who looked over which family is what they say themselves: so those who see it must be more of all
     /// who were asked than may lie.
-    fn by_family(&self, settings: &Settings, asked: i64) -> Families {
+    fn by_family(&self, p: &Params, settings: &Settings, asked: i64) -> Families {
         let of = |family: Family| {
             let mut zones: BTreeMap<u8, Tally> = BTreeMap::new();
             let (mut prefixes, mut networks) = (BTreeSet::new(), BTreeSet::new());
@@ -753,11 +753,11 @@ impl Panel {
                 networks: count(networks.len()),
                 zones: count(placed),
             };
-            (Shares::new(zones, all), participants, looks, failed)
+            (Shares::new(p, zones, all), participants, looks, failed)
         };
         let both = [Family::V4, Family::V6].map(|family| (family, of(family)));
         let families = both.each_ref().map(|(_, (shares, participants, ..))| {
-            (participants.observers >= FAMILY_VOTES).then_some(shares.share)
+            (participants.observers >= p.family_votes).then_some(shares.share)
         });
         let mut over = None;
         let mut confined = None;
@@ -769,7 +769,7 @@ impl Panel {
             let bits = divergence_q16(other_rate, rate) * other_looks;
             // That all is well there is said by more than may lie.
             let fine = share(fine.all.eligible - fine.all.flagging, asked);
-            if other_rate > rate / 4 || bits < CONTRAST_BITS_Q16 || fine < LOOK_LIARS {
+            if other_rate > rate / 4 || bits < p.contrast_bits_q16 || fine < p.look_liars {
                 continue;
             }
             let found = format!(
@@ -783,18 +783,18 @@ impl Panel {
             );
             let majority = Reason {
                 rule: "c1.family".to_owned(),
-                held: shares.share >= PANEL_SECOND_BELOW
-                    && share(shares.all.flagging, asked) >= LOOK_LIARS,
+                held: shares.share >= p.panel_second_below
+                    && share(shares.all.flagging, asked) >= p.look_liars,
                 found: found.clone(),
                 needed: format!(
                     "at least {} and {}, and at most a quarter by more than chance",
-                    percent(PANEL_SECOND_BELOW),
-                    percent(LOOK_LIARS)
+                    percent(p.panel_second_below),
+                    percent(p.look_liars)
                 ),
             };
-            let reasons = vec![participants.enough(settings), majority, shares.geography()];
+            let reasons = vec![participants.enough(settings), majority, shares.geography(p)];
             if reasons.iter().all(|reason| reason.held) {
-                over = Some((*family, reasons, (shares.liar_bound(), participants.prefixes)));
+                over = Some((*family, reasons, (shares.liar_bound(p), participants.prefixes)));
             }
             confined = Some(Reason {
                 rule: "c1.families".to_owned(),
@@ -809,9 +809,9 @@ impl Panel {
     /// The suspect that makes this one's failures go away where it is absent, once a round has been
     /// answered.
     #[must_use]
-    pub fn explained_by(&self, plan: &Plan, now: Timestamp) -> Option<EntityIndex> {
-        let answered = self.rounds > 1 || self.is_due(now);
-        answered.then(|| self.rival(plan, &self.counts().0)).flatten()
+    pub fn explained_by(&self, p: &Params, plan: &Plan, now: Timestamp) -> Option<EntityIndex> {
+        let answered = self.rounds > 1 || self.is_due(p, now);
+        answered.then(|| self.rival(p, plan, &self.counts().0)).flatten()
     }
 
     /// Answers and failures by site, with the zones that fail, and by control.
@@ -845,7 +845,7 @@ impl Panel {
 
     /// C5 over the panel's own answers: the suspect's sites fail, the controls do not, and where a
     /// rival is absent they fail as well.
-    fn attributed(&self, plan: &Plan) -> (Reason, Ppm, Ppm) {
+    fn attributed(&self, p: &Params, plan: &Plan) -> (Reason, Ppm, Ppm) {
         let (sites, controls) = self.counts();
         let sum = |values: &mut dyn Iterator<Item = (i64, i64)>| {
             values.fold((0, 0), |(n, f), (more, failed)| (n + more, f + failed))
@@ -868,8 +868,8 @@ impl Panel {
         let contrast = rate >= 40_000
             && (rate >= 3 * middle || (rate > ONE / 2 && rate > 2 * middle))
             && rate >= control_rate * 9 / 5
-            && divergence_q16(rate, control_rate.max(BACKGROUND / 2)) * n >= CONTRAST_BITS_Q16;
-        let rival = self.rival(plan, &sites);
+            && divergence_q16(rate, control_rate.max(p.background / 2)) * n >= p.contrast_bits_q16;
+        let rival = self.rival(p, plan, &sites);
         let held = contrast && elevated >= needed && elevated > 0 && rival.is_none();
         let found = match rival {
             Some(rival) => format!(
@@ -897,7 +897,7 @@ impl Panel {
 
     /// A rival whose absence makes the failures go away: by more than chance, and by more than which
     /// sites happen to be behind it.
-    fn rival(&self, plan: &Plan, sites: &Sites) -> Option<EntityIndex> {
+    fn rival(&self, p: &Params, plan: &Plan, sites: &Sites) -> Option<EntityIndex> {
         let own: Layer = plan.entity(self.entity).layer;
         plan.entities().map(|(entity, _)| entity).find(|rival| {
             let other = plan.entity(*rival).layer;
@@ -921,7 +921,7 @@ impl Panel {
                 && n >= 8
                 && n_without >= 8
                 && rate_without < scale(rate, 400_000)
-                && bits >= RIVAL_BITS_Q16
+                && bits >= p.rival_bits_q16
         })
     }
 
@@ -929,43 +929,44 @@ impl Panel {
     #[must_use]
     pub fn step(
         &mut self,
+        p: &Params,
         now: Timestamp,
         plan: &Plan,
         settings: &Settings,
         established: impl Fn(u16) -> bool,
     ) -> Step {
-        let due = self.is_due(now);
-        let found = self.find(plan, settings, due, established);
+        let due = self.is_due(p, now);
+        let found = self.find(p, plan, settings, due, established);
         match self.kind {
             Kind::Tracking if due => Step::Measured(found),
             Kind::Tracking => Step::Wait,
             Kind::Screening => {
-                let voted = self.members.values().filter(|m| m.vote(due).is_some()).count();
+                let voted = self.members.values().filter(|m| m.vote(p, due).is_some()).count();
                 let seeing: BTreeSet<u8> = self
                     .members
                     .values()
-                    .filter(|member| member.vote(due) == Some(true))
+                    .filter(|member| member.vote(p, due) == Some(true))
                     .map(|member| member.zone)
                     .collect();
-                let enough = voted >= PANEL_SCREEN_VOTES && seeing.len() >= ZONES_MIN;
+                let enough = voted >= p.panel_screen_votes && seeing.len() >= p.zones_min;
                 // Of all who were asked: who is silent has not seen it.
-                let yes = self.members.values().filter(|m| m.vote(due) == Some(true)).count();
+                let yes = self.members.values().filter(|m| m.vote(p, due) == Some(true)).count();
                 let part = share(yes as i64, self.members.len().max(1) as i64);
-                let needed = PANEL_SCREEN_SHARE.max(self.bar);
+                let needed = p.panel_screen_share.max(self.bar);
                 // Of those who use one family, it may be many more.
                 let of_family = |family| {
                     let votes = self.members.values().filter_map(|m| m.vote_over(family));
                     let votes: Vec<bool> = votes.collect();
                     let seen = votes.iter().filter(|sees| **sees).count();
                     let part = share(seen as i64, votes.len() as i64);
-                    votes.len() >= FAMILY_VOTES as usize && part >= CONFIRM.max(self.bar)
+                    votes.len() >= p.family_votes as usize && part >= p.confirm.max(self.bar)
                 };
                 let of_some = due && enough && [Family::V4, Family::V6].into_iter().any(of_family);
                 if of_some || enough && (part >= needed || (due && found.share >= needed)) {
-                    Step::CallFull { seen: self.find(plan, settings, true, |_| true).share }
+                    Step::CallFull { seen: self.find(p, plan, settings, true, |_| true).share }
                 } else if !due {
                     Step::Wait
-                } else if found.answered && found.share >= PANEL_SCREEN_SHARE {
+                } else if found.answered && found.share >= p.panel_screen_share {
                     Step::NoMore
                 } else if found.answered {
                     Step::Refuted(found)
@@ -976,7 +977,7 @@ impl Panel {
             Kind::Full => {
                 self.passes = if found.holds { self.passes + 1 } else { 0 };
                 if self.passes >= 2 {
-                    return match found.share < PANEL_SECOND_BELOW && self.draw == 0 {
+                    return match found.share < p.panel_second_below && self.draw == 0 {
                         true => Step::DrawAgain,
                         false => Step::Confirmed(found),
                     };
@@ -988,13 +989,13 @@ impl Panel {
                 if found.over.is_some() && self.rounds >= 2 {
                     return if self.draw == 0 { Step::DrawAgain } else { Step::Confirmed(found) };
                 }
-                let last = self.rounds >= PANEL_ROUNDS;
-                let gap = if self.rounds >= 3 { PANEL_LATE_ROUND_GAP_MS } else { 0 };
-                if !found.answered && (last || found.share < PANEL_STOP_SHARE) {
+                let last = self.rounds >= p.panel_rounds;
+                let gap = if self.rounds >= 3 { p.panel_late_round_gap_ms } else { 0 };
+                if !found.answered && (last || found.share < p.panel_stop_share) {
                     Step::Unanswered
-                } else if found.share < PANEL_STOP_SHARE
+                } else if found.share < p.panel_stop_share
                     && found.regional.is_empty()
-                    && found.families.iter().flatten().all(|share| *share < CONFIRM)
+                    && found.families.iter().flatten().all(|share| *share < p.confirm)
                 {
                     Step::Refuted(found)
                 } else if self.passes > 0 {
@@ -1017,7 +1018,8 @@ mod tests {
     use tocsin_proto::catalogue::Catalogue;
 
     use super::*;
-    use crate::engine::params::PANEL_PROBES;
+
+    const P: &Params = &Params::DEFAULT;
 
     /// What an observer of the crowd below runs.
     fn standing(observer: u32) -> Standing {
@@ -1032,7 +1034,7 @@ mod tests {
     }
 
     const NOW: Timestamp = Timestamp::from_s(1_800_000_000);
-    const DUE: Timestamp = NOW.plus_ms(PANEL_DUE_MS);
+    const DUE: Timestamp = NOW.plus_ms(P.panel_due_ms);
     const SECRET: [u8; 32] = [7; 32];
 
     /// Forty sites: twenty behind the edge `big`, eight behind `small`, the others behind `rest`;
@@ -1105,7 +1107,7 @@ mod tests {
             shadows: &none,
             secret: &secret,
         };
-        let asks = panel.begin_round(&scene);
+        let asks = panel.begin_round(P, &scene);
         Asked { plan, panel, asks }
     }
 
@@ -1132,7 +1134,7 @@ mod tests {
         }
 
         fn step(&mut self, now: Timestamp) -> Step {
-            self.panel.step(now, &self.plan, &Settings::default(), |_| true)
+            self.panel.step(P, now, &self.plan, &Settings::default(), |_| true)
         }
     }
 
@@ -1144,10 +1146,10 @@ mod tests {
         assert_ne!(one, other);
         let nonces: BTreeSet<u64> = one.iter().chain(&other).map(|ask| ask.nonce).collect();
         assert_eq!(nonces.len(), one.len() + other.len(), "a nonce is of one ask");
-        assert!((40..=PANEL_SCREEN + 8).contains(&one.len()), "{}", one.len());
+        assert!((40..=P.panel_screen + 8).contains(&one.len()), "{}", one.len());
         for ask in one {
             let behind = ask.targets.iter().filter(|target| target.0 < 20).count();
-            assert_eq!((behind, ask.targets.len()), (PANEL_SITES, PANEL_PROBES));
+            assert_eq!((behind, ask.targets.len()), (P.panel_sites, P.panel_probes()));
         }
     }
 
@@ -1226,8 +1228,8 @@ mod tests {
         let mut asked = ask(Kind::Full, "big", SECRET);
         asked.answer(|_, target| Some(target < 12));
         asked.step(DUE);
-        let found = asked.panel.find(&asked.plan, &Settings::default(), true, |_| true);
-        assert!(found.share >= crate::engine::params::CONFIRM, "{found:?}");
+        let found = asked.panel.find(P, &asked.plan, &Settings::default(), true, |_| true);
+        assert!(found.share >= P.confirm, "{found:?}");
         let attributed = found.reasons.iter().find(|r| r.rule == "c5.attributed").unwrap();
         assert!(!attributed.held && attributed.found.contains("nested"), "{attributed:?}");
         let mut asked = ask(Kind::Full, "nested", SECRET);
@@ -1243,7 +1245,7 @@ mod tests {
             let mut asked = ask(Kind::Full, "big", SECRET);
             asked.answer(|_, target| Some(target < 20 && fails(target)));
             let (sites, _) = asked.panel.counts();
-            asked.panel.rival(&asked.plan, &sites).is_some()
+            asked.panel.rival(P, &asked.plan, &sites).is_some()
         };
         assert!(rival(|target| target < 12), "all of them, and none else");
         assert!(!rival(|target| target < 5), "five of twelve, and none of eight");
@@ -1265,7 +1267,7 @@ mod tests {
                 )
             };
             asked.answer_over(says, family);
-            let found = asked.panel.find(&asked.plan, &Settings::default(), true, |_| true);
+            let found = asked.panel.find(P, &asked.plan, &Settings::default(), true, |_| true);
             (found.holds, found.over)
         };
         assert_eq!(find(|_| true, 0), (true, None), "over both");
@@ -1290,7 +1292,7 @@ mod tests {
             asked.answer(|observer, target| {
                 Some((20..28).contains(&target) && observer * 7 % 160 < liars)
             });
-            let found = asked.panel.find(&asked.plan, &Settings::default(), true, |_| true);
+            let found = asked.panel.find(P, &asked.plan, &Settings::default(), true, |_| true);
             let part = share(i64::from(liars), 160);
             prop_assert!(found.share <= part + 60_000, "{} {part}", found.share);
             prop_assert!(!found.holds || liars >= 80);

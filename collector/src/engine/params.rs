@@ -2,7 +2,7 @@
 //! `VERSION` rises when one of them changes, and stands with every incident.
 
 use serde::{Deserialize, Serialize};
-use tocsin_proto::id::ObserverId;
+use tocsin_proto::{id::ObserverId, limits::ASK_TARGETS_MAX};
 
 use super::fixed::{ONE, Ppm};
 
@@ -11,13 +11,26 @@ pub const VERSION: u16 = 8;
 /// Since when they are these.
 pub const DATED: &str = "2026-11-23";
 
+/// Evaluation period, ms: shares, conditions and the state machine. Part of the log's meaning: fixed.
+pub const TICK_MS: u64 = 5_000;
+/// Attribution and site round, ms; also the width of a window bucket.
+pub const ROUND_MS: u64 = 10_000;
+/// Buckets in a target's window: 120 s.
+pub const WINDOW_BUCKETS: usize = 12;
+/// Probes an observer remembers as its own controls.
+pub const RING: usize = 24;
+/// Panels are looked at this often, ms.
+pub const PANEL_TICK_MS: u64 = 1_000;
+
 /// One number of the detector, for who reads its verdicts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Parameter {
-    /// Its name in the source.
+    /// Its name in the configuration.
     pub name: &'static str,
     /// Its value, in its unit.
     pub value: i64,
+    /// What it is where nobody sets it.
+    pub default: i64,
     /// `ms`, `share` (millionths), `votes` (millionths), `bits` (1/65536), `probes`
     /// of an agent (millionths), or nothing for a count.
     pub unit: &'static str,
@@ -25,31 +38,148 @@ pub struct Parameter {
     pub meaning: String,
 }
 
-/// Defines the numbers, and the table of them that travels with the feed: what is not in the table is
-/// not a number of the detector.
-macro_rules! parameters {
-    ($($(#[doc = $doc:literal])+ pub const $name:ident: $type:ty = $value:expr;)+) => {
-        $($(#[doc = $doc])+ pub const $name: $type = $value;)+
+/// Why parameters are refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParamsError {
+    /// A value that means nothing.
+    #[error("detector.parameters.{name} is {value}; it must be {needed}")]
+    Range {
+        /// Of which.
+        name: &'static str,
+        /// What was given.
+        value: i64,
+        /// What would do.
+        needed: &'static str,
+    },
+    /// No number has that name.
+    #[error("{0:?} is no number of the detector; /api/v1/parameters lists them")]
+    Unknown(String),
+    /// Two that contradict each other.
+    #[error("detector.parameters: {smaller} must be below {larger}")]
+    Order {
+        /// The one.
+        smaller: &'static str,
+        /// The other.
+        larger: &'static str,
+    },
+}
 
-        /// Every number, in the order of the source.
-        #[must_use]
-        pub fn table() -> Vec<Parameter> {
-            vec![$(Parameter {
-                name: stringify!($name),
-                value: $name as i64,
-                unit: unit(stringify!($name), stringify!($type), stringify!($value)),
-                meaning: [$($doc),+].map(str::trim).join(" "),
-            }),+]
+/// Defines the numbers, their defaults, and the table of them that travels with the feed: what is not in
+/// it is not a number of the detector.
+macro_rules! parameters {
+    ($($(#[doc = $doc:literal])+ $name:ident: $type:ty = $value:expr,)+) => {
+        /// The numbers of the detector, each of which an operator may set (`detector.parameters` in the
+        /// configuration). Who sets one sees what would have been different with `replay`.
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct Params {
+            $($(#[doc = $doc])+ pub $name: $type,)+
+        }
+
+        impl Params {
+            /// Those that were measured.
+            pub const DEFAULT: Self = Self { $($name: $value,)+ };
+
+            /// Sets one by its name.
+            ///
+            /// # Errors
+            /// When there is none of that name, or its type cannot hold the value.
+            pub fn set(&mut self, name: &str, value: i64) -> Result<(), ParamsError> {
+                match name {
+                    $(stringify!($name) => {
+                        self.$name = value.try_into().map_err(|_| ParamsError::Range {
+                            name: stringify!($name),
+                            value,
+                            needed: concat!("a number of the type ", stringify!($type)),
+                        })?;
+                    })+
+                    _ => return Err(ParamsError::Unknown(name.to_owned())),
+                }
+                Ok(())
+            }
+
+            /// Every number, in the order of the source.
+            #[must_use]
+            pub fn table(&self) -> Vec<Parameter> {
+                vec![$(Parameter {
+                    name: stringify!($name),
+                    value: self.$name as i64,
+                    default: Self::DEFAULT.$name as i64,
+                    unit: unit(stringify!($name), stringify!($type), stringify!($value)),
+                    meaning: [$($doc),+].map(str::trim).join(" "),
+                }),+]
+            }
         }
     };
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+impl Params {
+    /// Probes of a member of a panel in a round.
+    #[must_use]
+    pub const fn panel_probes(&self) -> usize {
+        self.panel_sites + self.panel_controls
+    }
+
+    /// Whether they mean something: shares are shares, nothing is zero, what must be below another is.
+    ///
+    /// # Errors
+    /// With the first that does not.
+    pub fn check(&self) -> Result<(), ParamsError> {
+        for Parameter { name, value, unit, .. } in self.table() {
+            let (good, needed) = match unit {
+                "share" => ((1..=ONE).contains(&value), "a share in millionths, 1 to 1,000,000"),
+                "ms" => ((1..=31_536_000_000).contains(&value), "1 ms to a year"),
+                _ => ((1..=1 << 40).contains(&value), "positive"),
+            };
+            if !good {
+                return Err(ParamsError::Range { name, value, needed });
+            }
+        }
+        if self.panel_probes() > ASK_TARGETS_MAX {
+            let value = self.panel_sites as i64;
+            let needed =
+                "at most 16 together with panel_controls, as many as can be asked for at once";
+            return Err(ParamsError::Range { name: "panel_sites", value, needed });
+        }
+        let orders = [
+            (self.clear, self.release, "clear", "release"),
+            (self.release, self.confirm, "release", "confirm"),
+            (self.candidate, self.confirm, "candidate", "confirm"),
+            (self.site_up, self.site_down, "site_up", "site_down"),
+            (self.cusum_flag.into(), self.cusum_cap.into(), "cusum_flag", "cusum_cap"),
+            (self.online_ms as i64, self.forget_ms as i64, "online_ms", "forget_ms"),
+        ];
+        for (small, large, smaller, larger) in orders {
+            if small >= large {
+                return Err(ParamsError::Order { smaller, larger });
+            }
+        }
+        Ok(())
+    }
+
+    /// Those that are not as measured, in words.
+    #[must_use]
+    pub fn differences(&self) -> Vec<String> {
+        let table = self.table().into_iter();
+        table
+            .filter(|p| p.value != p.default)
+            .map(|p| format!("{} is {} instead of {}", p.name, p.value, p.default))
+            .collect()
+    }
 }
 
 /// The unit of a number, from how it is written.
 fn unit(name: &str, of: &str, value: &str) -> &'static str {
     match of {
-        _ if name.ends_with("_MS") => "ms",
-        _ if name.ends_with("_Q16") => "bits",
-        _ if name.ends_with("_DAY") || name.ends_with("_BURST") => "probes",
+        _ if name.ends_with("_ms") => "ms",
+        _ if name.ends_with("_q16") => "bits",
+        _ if name.ends_with("_day") || name.ends_with("_burst") => "probes",
         "Ppm" => "share",
         _ if value.contains("ONE") => "votes",
         _ => "",
@@ -57,316 +187,294 @@ fn unit(name: &str, of: &str, value: &str) -> &'static str {
 }
 
 parameters! {
-/// Evaluation period, ms: shares, conditions and the state machine.
-pub const TICK_MS: u64 = 5_000;
-/// Attribution and site round, ms; also the width of a window bucket.
-pub const ROUND_MS: u64 = 10_000;
-/// Buckets in a target's window: 120 s.
-pub const WINDOW_BUCKETS: usize = 12;
 /// Weights are recomputed at least this often, ms.
-pub const WEIGH_MS: u64 = 600_000;
-
+weigh_ms: u64 = 600_000,
 /// CUSUM step of a failure: ln(0.24/0.01) over ln(0.99/0.76) is 12.0 (Page 1954).
-pub const CUSUM_UP: u8 = 12;
+cusum_up: u8 = 12,
 /// Step of a failure of unknown making.
-pub const CUSUM_HALF: u8 = 6;
+cusum_half: u8 = 6,
 /// The observer flags at or above this.
-pub const CUSUM_FLAG: u8 = 18;
+cusum_flag: u8 = 18,
 /// Clipped here, so that it forgets.
-pub const CUSUM_CAP: u8 = 36;
-
+cusum_cap: u8 = 36,
 /// A target that an observer looks at again within this time counts once in the windows, ms: agents
 /// schedule one probe a minute and target, of which clocks and batches may take a part.
-pub const LOOK_AGAIN_MS: u64 = 30_000;
-/// Probes an observer remembers as its own controls.
-pub const RING: usize = 24;
+look_again_ms: u64 = 30_000,
 /// Of them, fine ones not behind the suspect that are needed to be believed.
-pub const CONTROLS_MIN: usize = 3;
+controls_min: usize = 3,
 /// Failures over different edges in a row that silence an observer.
-pub const STREAK_MAX: u8 = 6;
+streak_max: u8 = 6,
 /// An entity counts as seen for three of the observer's own touch periods, and at least this, ms.
-pub const SEEN_MIN_MS: u64 = 90_000;
+seen_min_ms: u64 = 90_000,
 /// And at most this, ms.
-pub const SEEN_MAX_MS: u64 = 900_000;
+seen_max_ms: u64 = 900_000,
 /// An observer that was not heard for this long is offline, ms.
-pub const ONLINE_MS: u64 = 180_000;
+online_ms: u64 = 180_000,
 /// An observer that was not heard for this long has its row dropped, ms.
-pub const FORGET_MS: u64 = 3_600_000;
+forget_ms: u64 = 3_600_000,
 /// Time constant of `chron` and `sick`, ms.
-pub const SLOW_MS: u64 = 86_400_000;
+slow_ms: u64 = 86_400_000,
 /// An observer that flagged an entity for this share of a day abstains on it.
-pub const CHRON_MAX: Ppm = 500_000;
+chron_max: Ppm = 500_000,
 /// An observer with this failure ratio over a day abstains on everything.
-pub const SICK_MAX: Ppm = 200_000;
-
+sick_max: Ppm = 200_000,
 /// A network's votes: this share of all weight,
-pub const NETWORK_CAP_SHARE: Ppm = 20_000;
+network_cap_share: Ppm = 20_000,
 /// but at least so many.
-pub const NETWORK_CAP_MIN: i64 = 3 * ONE;
+network_cap_min: i64 = 3 * ONE,
 /// No zone counts for more than this share.
-pub const ZONE_CAP: Ppm = 250_000;
+zone_cap: Ppm = 250_000,
 /// Votes a zone needs to be evaluated by itself.
-pub const ZONE_MIN: i64 = 4 * ONE;
+zone_min: i64 = 4 * ONE,
 /// A zone above this share sees it.
-pub const ZONE_SHARE: Ppm = 250_000;
+zone_share: Ppm = 250_000,
 /// Zones that must be evaluated, and that must see it.
-pub const ZONES_MIN: usize = 3;
+zones_min: usize = 3,
 /// Share of the evaluated zones that must see it; or of their weight, where half of them do.
-pub const ZONES_SHARE: Ppm = 750_000;
-
+zones_share: Ppm = 750_000,
 /// Share that makes a suspicion.
-pub const SUSPECT: Ppm = 100_000;
+suspect: Ppm = 100_000,
 /// Share that makes a candidate for attribution.
-pub const CANDIDATE: Ppm = 80_000;
+candidate: Ppm = 80_000,
 /// Majority.
-pub const CONFIRM: Ppm = 500_000;
+confirm: Ppm = 500_000,
 /// A share that is enough where the world is divided: where regions with a majority of their own,
-pub const DIVIDED: Ppm = 360_000;
+divided: Ppm = 360_000,
 /// clearly, by this share of their votes together,
-pub const DIVIDED_SHARE: Ppm = 650_000;
+divided_share: Ppm = 650_000,
 /// and of this share of the weight, in more than half of the zones, see it. Liars who are spread
 /// have a majority in no region, and crowded into some they are too few for the share.
-pub const DIVIDED_WEIGHT: Ppm = 360_000;
+divided_weight: Ppm = 360_000,
 /// Below this share it is no longer confirmed.
-pub const RELEASE: Ppm = 400_000;
+release: Ppm = 400_000,
 /// Below this share it is clear.
-pub const CLEAR: Ppm = 50_000;
+clear: Ppm = 50_000,
 /// Eligible weight needed, of online weight.
-pub const COVERAGE: Ppm = 500_000;
+coverage: Ppm = 500_000,
 /// Evaluations running for which the conditions must hold.
-pub const HOLD: u8 = 2;
+hold: u8 = 2,
 /// Votes a zone or country needs for a regional verdict.
-pub const REGIONAL_MIN: i64 = 8 * ONE;
+regional_min: i64 = 8 * ONE,
 /// Networks in it that it needs.
-pub const REGIONAL_NETWORKS: usize = 3;
+regional_networks: usize = 3,
 /// Share of the networks elsewhere that see it at least, for the test against chance.
-pub const REGIONAL_BACKGROUND: Ppm = 50_000;
+regional_background: Ppm = 50_000,
 /// Share of some zone from which its countries are looked at.
-pub const REGIONAL_LOOK: Ppm = 50_000;
-
+regional_look: Ppm = 50_000,
 /// Background failure rate that attribution scores against.
-pub const BACKGROUND: Ppm = 20_000;
+background: Ppm = 20_000,
 /// How much better its sites' failures must be explained by a suspect that fails at their rate than by
 /// one that fails at everybody's, in bits, 1/65536: 12 against chance (1 in 4,000), and 6 more since
 /// some sixty suspects are looked at. Where everything fails a little more, some suspect's few probes
 /// always stand out by their mean alone.
-pub const CONTRAST_BITS_Q16: i64 = 1_179_648;
+contrast_bits_q16: i64 = 1_179_648,
 /// Providers picked in one round at most.
-pub const PICKS_MAX: usize = 4;
+picks_max: usize = 4,
 /// A pick counts as recent for this long, ms.
-pub const PICK_RECENT_MS: u64 = 30_000;
+pick_recent_ms: u64 = 30_000,
 /// Candidates within this share of the best hit ratio compete by likelihood.
-pub const HIT_RATIO_BAND: Ppm = 700_000;
-
+hit_ratio_band: Ppm = 700_000,
 /// A site is down from this rate.
-pub const SITE_DOWN: Ppm = 400_000;
+site_down: Ppm = 400_000,
 /// And up again below this.
-pub const SITE_UP: Ppm = 150_000;
+site_up: Ppm = 150_000,
 /// Votes in a site's window.
-pub const SITE_WEIGHT: i64 = 8 * ONE;
+site_weight: i64 = 8 * ONE,
 /// Votes in each zone of a site's window.
-pub const SITE_ZONE_WEIGHT: i64 = 5 * ONE / 2;
+site_zone_weight: i64 = 5 * ONE / 2,
 /// Siblings' median rate from which a site is not alone.
-pub const SITE_SIBLINGS: Ppm = 100_000;
-
+site_siblings: Ppm = 100_000,
 /// Low for this long is recovering, ms; doubled per relapse, twice at most.
-pub const RECOVER_MS: u64 = 600_000;
+recover_ms: u64 = 600_000,
 /// Quiet for this long is resolved, ms.
-pub const RESOLVE_MS: u64 = 1_800_000;
+resolve_ms: u64 = 1_800_000,
 /// Below the majority for this long is resolved too, ms: bounds what liars can hold open.
-pub const RESOLVE_HELD_MS: u64 = 7_200_000;
+resolve_held_ms: u64 = 7_200_000,
 /// A new outage within this time re-opens the incident, ms.
-pub const REOPEN_MS: u64 = 3_600_000;
+reopen_ms: u64 = 3_600_000,
 /// A suspicion below `CLEAR` for this long is retracted, ms.
-pub const RETRACT_MS: u64 = 300_000;
+retract_ms: u64 = 300_000,
 /// Incidents of what one layer explains that began within this long of each other are one, ms.
-pub const MERGE_MS: u64 = 1_800_000;
+merge_ms: u64 = 1_800_000,
 /// So long after the end of a provider's incident a site that failed in it and still does is a
 /// remainder of it; then it is down by itself, ms.
-pub const PART_OF_MS: u64 = 6 * 3_600_000;
+part_of_ms: u64 = 6 * 3_600_000,
 /// A site that is up for this long is resolved, ms.
-pub const SITE_RESOLVE_MS: u64 = 600_000;
-
+site_resolve_ms: u64 = 600_000,
 /// Windows in which flags are counted, ms.
-pub const ALERT_SHORT_MS: u64 = 30_000;
+alert_short_ms: u64 = 30_000,
 /// The longer one: a small provider shows in it.
-pub const ALERT_LONG_MS: u64 = 120_000;
+alert_long_ms: u64 = 120_000,
 /// Networks that must flag, in three zones.
-pub const ALERT_MIN: u32 = 3;
+alert_min: u32 = 3,
 /// Prefixes of one network that count.
-pub const ALERT_PER_NETWORK: u32 = 2;
+alert_per_network: u32 = 2,
 /// One in a thousand, as bits in 1/65536: log2(1000) is 9.966.
-pub const ALERT_ALPHA_BITS_Q16: i64 = 653_116;
+alert_alpha_bits_q16: i64 = 653_116,
 /// Time constant of the usual number of flags, ms.
-pub const ALERT_USUAL_TAU_MS: u64 = 21_600_000;
+alert_usual_tau_ms: u64 = 21_600_000,
 /// It is never taken above this share of the online weight: crying wolf must not raise it for ever.
-pub const ALERT_USUAL_MAX: Ppm = 20_000;
+alert_usual_max: Ppm = 20_000,
 /// How fresh the failures behind a flag are, ms: two sites within this.
-pub const ALERT_FRESH_MS: u64 = 60_000;
-
+alert_fresh_ms: u64 = 60_000,
 /// Members of a screening panel.
-pub const PANEL_SCREEN: usize = 48;
+panel_screen: usize = 48,
 /// Members of a full panel.
-pub const PANEL_FULL: usize = 400;
+panel_full: usize = 400,
 /// Members of a tracking panel.
-pub const PANEL_TRACK: usize = 48;
+panel_track: usize = 48,
 /// And at least so many, or everybody.
-pub const PANEL_TRACK_MIN: usize = 16;
+panel_track_min: usize = 16,
 /// A crowd smaller than this is asked in full at once.
-pub const PANEL_SCREEN_FROM: usize = 150;
+panel_screen_from: usize = 150,
 /// A crowd smaller than this is not asked at all: it confirms nothing of the world.
-pub const PANEL_ONLINE_MIN: usize = 20;
+panel_online_min: usize = 20,
 /// Sites that each member probes in a round.
-pub const PANEL_SITES: usize = 8;
+panel_sites: usize = 8,
 /// Controls that each member probes in a round.
-pub const PANEL_CONTROLS: usize = 4;
+panel_controls: usize = 4,
 /// Controls that must be fine.
-pub const PANEL_CONTROLS_OK: usize = 3;
-/// Probes of a member in a round.
-pub const PANEL_PROBES: usize = PANEL_SITES + PANEL_CONTROLS;
+panel_controls_ok: usize = 3,
 /// A screening of this share goes on to the full panel whatever the budget says.
-pub const PANEL_FORCE_SHARE: Ppm = 450_000;
+panel_force_share: Ppm = 450_000,
 /// And when a third of the crowd flags, it is screened this often whatever the budget says, ms.
-pub const PANEL_FORCED_EVERY_MS: u64 = 300_000;
+panel_forced_every_ms: u64 = 300_000,
 /// Answers are due after this, ms.
-pub const PANEL_DUE_MS: u64 = 7_000;
+panel_due_ms: u64 = 7_000,
 /// Rounds of a full panel.
-pub const PANEL_ROUNDS: u8 = 5;
+panel_rounds: u8 = 5,
 /// The fourth and fifth round come this long after the one before, ms.
-pub const PANEL_LATE_ROUND_GAP_MS: u64 = 20_000;
+panel_late_round_gap_ms: u64 = 20_000,
 /// A screening of this share calls the full panel,
-pub const PANEL_SCREEN_SHARE: Ppm = 150_000;
+panel_screen_share: Ppm = 150_000,
 /// with at least so many votes.
-pub const PANEL_SCREEN_VOTES: usize = 4;
+panel_screen_votes: usize = 4,
 /// Below this share a full panel has refuted the suspicion.
-pub const PANEL_STOP_SHARE: Ppm = 120_000;
+panel_stop_share: Ppm = 120_000,
 /// Below this share a second panel, freshly drawn, must pass too.
-pub const PANEL_SECOND_BELOW: Ppm = 600_000;
+panel_second_below: Ppm = 600_000,
 /// Seats of a zone at least.
-pub const ZONE_SEATS_MIN: usize = 4;
+zone_seats_min: usize = 4,
 /// Rest after a panel that came to nothing, ms, doubling up to the next.
-pub const PANEL_BACKOFF_MS: u64 = 60_000;
+panel_backoff_ms: u64 = 60_000,
 /// The longest rest, ms.
-pub const PANEL_BACKOFF_MAX_MS: u64 = 1_800_000;
+panel_backoff_max_ms: u64 = 1_800_000,
 /// After an inconclusive panel a screening must show so much more than it,
-pub const PANEL_STAR_STEP: Ppm = 100_000;
+panel_star_step: Ppm = 100_000,
 /// it being taken as at most this,
-pub const PANEL_STAR_MAX: Ppm = 350_000;
+panel_star_max: Ppm = 350_000,
 /// for this long, ms.
-pub const PANEL_STAR_MS: u64 = 86_400_000;
+panel_star_ms: u64 = 86_400_000,
 /// Probes a day and agent that full rounds may cost, millionths,
-pub const PANEL_FULL_DAY: i64 = 600 * ONE;
+panel_full_day: i64 = 600 * ONE,
 /// and at once, before any of a day has passed.
-pub const PANEL_FULL_BURST: i64 = 400 * ONE;
+panel_full_burst: i64 = 400 * ONE,
 /// Probes a day and agent that screenings may cost, millionths,
-pub const PANEL_SCREEN_DAY: i64 = 400 * ONE;
+panel_screen_day: i64 = 400 * ONE,
 /// and at once.
-pub const PANEL_SCREEN_BURST: i64 = 120 * ONE;
+panel_screen_burst: i64 = 120 * ONE,
 /// Probes a day and agent that panels of suspicions may cost, millionths: thirty a minute, half of what
 /// an agent does for all reasons together,
-pub const PANEL_PACE_DAY: i64 = 43_200 * ONE;
+panel_pace_day: i64 = 43_200 * ONE,
 /// and at once: two rounds.
-pub const PANEL_PACE_BURST: i64 = 26 * ONE;
+panel_pace_burst: i64 = 26 * ONE,
 /// Between two tracking panels, ms.
-pub const PANEL_TRACK_EVERY_MS: u64 = 60_000;
+panel_track_every_ms: u64 = 60_000,
 /// What a tracking panel found is good for this long, ms.
-pub const PANEL_TRACK_GOOD_MS: u64 = 150_000;
+panel_track_good_ms: u64 = 150_000,
 /// Strikes after which a prefix raises no suspicion,
-pub const STRIKES_MAX: u8 = 2;
+strikes_max: u8 = 2,
 /// for this long, ms, doubling up to a day.
-pub const STRIKE_MS: u64 = 3_600_000;
+strike_ms: u64 = 3_600_000,
 /// Members of a second look at a site.
-pub const LOOK_SEATS: usize = 48;
+look_seats: usize = 48,
 /// Sites behind the same providers that each probes beside it.
-pub const LOOK_SIBLINGS: usize = 2;
+look_siblings: usize = 2,
 /// Sites that have nothing to do with it.
-pub const LOOK_CONTROLS: usize = 2;
+look_controls: usize = 2,
 /// Looks at most.
-pub const LOOK_ROUNDS: u8 = 4;
+look_rounds: u8 = 4,
 /// Observers that may lie, as a share: that more of them saw the site fail must be more than chance,
-pub const LOOK_LIARS: Ppm = 333_333;
+look_liars: Ppm = 333_333,
 /// by so many bits, 1/65536: 8, as one draw in 250.
-pub const LOOK_BITS_Q16: i64 = 524_288;
+look_bits_q16: i64 = 524_288,
 /// A look is begun where a site's failures are less likely than this, in bits, 1/65536: 17, since some
 /// two hundred sites are watched in some seven hundred windows a day.
-pub const LOOK_WORTH_BITS_Q16: i64 = 1_114_112;
+look_worth_bits_q16: i64 = 1_114_112,
 /// And where they are of so many votes, from as many zones as any verdict needs.
-pub const LOOK_WORTH_VOTES: i64 = 5 * ONE / 2;
+look_worth_votes: i64 = 5 * ONE / 2,
 /// Probes a day and agent that second looks may cost, millionths,
-pub const LOOK_DAY: i64 = 100 * ONE;
+look_day: i64 = 100 * ONE,
 /// and at once.
-pub const LOOK_BURST: i64 = 50 * ONE;
+look_burst: i64 = 50 * ONE,
 /// The longest rest of a site after a look that came to nothing, ms.
-pub const LOOK_REST_MAX_MS: u64 = 7_200_000;
+look_rest_max_ms: u64 = 7_200_000,
 /// What a look at a site came to is good for this long at most, ms: then what is overheard calls another.
-pub const LOOK_GOOD_MS: u64 = 600_000;
+look_good_ms: u64 = 600_000,
 /// Rounds for which a site that seems to be down waits for a look before what is overheard decides.
-pub const LOOK_WAIT: u8 = 8;
+look_wait: u8 = 8,
 /// Share of observers who see any suspect fail by their own lines, in a panel's five rounds.
-pub const STRATUM_BACKGROUND: Ppm = 100_000;
+stratum_background: Ppm = 100_000,
 /// A rival explains failures that go away without it by so many bits, 1/65536: 6.
-pub const RIVAL_BITS_Q16: i64 = 393_216;
+rival_bits_q16: i64 = 393_216,
 /// Outside the largest stratum more must see it than that, by so many bits, 1/65536: 6.
-pub const STRATUM_BITS_Q16: i64 = 393_216;
+stratum_bits_q16: i64 = 393_216,
 /// Votes over one address family below which nothing is said of it.
-pub const FAMILY_VOTES: u32 = 12;
+family_votes: u32 = 12,
 /// Second looks that begin at once, at most;
-pub const LOOKS_AT_ONCE: usize = 4;
+looks_at_once: usize = 4,
 /// and that are under way.
-pub const LOOKS_MAX: usize = 16;
+looks_max: usize = 16,
 /// A panel that was called by what is overheard and confirmed nothing is good for so much longer each
 /// time: twice, up to two to the power of this.
-pub const ASKED_DOUBLINGS: u8 = 5;
+asked_doublings: u8 = 5,
 /// What a full panel came to is good for this long, ms: what is overheard does not overrule it.
-pub const ASKED_GOOD_MS: u64 = 300_000;
-/// Panels are looked at this often, ms.
-pub const PANEL_TICK_MS: u64 = 1_000;
-
+asked_good_ms: u64 = 300_000,
 /// Step of a scheduled probe that nothing answered, in the CUSUM of an observer's own line,
-pub const LINE_UP: u8 = 2;
+line_up: u8 = 2,
 /// and of one that was answered: it rises from a failure ratio of five sevenths on, which is more than
 /// the largest provider's share of the sites.
-pub const LINE_DOWN: u8 = 5;
+line_down: u8 = 5,
 /// From here on the line counts as cut: five failures running.
-pub const LINE_CUT: u8 = 10;
+line_cut: u8 = 10,
 /// Clipped here, so that three answers mend it.
-pub const LINE_CAP: u8 = 15;
+line_cap: u8 = 15,
 /// Over a pause this long nothing is carried on, ms.
-pub const LINE_GAP_MS: u64 = 1_800_000;
+line_gap_ms: u64 = 1_800_000,
 /// A spell that is over is remembered from this length on, ms: longer than a bad moment on the radio.
-pub const SPELL_MIN_MS: u64 = 300_000;
+spell_min_ms: u64 = 300_000,
 /// One that goes on counts from this length on, ms.
-pub const SPELL_COUNTS_MS: u64 = 120_000;
+spell_counts_ms: u64 = 120_000,
 /// A spell that was told of later counts for this long after it was heard, ms: those who were cut
 /// off together come back within minutes of each other.
-pub const SPELL_FRESH_MS: u64 = 1_800_000;
+spell_fresh_ms: u64 = 1_800_000,
 /// What is told of only when it is over is looked at for this long, ms: who comes back later may be of
 /// a wider group, and there is no hurry.
-pub const LATE_WAIT_MS: u64 = 300_000;
+late_wait_ms: u64 = 300_000,
 /// Share of the time for which some line is out of order by itself.
-pub const LINE_BACKGROUND: Ppm = 5_000;
+line_background: Ppm = 5_000,
 /// Prefixes that a network, country, resolver or version needs before anything is said of it,
-pub const GROUP_PREFIXES: u32 = 5;
+group_prefixes: u32 = 5,
 /// and of them, those that must be cut off.
-pub const GROUP_CUT: usize = 3;
+group_cut: usize = 3,
 /// Share of a network that must be cut off together.
-pub const NETWORK_SHARE: Ppm = 300_000;
+network_share: Ppm = 300_000,
 /// Share of anything larger.
-pub const GROUP_SHARE: Ppm = 500_000;
+group_share: Ppm = 500_000,
 /// So many times the share among all others.
-pub const GROUP_CONTRAST: i64 = 3;
+group_contrast: i64 = 3,
 /// The evidence that is needed, in bits of log-likelihood ratio, 1/65536: 8 nats.
-pub const GROUP_BITS_Q16: i64 = 756_388;
+group_bits_q16: i64 = 756_388,
 /// Share of a group below which it counts as well again.
-pub const GROUP_WELL: Ppm = 100_000;
+group_well: Ppm = 100_000,
 /// Those lost within this time are lost together, ms.
-pub const DARK_WITHIN_MS: u64 = 300_000;
+dark_within_ms: u64 = 300_000,
 /// Share of a group that must fall silent together for a suspicion.
-pub const DARK_SHARE: Ppm = 500_000;
+dark_share: Ppm = 500_000,
 /// A group of which half is back for this long, without telling of a cut, was not cut, ms.
-pub const DARK_BACK_MS: u64 = 900_000;
+dark_back_ms: u64 = 900_000,
 /// A group that stays silent is forgotten after this long, ms: as old as a report may be.
-pub const DARK_MAX_MS: u64 = 7 * 86_400_000;
+dark_max_ms: u64 = 7 * 86_400_000,
 }
 
 /// What an operator may set. Every field that differs from its default is shown on the page.
@@ -395,6 +503,8 @@ pub struct Settings {
     pub ask_back: bool,
     /// Under which panels are drawn: nobody outside may foretell who is asked.
     pub panel_secret: [u8; 32],
+    /// Every other number.
+    pub params: Params,
 }
 
 impl Default for Settings {
@@ -406,10 +516,11 @@ impl Default for Settings {
             crowd_observers: 60,
             crowd_networks: 25,
             crowd_zones: 3,
-            settle_s: ONLINE_MS / 1_000,
+            settle_s: Params::DEFAULT.online_ms / 1_000,
             anchors: Vec::new(),
             ask_back: true,
             panel_secret: [0; 32],
+            params: Params::DEFAULT,
         }
     }
 }
@@ -456,6 +567,7 @@ impl Settings {
                 crowd.0, crowd.1, crowd.2
             ));
         }
+        words.extend(self.params.differences());
         words
     }
 
@@ -480,16 +592,34 @@ mod tests {
 
     #[test]
     fn the_table_tells_every_number_with_its_unit() {
-        let table = table();
+        let table = Params { confirm: 510_000, ..Params::DEFAULT }.table();
         let of = |name: &str| table.iter().find(|p| p.name == name).unwrap();
-        assert_eq!((of("CONFIRM").value, of("CONFIRM").unit), (CONFIRM, "share"));
-        assert_eq!((of("TICK_MS").value, of("TICK_MS").unit), (5_000, "ms"));
-        assert_eq!((of("SITE_WEIGHT").unit, of("LOOK_BITS_Q16").unit), ("votes", "bits"));
-        assert_eq!(of("RING").unit, "");
+        let confirm = of("confirm");
+        assert_eq!((confirm.value, confirm.default, confirm.unit), (510_000, 500_000, "share"));
+        assert_eq!((of("seen_min_ms").value, of("seen_min_ms").unit), (90_000, "ms"));
+        assert_eq!((of("site_weight").unit, of("look_bits_q16").unit), ("votes", "bits"));
+        assert_eq!(of("hold").unit, "");
         assert!(table.iter().all(|p| p.meaning.len() > 7 && p.value > 0));
-        let source = include_str!("params.rs");
-        let numbers = source.lines().filter(|line| line.starts_with("pub const ")).count();
-        assert_eq!(table.len() + 2, numbers, "all but the version and its date");
+    }
+
+    #[test]
+    fn what_means_nothing_is_refused_by_its_name() {
+        assert_eq!(Params::DEFAULT.check(), Ok(()));
+        let refused = |params: Params| params.check().unwrap_err().to_string();
+        let usual = Params::DEFAULT;
+        let text = refused(Params { confirm: 0, ..usual.clone() });
+        assert!(text.contains("detector.parameters.confirm is 0"), "{text}");
+        assert!(refused(Params { confirm: 2_000_000, ..usual.clone() }).contains("1 to 1,000,000"));
+        assert!(refused(Params { panel_sites: 14, ..usual.clone() }).contains("16"));
+        let text = refused(Params { confirm: 300_000, ..usual });
+        assert!(text.contains("release must be below confirm"), "{text}");
+    }
+
+    #[test]
+    fn who_sets_one_says_so() {
+        let params = Params { confirm: 600_000, ..Params::DEFAULT };
+        let settings = Settings { params, ..Settings::default() };
+        assert_eq!(settings.differences(), ["confirm is 600000 instead of 500000"]);
     }
 
     #[test]

@@ -22,11 +22,7 @@ use super::{
     fixed::{ONE, Ppm, divergence_q16, percent, scale, share},
     incident::Grounds,
     panel::{Ask, Candidate, Luck, draw},
-    params::{
-        CONFIRM, LOOK_BITS_Q16, LOOK_BURST, LOOK_CONTROLS, LOOK_DAY, LOOK_GOOD_MS, LOOK_LIARS,
-        LOOK_REST_MAX_MS, LOOK_ROUNDS, LOOK_SEATS, LOOK_SIBLINGS, PANEL_BACKOFF_MS, PANEL_DUE_MS,
-        PANEL_STOP_SHARE, ZONES_MIN,
-    },
+    params::Params,
     plan::{Behind, Entities, Plan},
     tally::NOWHERE,
 };
@@ -129,27 +125,29 @@ pub enum Asked {
 
 impl Default for SecondLooks {
     fn default() -> Self {
-        Self {
-            under_way: BTreeMap::new(),
-            rests: BTreeMap::new(),
-            budget: Budget::full(LOOK_BURST),
-        }
+        Self { under_way: BTreeMap::new(), rests: BTreeMap::new(), budget: Budget::FULL }
     }
 }
 
 impl SecondLooks {
     /// Whether a look at a site may begin; where it seems to be down for most, the rest is short.
     #[must_use]
-    pub fn may_begin(&self, now: Timestamp, target: TargetIndex, seems_down: bool) -> bool {
-        let most_ms = if seems_down { LOOK_GOOD_MS } else { u64::MAX };
+    pub fn may_begin(
+        &self,
+        p: &Params,
+        now: Timestamp,
+        target: TargetIndex,
+        seems_down: bool,
+    ) -> bool {
+        let most_ms = if seems_down { p.look_good_ms } else { u64::MAX };
         let rested = |rest: &Rest| now.since_ms(rest.since) >= rest.for_ms.min(most_ms);
         !self.under_way.contains_key(&target) && self.rests.get(&target).is_none_or(rested)
     }
 
     /// What is known of a site.
     #[must_use]
-    pub fn asked(&self, now: Timestamp, target: TargetIndex) -> Asked {
-        let fresh = |rest: &&Rest| now.since_ms(rest.since) < rest.for_ms.min(LOOK_GOOD_MS);
+    pub fn asked(&self, p: &Params, now: Timestamp, target: TargetIndex) -> Asked {
+        let fresh = |rest: &&Rest| now.since_ms(rest.since) < rest.for_ms.min(p.look_good_ms);
         match self.rests.get(&target).filter(fresh) {
             _ if self.under_way.contains_key(&target) => Asked::UnderWay,
             Some(Rest { answered: Some(true), .. }) => Asked::Refuted,
@@ -170,16 +168,22 @@ impl SecondLooks {
     }
 
     /// Begins one, or its next round; nothing is asked where the budget is empty.
-    pub fn round(&mut self, target: TargetIndex, online: usize, scene: &Scene<'_>) -> Vec<Ask> {
+    pub fn round(
+        &mut self,
+        p: &Params,
+        target: TargetIndex,
+        online: usize,
+        scene: &Scene<'_>,
+    ) -> Vec<Ask> {
         let now = scene.now;
         let look = self.under_way.entry(target).or_insert_with(|| SecondLook::new(target, now));
-        let cost = look.probes(online) as i64 * ONE / (online.max(1) as i64);
+        let cost = look.probes(p, online) as i64 * ONE / (online.max(1) as i64);
         // What was begun is brought to its end.
-        if self.budget.take(now, LOOK_DAY, LOOK_BURST, cost) || look.rounds > 0 {
-            return look.begin_round(scene);
+        if self.budget.take(now, p.look_day, p.look_burst, cost) || look.rounds > 0 {
+            return look.begin_round(p, scene);
         }
         self.under_way.remove(&target);
-        let rest = Rest { since: now, for_ms: PANEL_BACKOFF_MS, answered: None };
+        let rest = Rest { since: now, for_ms: p.panel_backoff_ms, answered: None };
         self.rests.insert(target, rest);
         Vec::new()
     }
@@ -192,9 +196,9 @@ impl SecondLooks {
     }
 
     /// One evaluation of the look at a site; one that is over is gone, and its site rests.
-    pub fn step(&mut self, now: Timestamp, target: TargetIndex) -> (u8, Step) {
+    pub fn step(&mut self, p: &Params, now: Timestamp, target: TargetIndex) -> (u8, Step) {
         let Some(look) = self.under_way.get(&target) else { return (0, Step::Wait) };
-        let (rounds, step) = (look.rounds, look.step(now));
+        let (rounds, step) = (look.rounds, look.step(p, now));
         match &step {
             Step::Wait | Step::Round => {}
             Step::Confirmed(_) => {
@@ -204,7 +208,7 @@ impl SecondLooks {
             Step::Over { came_to, .. } => {
                 self.under_way.remove(&target);
                 let before = self.rests.get(&target).map_or(0, |rest| rest.for_ms);
-                let for_ms = (2 * before).clamp(PANEL_BACKOFF_MS, LOOK_REST_MAX_MS);
+                let for_ms = (2 * before).clamp(p.panel_backoff_ms, p.look_rest_max_ms);
                 let answered = Some(*came_to != UNANSWERED);
                 self.rests.insert(target, Rest { since: now, for_ms, answered });
             }
@@ -213,8 +217,9 @@ impl SecondLooks {
     }
 
     /// Once in a while: rests that are long over.
-    pub fn forget(&mut self, now: Timestamp) {
-        self.rests.retain(|_, rest| now.since_ms(rest.since) < rest.for_ms + 2 * LOOK_REST_MAX_MS);
+    pub fn forget(&mut self, p: &Params, now: Timestamp) {
+        self.rests
+            .retain(|_, rest| now.since_ms(rest.since) < rest.for_ms + 2 * p.look_rest_max_ms);
     }
 }
 
@@ -272,16 +277,17 @@ impl SecondLook {
 
     /// Probes that a round costs, in a crowd of so many.
     #[must_use]
-    pub fn probes(&self, online: usize) -> usize {
-        let members = if self.rounds == 0 { LOOK_SEATS.min(online) } else { self.members.len() };
-        members * (1 + LOOK_SIBLINGS + LOOK_CONTROLS)
+    pub fn probes(&self, p: &Params, online: usize) -> usize {
+        let members = if self.rounds == 0 { p.look_seats.min(online) } else { self.members.len() };
+        members * (1 + p.look_siblings + p.look_controls)
     }
 
     /// Draws the members, in the first round, and what each is asked in this one.
     #[must_use]
-    pub fn begin_round(&mut self, scene: &Scene<'_>) -> Vec<Ask> {
+    pub fn begin_round(&mut self, p: &Params, scene: &Scene<'_>) -> Vec<Ask> {
         if self.rounds == 0 {
-            for (candidate, weight) in draw(scene.crowd, scene.secret, self.number, LOOK_SEATS) {
+            for (candidate, weight) in draw(p, scene.crowd, scene.secret, self.number, p.look_seats)
+            {
                 let member = Member {
                     zone: candidate.zone,
                     slot: candidate.slot,
@@ -316,8 +322,8 @@ impl SecondLook {
             let numbers = [self.number, self.rounds.into(), (*observer).into()];
             let mut luck = Luck::new(scene.secret, b"second look", numbers);
             let nonce = luck.number();
-            let siblings: Vec<_> = luck.deal(siblings.clone()).take(LOOK_SIBLINGS).collect();
-            let controls: Vec<_> = luck.deal(controls.clone()).take(LOOK_CONTROLS).collect();
+            let siblings: Vec<_> = luck.deal(siblings.clone()).take(p.look_siblings).collect();
+            let controls: Vec<_> = luck.deal(controls.clone()).take(p.look_controls).collect();
             member.open = vec![(self.target, Role::Site)];
             member.open.extend(siblings.iter().map(|target| (*target, Role::Sibling)));
             member.open.extend(controls.iter().map(|target| (*target, Role::Control)));
@@ -368,13 +374,13 @@ impl SecondLook {
     }
 
     /// Each rule, and what it found.
-    fn judge(&self, found: &Found) -> (Ppm, Vec<Reason>) {
+    fn judge(&self, p: &Params, found: &Found) -> (Ppm, Vec<Reason>) {
         let seen = share(found.seen, found.votes);
-        let more = seen.max(LOOK_LIARS);
-        let bits = scale(found.votes, divergence_q16(more, LOOK_LIARS));
+        let more = seen.max(p.look_liars);
+        let bits = scale(found.votes, divergence_q16(more, p.look_liars));
         let majority = Reason {
             rule: "look.majority".to_owned(),
-            held: seen >= CONFIRM && bits >= LOOK_BITS_Q16,
+            held: seen >= p.confirm && bits >= p.look_bits_q16,
             found: format!(
                 "{} of {} observers drawn at random saw it fail in {} looks each: {} bits that more \
                  than {} do",
@@ -382,9 +388,9 @@ impl SecondLook {
                 found.prefixes.len(),
                 self.rounds,
                 bits >> 16,
-                percent(LOOK_LIARS)
+                percent(p.look_liars)
             ),
-            needed: format!("{}, and {} bits", percent(CONFIRM), LOOK_BITS_Q16 >> 16),
+            needed: format!("{}, and {} bits", percent(p.confirm), p.look_bits_q16 >> 16),
         };
         // Of one vote nothing is told.
         let zones: Vec<Ppm> = found
@@ -393,20 +399,20 @@ impl SecondLook {
             .filter(|(zone, (votes, _))| **zone != NOWHERE && *votes > ONE)
             .map(|(_, (votes, seeing))| share(*seeing, *votes))
             .collect();
-        let seeing = zones.iter().filter(|share| **share >= LOOK_LIARS).count();
-        let needed = (zones.len() * 3).div_ceil(5).max(ZONES_MIN);
+        let seeing = zones.iter().filter(|share| **share >= p.look_liars).count();
+        let needed = (zones.len() * 3).div_ceil(5).max(p.zones_min);
         let geography = Reason {
             rule: "look.geography".to_owned(),
-            held: zones.len() >= ZONES_MIN && seeing >= needed,
+            held: zones.len() >= p.zones_min && seeing >= needed,
             found: format!("{seeing} of {} zones with enough votes see it", zones.len()),
-            needed: format!("{needed} of at least {ZONES_MIN}"),
+            needed: format!("{needed} of at least {}", p.zones_min),
         };
         let rate = share(found.failed, found.looks);
         let elsewhere = share(found.elsewhere, found.members);
         let beside = share(found.beside, found.votes);
         let alone = Reason {
             rule: "look.alone".to_owned(),
-            held: elsewhere < LOOK_LIARS && beside < LOOK_LIARS,
+            held: elsewhere < p.look_liars && beside < p.look_liars,
             found: format!(
                 "{} of the looks at it failed; {} saw a sibling fail, and {} what has nothing to do \
                  with it",
@@ -414,17 +420,17 @@ impl SecondLook {
                 percent(beside),
                 percent(elsewhere)
             ),
-            needed: format!("both under {}", percent(LOOK_LIARS)),
+            needed: format!("both under {}", percent(p.look_liars)),
         };
         (seen, vec![majority, geography, alone])
     }
 
     /// One evaluation.
     #[must_use]
-    pub fn step(&self, now: Timestamp) -> Step {
-        let due = now.since_ms(self.began) >= PANEL_DUE_MS;
+    pub fn step(&self, p: &Params, now: Timestamp) -> Step {
+        let due = now.since_ms(self.began) >= p.panel_due_ms;
         let found = self.find(due);
-        let (seen, reasons) = self.judge(&found);
+        let (seen, reasons) = self.judge(p, &found);
         let complete = self.members.values().all(|member| member.open.is_empty());
         // The quickest decide nothing: liars answer at once.
         if !due && !complete {
@@ -436,34 +442,34 @@ impl SecondLook {
             missing: reasons.into_iter().filter(|reason| !reason.held).collect(),
         };
         // Too few to tell, whatever they said.
-        let most_bits = scale(found.votes, divergence_q16(ONE, LOOK_LIARS));
+        let most_bits = scale(found.votes, divergence_q16(ONE, p.look_liars));
         let places =
             found.zones.iter().filter(|(zone, (votes, _))| **zone != NOWHERE && *votes > ONE);
-        let can_tell = most_bits >= LOOK_BITS_Q16 && places.count() >= ZONES_MIN;
+        let can_tell = most_bits >= p.look_bits_q16 && places.count() >= p.zones_min;
         if 2 * found.votes < found.members || found.members == 0 || !can_tell {
             return over(UNANSWERED, reasons);
         }
         if reasons.iter().all(|reason| reason.held) {
             let up = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
-            let needed = scale(found.prefixes.len() as i64, CONFIRM);
+            let needed = scale(found.prefixes.len() as i64, p.confirm);
             return Step::Confirmed(Box::new(Grounds {
                 reasons,
                 ruled_out: Vec::new(),
                 liar_bound: LiarBound {
                     prefixes: up(needed),
-                    networks: up(scale(found.networks.len() as i64, CONFIRM)),
-                    zones: u32::try_from(ZONES_MIN).unwrap_or(u32::MAX),
+                    networks: up(scale(found.networks.len() as i64, p.confirm)),
+                    zones: u32::try_from(p.zones_min).unwrap_or(u32::MAX),
                 },
-                confidence: if found.prefixes.len() < LOOK_SEATS / 2 {
+                confidence: if found.prefixes.len() < p.look_seats / 2 {
                     Confidence::Low
                 } else {
                     Confidence::Medium
                 },
             }));
         }
-        if seen < PANEL_STOP_SHARE {
+        if seen < p.panel_stop_share {
             over("refuted", reasons)
-        } else if self.rounds >= LOOK_ROUNDS {
+        } else if self.rounds >= p.look_rounds {
             over("inconclusive", reasons)
         } else {
             Step::Round
@@ -479,8 +485,10 @@ mod tests {
 
     use super::*;
 
+    const P: &Params = &Params::DEFAULT;
+
     const NOW: Timestamp = Timestamp::from_s(1_800_000_000);
-    const DUE: Timestamp = NOW.plus_ms(PANEL_DUE_MS);
+    const DUE: Timestamp = NOW.plus_ms(P.panel_due_ms);
     const IT: TargetIndex = TargetIndex(3);
 
     /// Twenty sites behind one edge, twenty behind another.
@@ -531,10 +539,10 @@ mod tests {
                 names: false,
                 secret: &[7; 32],
             };
-            let asks = looks.round(IT, crowd.len(), &scene);
+            let asks = looks.round(P, IT, crowd.len(), &scene);
             assert!(!asks.is_empty());
             for Ask { observer, nonce, targets, .. } in asks {
-                assert_eq!(targets.len(), 1 + LOOK_SIBLINGS + LOOK_CONTROLS);
+                assert_eq!(targets.len(), 1 + P.look_siblings + P.look_controls);
                 for target in targets {
                     // Under a nonce of another it counts for nothing.
                     looks.answer(observer + 1, nonce, target, true);
@@ -543,8 +551,8 @@ mod tests {
                     }
                 }
             }
-            at = at.plus_ms(PANEL_DUE_MS);
-            match looks.step(at, IT) {
+            at = at.plus_ms(P.panel_due_ms);
+            match looks.step(P, at, IT) {
                 (_, Step::Round) => {}
                 (rounds, step) => return (rounds, step),
             }
@@ -575,7 +583,7 @@ mod tests {
         for size in [100, 300, 5_000] {
             let (rounds, step) = play(size, |who, target, _| Some(target == IT.0 && who % 5 < 2));
             assert!(matches!(step, Step::Over { .. }), "{step:?}");
-            assert_eq!(rounds, LOOK_ROUNDS);
+            assert_eq!(rounds, P.look_rounds);
         }
         let (rounds, step) = play(300, |who, target, _| Some(target == IT.0 && who % 20 == 0));
         assert!(matches!(step, Step::Over { came_to: "refuted", .. }) && rounds == 1);
@@ -609,27 +617,30 @@ mod tests {
             secret: &[7; 32],
         };
         let mut looks = SecondLooks::default();
-        let asks = looks.round(IT, crowd.len(), &scene);
+        let asks = looks.round(P, IT, crowd.len(), &scene);
         for Ask { observer, nonce, targets, .. } in asks.iter().filter(|ask| ask.observer % 3 != 0)
         {
             for target in targets {
                 looks.answer(*observer, *nonce, *target, *target == IT);
             }
         }
-        assert_eq!(looks.step(NOW.plus_ms(3_000), IT), (1, Step::Wait));
-        assert!(!looks.may_begin(NOW, IT, true) && looks.asked(NOW, IT) == Asked::UnderWay);
-        assert!(matches!(looks.step(DUE, IT), (1, Step::Confirmed(_))));
+        assert_eq!(looks.step(P, NOW.plus_ms(3_000), IT), (1, Step::Wait));
+        assert!(!looks.may_begin(P, NOW, IT, true) && looks.asked(P, NOW, IT) == Asked::UnderWay);
+        assert!(matches!(looks.step(P, DUE, IT), (1, Step::Confirmed(_))));
         let mut asked = 0;
         for minute in 0..2 * 1_440 {
             let now = DUE.plus_ms(minute * 60_000);
-            if looks.may_begin(now, IT, false) {
-                let asks = looks.round(IT, crowd.len(), &Scene { now, ..scene });
+            if looks.may_begin(P, now, IT, false) {
+                let asks = looks.round(P, IT, crowd.len(), &Scene { now, ..scene });
                 asked += asks.iter().map(|ask| ask.targets.len()).sum::<usize>();
-                looks.step(now.plus_ms(PANEL_DUE_MS), IT);
+                looks.step(P, now.plus_ms(P.panel_due_ms), IT);
             }
         }
         let each = asked as f64 / crowd.len() as f64;
-        assert_eq!(looks.asked(DUE.plus_ms(2 * 86_400_000 + 9 * LOOK_GOOD_MS), IT), Asked::Nobody);
+        assert_eq!(
+            looks.asked(P, DUE.plus_ms(2 * 86_400_000 + 9 * P.look_good_ms), IT),
+            Asked::Nobody
+        );
         assert!((10.0..50.0).contains(&each), "{each} probes an agent in two days of false alarms");
     }
 }

@@ -15,11 +15,7 @@ use super::{
     detector::{Changed, Symptoms, stamp},
     fixed::{ONE, Ppm, divergence_q16, median, percent, scale, votes},
     incident::{Grounds, Incident, Reach},
-    params::{
-        BACKGROUND, CONFIRM, CONTRAST_BITS_Q16, HOLD, LOOK_WAIT, LOOK_WORTH_BITS_Q16,
-        LOOK_WORTH_VOTES, MERGE_MS, NETWORK_CAP_MIN, PART_OF_MS, SITE_DOWN, SITE_RESOLVE_MS,
-        SITE_SIBLINGS, SITE_UP, SITE_WEIGHT, SITE_ZONE_WEIGHT, ZONES_MIN,
-    },
+    params::Params,
     plan::{EntityIndex, Plan},
     second_look::{Asked, SecondLooks},
     tally::NOWHERE,
@@ -42,13 +38,14 @@ struct Site {
 impl Site {
     fn confirm(
         &mut self,
+        p: &Params,
         now: Timestamp,
         id: &Id,
         grounds: Grounds,
         changed: &mut Vec<Changed>,
         reopened: &mut Vec<String>,
     ) {
-        let incident = match self.last.take_if(|last| last.may_reopen(now)) {
+        let incident = match self.last.take_if(|last| last.may_reopen(p, now)) {
             Some(mut last) => {
                 last.reopen(now, grounds);
                 reopened.push(last.id.clone());
@@ -89,16 +86,16 @@ pub struct Scene<'a, F> {
 
 impl<F> Scene<'_, F> {
     /// The windows to judge a site by.
-    fn of(&self, target: TargetIndex) -> &Windows {
-        let enough = self.windows.of(target).observed >= SITE_WEIGHT;
-        let zones = self.windows.by_zone(target).filter(is_counted).count();
-        if enough && zones >= ZONES_MIN { self.windows } else { self.slow }
+    fn of(&self, p: &Params, target: TargetIndex) -> &Windows {
+        let enough = self.windows.of(target).observed >= p.site_weight;
+        let zones = self.windows.by_zone(target).filter(|of| is_counted(p, of)).count();
+        if enough && zones >= p.zones_min { self.windows } else { self.slow }
     }
 }
 
 /// Whether a zone has enough votes to count by itself.
-fn is_counted((zone, counts): &(u8, Counts)) -> bool {
-    *zone != NOWHERE && counts.observed >= SITE_ZONE_WEIGHT
+fn is_counted(p: &Params, (zone, counts): &(u8, Counts)) -> bool {
+    *zone != NOWHERE && counts.observed >= p.site_zone_weight
 }
 
 /// An incident that has ended, of a site.
@@ -150,6 +147,7 @@ impl Sites {
     /// A second look has confirmed it. An incident that has come back is named in `reopened`.
     pub fn confirm(
         &mut self,
+        p: &Params,
         now: Timestamp,
         (target, id): (TargetIndex, &Id),
         grounds: Grounds,
@@ -158,7 +156,7 @@ impl Sites {
     ) {
         let site = self.0.entry(target).or_default();
         if site.open.is_none() && site.part_of.is_none() {
-            site.confirm(now, id, grounds, changed, reopened);
+            site.confirm(p, now, id, grounds, changed, reopened);
         }
     }
 
@@ -173,6 +171,7 @@ impl Sites {
     /// `reopened`, and is no longer among the ended.
     pub fn judge(
         &mut self,
+        p: &Params,
         scene: &Scene<'_, impl Fn(EntityIndex) -> bool>,
         changed: &mut Vec<Changed>,
         reopened: &mut Vec<String>,
@@ -180,7 +179,7 @@ impl Sites {
         let now = scene.now;
         let mut ended = Vec::new();
         for (target, site) in &mut self.0 {
-            let total = scene.of(*target).of(*target);
+            let total = scene.of(p, *target).of(*target);
             let rate = total.failure_rate();
             // However faintly a provider is known to stand behind a site: while it is down, that is
             // the likelier reason.
@@ -191,13 +190,13 @@ impl Sites {
                 .map(|role| scene.catalogue.organisation(&role.provider))
                 .find_map(|organisation| scene.standing.get(organisation).copied());
             if let Some((by, since)) = explained {
-                if rate >= SITE_UP {
+                if rate >= p.site_up {
                     site.part_of = Some((by.to_owned(), now));
                     site.well_since = None;
                 }
                 // One that began with it is not another.
                 let began =
-                    site.open.as_ref().map(|incident| incident.started_at.plus_ms(MERGE_MS));
+                    site.open.as_ref().map(|incident| incident.started_at.plus_ms(p.merge_ms));
                 if began.is_some_and(|began| began >= since)
                     && let Some(mut merged) = site.open.take()
                 {
@@ -209,15 +208,17 @@ impl Sites {
                     continue;
                 }
             } else if let Some((_, explained_at)) = site.part_of {
-                let well = total.observed >= SITE_WEIGHT && rate < SITE_UP;
+                let well = total.observed >= p.site_weight && rate < p.site_up;
                 site.well_since = if well { site.well_since.or(Some(now)) } else { None };
-                let well = site.well_since.is_some_and(|at| now.since_ms(at) >= SITE_RESOLVE_MS);
-                if well || now.since_ms(explained_at) >= PART_OF_MS {
+                let well = site.well_since.is_some_and(|at| now.since_ms(at) >= p.site_resolve_ms);
+                if well || now.since_ms(explained_at) >= p.part_of_ms {
                     (site.part_of, site.well_since) = (None, None);
                 }
             }
             if let Some(incident) = &mut site.open {
-                if let Some(phase) = incident.step_site(now, rate, total.observed >= SITE_WEIGHT) {
+                if let Some(phase) =
+                    incident.step_site(p, now, rate, total.observed >= p.site_weight)
+                {
                     changed.push(Changed { incident: incident.id.clone(), at: now, phase });
                     if let Some(over) = site.open.take() {
                         site.first_failure = None;
@@ -227,9 +228,9 @@ impl Sites {
                 }
                 continue;
             }
-            let Ok(grounds) = is_down(scene, *target, &total) else {
+            let Ok(grounds) = is_down(p, scene, *target, &total) else {
                 site.run = 0;
-                if rate < SITE_SIBLINGS {
+                if rate < p.site_siblings {
                     site.first_failure = None;
                     site.symptoms.clear();
                 }
@@ -237,25 +238,25 @@ impl Sites {
             };
             site.run = site.run.saturating_add(1);
             // Who was asked decides; where nobody could be, or nobody answered, what is overheard.
-            let asked = scene.looks.map_or(Asked::Unanswered, |looks| looks.asked(now, *target));
+            let asked = scene.looks.map_or(Asked::Unanswered, |looks| looks.asked(p, now, *target));
             let needed = match asked {
                 Asked::UnderWay | Asked::Refuted => {
                     site.run = 0;
                     continue;
                 }
-                Asked::Nobody => LOOK_WAIT,
-                Asked::Unanswered => HOLD,
+                Asked::Nobody => p.look_wait,
+                Asked::Unanswered => p.hold,
             };
             if site.run < needed || site.part_of.is_some() {
                 continue;
             }
             site.run = 0;
             let Some(entry) = scene.catalogue.target(*target) else { continue };
-            site.confirm(now, &entry.id, grounds, changed, reopened);
+            site.confirm(p, now, &entry.id, grounds, changed, reopened);
         }
         // What is at rest needs no row.
         self.0.retain(|_, site| {
-            site.last.take_if(|last| !last.may_reopen(now));
+            site.last.take_if(|last| !last.may_reopen(p, now));
             site.open.is_some()
                 || site.last.is_some()
                 || site.first_failure.is_some()
@@ -268,6 +269,7 @@ impl Sites {
 /// How much of a site's looks may fail before that says anything: half more than at its siblings, and
 /// than at all sites; of these are siblings of one that has no provider in common with any.
 fn usual(
+    p: &Params,
     scene: &Scene<'_, impl Fn(EntityIndex) -> bool>,
     target: TargetIndex,
     windows: &Windows,
@@ -283,40 +285,46 @@ fn usual(
     let rates = scene.plan.targets().map(|(target, _)| windows.of(target));
     let rates = rates.filter(|counts| counts.observed > 0).map(|counts| counts.failure_rate());
     let everywhere = median(rates.collect()).unwrap_or(0) * 3 / 2;
-    behind.map(|(_, entity)| rate(*entity)).fold(BACKGROUND.max(everywhere), Ppm::max)
+    behind.map(|(_, entity)| rate(*entity)).fold(p.background.max(everywhere), Ppm::max)
 }
 
 /// Whether a site seems to be down by what is overheard.
-pub fn seems_down(scene: &Scene<'_, impl Fn(EntityIndex) -> bool>, target: TargetIndex) -> bool {
-    is_down(scene, target, &scene.of(target).of(target)).is_ok()
+pub fn seems_down(
+    p: &Params,
+    scene: &Scene<'_, impl Fn(EntityIndex) -> bool>,
+    target: TargetIndex,
+) -> bool {
+    is_down(p, scene, target, &scene.of(p, target).of(target)).is_ok()
 }
 
 /// Whether a site fails often enough, in either window, and in enough zones, for a second look.
 pub fn is_worth_a_look(
+    p: &Params,
     scene: &Scene<'_, impl Fn(EntityIndex) -> bool>,
     target: TargetIndex,
 ) -> bool {
     [scene.windows, scene.slow].into_iter().any(|windows| {
         let total = windows.of(target);
         let rate = total.failure_rate();
-        if total.failed < LOOK_WORTH_VOTES || rate < SITE_UP {
+        if total.failed < p.look_worth_votes || rate < p.site_up {
             return false;
         }
         let zones = windows.by_zone(target).filter(|(zone, c)| *zone != NOWHERE && c.failed > 0);
-        let usual = usual(scene, target, windows);
-        zones.count() >= ZONES_MIN
+        let usual = usual(p, scene, target, windows);
+        zones.count() >= p.zones_min
             && rate > usual
-            && scale(total.observed, divergence_q16(rate, usual)) >= LOOK_WORTH_BITS_Q16
+            && scale(total.observed, divergence_q16(rate, usual)) >= p.look_worth_bits_q16
     })
 }
 
 fn is_down(
+    p: &Params,
     scene: &Scene<'_, impl Fn(EntityIndex) -> bool>,
     target: TargetIndex,
     total: &Counts,
 ) -> Result<Grounds, Reason> {
     let rate = total.failure_rate();
-    if total.observed < SITE_WEIGHT || rate < SITE_DOWN {
+    if total.observed < p.site_weight || rate < p.site_down {
         // The common case, told apart before anything is put into words.
         return Err(Reason {
             rule: "site.rate".to_owned(),
@@ -333,56 +341,60 @@ fn is_down(
         "site.rate",
         true,
         format!("{} of {} votes fail", percent(rate), votes(total.observed)),
-        format!("{} of at least {}", percent(SITE_DOWN), votes(SITE_WEIGHT)),
+        format!("{} of at least {}", percent(p.site_down), votes(p.site_weight)),
     )?;
-    let zones: Vec<Counts> =
-        scene.of(target).by_zone(target).filter(is_counted).map(|(_, counts)| counts).collect();
-    let seeing = zones.iter().filter(|counts| counts.failure_rate() >= SITE_DOWN).count();
-    let needed = (zones.len() * 3).div_ceil(5).max(ZONES_MIN);
+    let zones: Vec<Counts> = scene
+        .of(p, target)
+        .by_zone(target)
+        .filter(|of| is_counted(p, of))
+        .map(|(_, counts)| counts)
+        .collect();
+    let seeing = zones.iter().filter(|counts| counts.failure_rate() >= p.site_down).count();
+    let needed = (zones.len() * 3).div_ceil(5).max(p.zones_min);
     let geography = reason(
         "site.geography",
-        zones.len() >= ZONES_MIN && seeing >= needed,
+        zones.len() >= p.zones_min && seeing >= needed,
         format!("{seeing} of {} zones with enough votes see it", zones.len()),
-        format!("{needed} of at least {ZONES_MIN}"),
+        format!("{needed} of at least {}", p.zones_min),
     )?;
     let mut unexplained = Vec::new();
-    let usual = usual(scene, target, scene.of(target));
+    let usual = usual(p, scene, target, scene.of(p, target));
     for (_, entity) in scene.plan.behind(target).into_iter().flat_map(|b| b.entities()) {
         let provider = scene.plan.entity(*entity);
         let siblings = provider.targets.iter().filter(|sibling| **sibling != target);
         // Over the same time: what began a minute ago is not seen in a quarter of an hour.
-        let counts = siblings.map(|sibling| scene.of(target).of(*sibling));
+        let counts = siblings.map(|sibling| scene.of(p, target).of(*sibling));
         let rates: Vec<Ppm> =
             counts.filter(|counts| counts.observed > 0).map(|c| c.failure_rate()).collect();
         let middle = median(rates).unwrap_or(0);
         unexplained.push(reason(
             "site.alone",
-            !(scene.named)(*entity) && middle < SITE_SIBLINGS,
+            !(scene.named)(*entity) && middle < p.site_siblings,
             format!("the other sites of {} fail at {}", provider.provider, percent(middle)),
-            format!("under {}, and no suspicion of it", percent(SITE_SIBLINGS)),
+            format!("under {}, and no suspicion of it", percent(p.site_siblings)),
         )?);
     }
     // Of many sites that fail now and then a few are looked at by the unlucky.
     let bits = scale(total.observed, divergence_q16(rate, usual));
     let evidence = reason(
         "site.evidence",
-        rate > usual && bits >= CONTRAST_BITS_Q16,
+        rate > usual && bits >= p.contrast_bits_q16,
         format!(
             "{} against {} of its siblings: {} bits",
             percent(rate),
             percent(usual),
             bits >> 16
         ),
-        format!("{} bits", CONTRAST_BITS_Q16 >> 16),
+        format!("{} bits", p.contrast_bits_q16 >> 16),
     )?;
-    let needed = scale(total.observed, CONFIRM);
+    let needed = scale(total.observed, p.confirm);
     let up = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
     Ok(Grounds {
         reasons: vec![share, geography, evidence],
         ruled_out: unexplained,
         liar_bound: LiarBound {
             prefixes: up((needed + ONE - 1) / ONE),
-            networks: up(needed / NETWORK_CAP_MIN + 1),
+            networks: up(needed / p.network_cap_min + 1),
             zones: u32::try_from(seeing).unwrap_or(u32::MAX),
         },
         confidence: Confidence::Medium,

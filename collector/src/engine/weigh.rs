@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::{
     fixed::{ONE, scale, share},
-    params::{NETWORK_CAP_MIN, NETWORK_CAP_SHARE},
+    params::Params,
 };
 
 /// An observer as the votes see it.
@@ -33,7 +33,7 @@ pub struct Weight {
 
 /// The weight of each, in the order given.
 #[must_use]
-pub fn weigh(voters: &[Voter]) -> Vec<Weight> {
+pub fn weigh(p: &Params, voters: &[Voter]) -> Vec<Weight> {
     // Prefixes are as many as observers, and nobody asks for them in order.
     let mut by_prefix: HashMap<u64, i64> = HashMap::with_capacity(voters.len());
     for voter in voters {
@@ -53,7 +53,7 @@ pub fn weigh(voters: &[Voter]) -> Vec<Weight> {
     let mut cap = i64::MAX;
     for _ in 0..ROUNDS_MAX {
         let total: i64 = by_network.values().map(|sum| (*sum).min(cap)).sum();
-        let next = scale(total, NETWORK_CAP_SHARE).max(NETWORK_CAP_MIN);
+        let next = scale(total, p.network_cap_share).max(p.network_cap_min);
         if next == cap {
             break;
         }
@@ -73,11 +73,13 @@ mod tests {
 
     use super::*;
 
+    const P: &Params = &Params::DEFAULT;
+
     #[test]
     fn ten_thousand_keys_in_one_prefix_are_one_vote() {
         let mut voters = vec![Voter { tenure: ONE, slot: 1, asn: 1 }; 10_000];
         voters.extend((2..100).map(|n| Voter { tenure: ONE, slot: n, asn: n as u32 }));
-        let weights = weigh(&voters);
+        let weights = weigh(P, &voters);
         let sybil: i64 = weights.iter().take(10_000).map(|weight| weight.within).sum();
         assert!(sybil <= ONE, "{sybil}");
         assert_eq!(weights.last(), Some(&Weight { vote: ONE, within: ONE }));
@@ -90,7 +92,7 @@ mod tests {
                 .into_iter()
                 .map(|(tenure, slot, asn)| Voter { tenure, slot, asn })
                 .collect();
-            let weights = weigh(&voters);
+            let weights = weigh(P, &voters);
             let total: i64 = weights.iter().map(|weight| weight.vote).sum();
             let (mut prefixes, mut networks) = (BTreeMap::new(), BTreeMap::new());
             for (voter, weight) in voters.iter().zip(&weights) {
@@ -101,7 +103,7 @@ mod tests {
             }
             prop_assert!(prefixes.values().all(|sum| *sum <= ONE));
             // The cap stands still only nearly after six rounds: a hundredth of slack.
-            let cap = (scale(total, NETWORK_CAP_SHARE) + ONE / 100).max(NETWORK_CAP_MIN);
+            let cap = (scale(total, P.network_cap_share) + ONE / 100).max(P.network_cap_min);
             prop_assert!(networks.values().all(|sum| *sum <= cap));
         }
     }

@@ -1,7 +1,7 @@
 //! The JSON of the public API: the signed snapshot as it is, and its parts for those who need no
 //! proof. Pure, but for the wrapping into responses.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -21,7 +21,7 @@ use tocsin_proto::{
 };
 
 use super::matrix::Rows;
-use crate::{engine::params, feed::Published};
+use crate::feed::Published;
 
 /// The bytes that were signed, shared and not copied.
 struct Document(Arc<SignedSnapshot>);
@@ -44,14 +44,11 @@ pub(super) fn snapshot(published: &Published) -> Response {
     (headers, bytes).into_response()
 }
 
-/// Every number of the detector, of the version that incidents name.
-pub(super) static PARAMETERS: LazyLock<String> = LazyLock::new(|| {
-    let table = params::table();
-    let document = serde_json::json!({
-        "schema": SCHEMA, "version": params::VERSION, "dated": params::DATED, "parameters": table,
-    });
-    format!("{document:#}\n")
-});
+/// Every number of the detector that is in force.
+pub(super) fn parameters(published: &Published) -> Response {
+    let body = published.parameters.as_bytes().to_vec();
+    ([("content-type", "application/json")], body).into_response()
+}
 
 #[derive(Serialize)]
 struct Incidents<'a> {

@@ -162,8 +162,9 @@ fn api_incidents(State(web): Web, headers: HeaderMap) -> Ready<Response> {
     ready(unless_known(&published, &headers, || api::incidents(&published)))
 }
 
-fn api_parameters(headers: HeaderMap) -> Ready<Response> {
-    ready(asset(&headers, "application/json", &api::PARAMETERS))
+fn api_parameters(State(web): Web, headers: HeaderMap) -> Ready<Response> {
+    let published = web.newest();
+    ready(unless_known(&published, &headers, || api::parameters(&published)))
 }
 
 type Parameters = Result<Query<Vec<(String, String)>>, QueryRejection>;

@@ -204,6 +204,7 @@ pub(super) fn published(overall: Overall, incidents: Vec<Incident>, sequence: u6
         snapshot,
         cells_1h: cells(12, overall == Overall::Incident),
         cells_5m,
+        parameters: Arc::new(crate::publish::parameters(&crate::engine::params::Params::DEFAULT)),
         delegations: vec![delegation.sign(&operator())],
     }
 }

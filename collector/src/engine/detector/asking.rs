@@ -4,7 +4,7 @@
 //! [`Alerts`]: crate::engine::alert::Alerts
 
 use super::*;
-use crate::engine::{alert::Paid, params::CONFIRM};
+use crate::engine::alert::Paid;
 
 /// What a panel, or a round of one, came to: for the operator, who wants to know why nothing was said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,9 +77,10 @@ const HELD_MS: u64 = 120_000;
 impl Detector {
     /// Everybody who may be asked now.
     fn crowd(&self) -> Vec<Candidate> {
+        let p = &*self.params;
         let now = self.state.now;
         let able = |observer: &&Observer| {
-            observer.weight > 0 && now < observer.last_seen.plus_ms(ONLINE_MS)
+            observer.weight > 0 && now < observer.last_seen.plus_ms(p.online_ms)
         };
         self.observers()
             .filter(|(_, observer)| able(observer))
@@ -98,6 +99,7 @@ impl Detector {
 
     /// Once a second: panels that are under way, and suspicions that are worth one.
     pub(super) fn ask_back(&mut self, changed: &mut Vec<Changed>) {
+        let p = &Arc::clone(&self.params);
         if !self.settings.ask_back || self.mute || !self.is_settled() {
             return;
         }
@@ -108,13 +110,13 @@ impl Detector {
             .map(|n| EntityIndex(n as u8))
             .filter(|entity| {
                 self.state.suspects.contains_key(entity)
-                    || self.state.alerts.trigger(now, *entity).is_some()
+                    || self.state.alerts.trigger(p, now, *entity).is_some()
             })
             .collect();
         entities.sort_by_cached_key(|entity| std::cmp::Reverse(self.shares(*entity).share));
         for entity in entities {
             let Some(suspect) = self.state.suspects.get(&entity) else {
-                if let Some(trigger) = self.state.alerts.trigger(now, entity) {
+                if let Some(trigger) = self.state.alerts.trigger(p, now, entity) {
                     self.suspect(entity, trigger, changed);
                 }
                 continue;
@@ -129,7 +131,7 @@ impl Detector {
                 // The larger one's own panel may have found by now that this one explains it.
                 let of_parent = self.state.suspects.get(&parent).and_then(|s| s.panel.as_ref());
                 let cleared =
-                    of_parent.is_some_and(|p| p.explained_by(&self.plan, now) == Some(entity));
+                    of_parent.is_some_and(|of| of.explained_by(p, &self.plan, now) == Some(entity));
                 if explained || !asked || cleared || now >= until {
                     if let Some(suspect) = self.state.suspects.get_mut(&entity) {
                         suspect.held = None;
@@ -142,10 +144,10 @@ impl Detector {
             }
             let stands = suspect.open.as_ref().is_some_and(|i| i.phase() != Phase::Suspected);
             if stands {
-                if now.since_ms(suspect.track_at) >= PANEL_TRACK_EVERY_MS {
+                if now.since_ms(suspect.track_at) >= p.panel_track_every_ms {
                     self.call(entity, Kind::Tracking, 0, false);
                 }
-            } else if let Some(trigger) = self.state.alerts.trigger(now, entity) {
+            } else if let Some(trigger) = self.state.alerts.trigger(p, now, entity) {
                 self.suspect(entity, trigger, changed);
             }
         }
@@ -154,9 +156,10 @@ impl Detector {
     /// One that is suspected too, behind all of its sites and more (or as many, and nearer to the
     /// visitor): where that fails, nothing is left to blame the smaller one for.
     fn parent(&self, entity: EntityIndex) -> Option<EntityIndex> {
+        let p = &*self.params;
         let now = self.state.now;
         let own = self.plan.entity(entity);
-        let flags = self.state.alerts.flagging(now, entity);
+        let flags = self.state.alerts.flagging(p, now, entity);
         self.plan.entities().find_map(|(other, of)| {
             let apart = own.targets.iter().filter(|target| !of.targets.contains(target)).count();
             let larger = (of.targets.len(), std::cmp::Reverse(of.layer))
@@ -164,7 +167,8 @@ impl Detector {
             let nested = other != entity && class(of.layer) == class(own.layer) && apart < 2;
             let suspect = self.state.suspects.get(&other);
             let open = suspect.is_some_and(|s| s.panel.is_some() || s.open.is_some());
-            let seen = self.state.alerts.flagging(now, other) >= 2.max((flags * 15).div_ceil(100));
+            let seen =
+                self.state.alerts.flagging(p, now, other) >= 2.max((flags * 15).div_ceil(100));
             (nested && larger && (open || seen)).then_some(other)
         })
     }
@@ -175,12 +179,13 @@ impl Detector {
         trigger: crate::engine::alert::Trigger,
         changed: &mut Vec<Changed>,
     ) {
+        let p = &Arc::clone(&self.params);
         let online = self.state.tallies.voters();
-        if online < PANEL_ONLINE_MIN {
+        if online < p.panel_online_min {
             return;
         }
         let now = self.state.now;
-        let full = online < PANEL_SCREEN_FROM && self.state.alerts.bar(now, entity) == 0;
+        let full = online < p.panel_screen_from && self.state.alerts.bar(p, now, entity) == 0;
         let kind = if full { Kind::Full } else { Kind::Screening };
         match self.call(entity, kind, 0, false) {
             Paid::Yes if full => self.open_suspicion(entity, changed),
@@ -199,11 +204,12 @@ impl Detector {
     /// Begins a panel, at once or as soon as there is room; not where there is no budget for it, which
     /// does not hold back one that is `forced`.
     pub(super) fn call(&mut self, entity: EntityIndex, kind: Kind, draw: u8, forced: bool) -> Paid {
+        let p = &Arc::clone(&self.params);
         let now = self.state.now;
         // Of this moment and suspect: a replay that begins elsewhere comes to the same.
         let number = now.as_ms() << 8 | u64::from(entity.0);
         let mut panel = Panel::new(entity, kind, draw, number, now);
-        (panel.forced, panel.bar) = (forced, self.state.alerts.bar(now, entity));
+        (panel.forced, panel.bar) = (forced, self.state.alerts.bar(p, now, entity));
         let suspect = self.state.suspects.entry(entity).or_default();
         if kind == Kind::Tracking {
             suspect.track_at = now;
@@ -214,6 +220,7 @@ impl Detector {
 
     /// Begins a round of a panel.
     fn round(&mut self, entity: EntityIndex) -> Paid {
+        let p = &Arc::clone(&self.params);
         let now = self.state.now;
         let (rivals, shadows) = self.rivals(entity);
         let online = self.state.tallies.voters();
@@ -230,19 +237,19 @@ impl Detector {
             shadows: &shadows,
             secret: &self.settings.panel_secret,
         };
-        let seats = panel.seats(online);
-        let flags = self.state.alerts.flagging(now, entity) as usize;
+        let seats = panel.seats(p, online);
+        let flags = self.state.alerts.flagging(p, now, entity) as usize;
         let must = match panel.kind {
             Kind::Screening => 3 * flags >= online,
             Kind::Full | Kind::Tracking => panel.forced,
         };
-        let paid = self.state.alerts.pay(now, panel.kind, seats, online, must);
+        let paid = self.state.alerts.pay(p, now, panel.kind, seats, online, must);
         match paid {
-            Paid::Yes => self.asks.extend(panel.begin_round(&scene)),
+            Paid::Yes => self.asks.extend(panel.begin_round(p, &scene)),
             Paid::NotYet => {}
             Paid::No => {
                 suspect.panel = None;
-                self.state.alerts.pause(now, entity);
+                self.state.alerts.pause(p, now, entity);
             }
         }
         paid
@@ -250,17 +257,18 @@ impl Detector {
 
     /// Who else is suspected; and of those, whom the same failures implicate.
     fn rivals(&self, entity: EntityIndex) -> (BTreeSet<EntityIndex>, BTreeSet<EntityIndex>) {
+        let p = &*self.params;
         let now = self.state.now;
         let own = self.plan.entity(entity);
-        let flags = self.state.alerts.flagging(now, entity);
+        let flags = self.state.alerts.flagging(p, now, entity);
         let (mut rivals, mut shadows) = (BTreeSet::new(), BTreeSet::new());
         for (other, of) in self.plan.entities().filter(|(other, _)| *other != entity) {
             let suspect = self.state.suspects.get(&other);
             let stands = self.state.frozen.has(other);
             let asked = suspect.is_some_and(|s| s.panel.is_some() || s.open.is_some());
-            let seen = self.state.alerts.flagging(now, other);
+            let seen = self.state.alerts.flagging(p, now, other);
             // Two prefixes that cry about everything must not take the controls away.
-            if stands || asked || self.state.alerts.trigger(now, other).is_some() {
+            if stands || asked || self.state.alerts.trigger(p, now, other).is_some() {
                 rivals.insert(other);
             }
             let beside = seen >= 2.max((flags * 15).div_ceil(100));
@@ -291,6 +299,7 @@ impl Detector {
     }
 
     fn go_on(&mut self, entity: EntityIndex, changed: &mut Vec<Changed>) {
+        let p = &Arc::clone(&self.params);
         let now = self.state.now;
         let established = self.is_established();
         let Some(suspect) = self.state.suspects.get_mut(&entity) else { return };
@@ -300,7 +309,7 @@ impl Detector {
             self.round(entity);
             return;
         }
-        let step = panel.step(now, &self.plan, &self.settings, established);
+        let step = panel.step(p, now, &self.plan, &self.settings, established);
         if step == Step::Round && self.round(entity) == Paid::NotYet {
             return;
         }
@@ -323,7 +332,7 @@ impl Detector {
             Step::Wait | Step::Round => {}
             Step::DrawAgain => drop(self.call(entity, Kind::Full, draw + 1, true)),
             Step::CallFull { seen } => {
-                if self.call(entity, Kind::Full, 0, seen >= PANEL_FORCE_SHARE) != Paid::No {
+                if self.call(entity, Kind::Full, 0, seen >= p.panel_force_share) != Paid::No {
                     self.open_suspicion(entity, changed);
                 }
             }
@@ -356,7 +365,7 @@ impl Detector {
                         Some(Reach::Over(family)) => {
                             // Of too few who use it nothing was measured.
                             let Some(share) = found.share_over(*family) else { return };
-                            (share, share >= CONFIRM)
+                            (share, share >= p.confirm)
                         }
                         _ => (found.share, majority),
                     };
@@ -377,10 +386,10 @@ impl Detector {
                     let reach = Reach::Regional(found.regional.clone());
                     self.confirm(entity, reach, found, changed);
                 } else if found.crowd {
-                    self.state.alerts.inconclusive(now, entity, found.share);
+                    self.state.alerts.inconclusive(p, now, entity, found.share);
                 } else {
                     // Too few to tell are too few to be struck for it.
-                    self.state.alerts.pause(now, entity);
+                    self.state.alerts.pause(p, now, entity);
                 }
             }
             Step::Unanswered | Step::NoMore => {
@@ -388,7 +397,7 @@ impl Detector {
                 if kind == Kind::Full {
                     suspect.asked = Some((now, false));
                 }
-                self.state.alerts.pause(now, entity);
+                self.state.alerts.pause(p, now, entity);
             }
             Step::Refuted(found) => {
                 suspect.panel = None;
@@ -396,7 +405,7 @@ impl Detector {
                     suspect.asked = Some((now, true));
                 }
                 if kind != Kind::Tracking {
-                    self.state.alerts.refuted(now, entity, found.share);
+                    self.state.alerts.refuted(p, now, entity, found.share);
                 }
             }
         }
@@ -404,13 +413,14 @@ impl Detector {
 
     /// Sites that fail in a few looks: whether they do for most who look.
     pub(super) fn look_at_sites(&mut self, changed: &mut Vec<Changed>) {
+        let p = &Arc::clone(&self.params);
         let now = self.state.now;
         let online = self.state.tallies.voters();
         let mut due: Vec<TargetIndex> = Vec::new();
         let under_way: Vec<TargetIndex> = self.state.looks.under_way().collect();
         for target in under_way {
             // What a provider's outage explains is not asked about again.
-            let (rounds, step) = self.state.looks.step(now, target);
+            let (rounds, step) = self.state.looks.step(p, now, target);
             let (came_to, share, missing) = match step {
                 second_look::Step::Wait => continue,
                 second_look::Step::Round => {
@@ -430,7 +440,7 @@ impl Detector {
             let note = PanelNote { at: now, about, kind, round, came_to, share, missing };
             note_down(&mut self.panels, note);
         }
-        if now.as_ms().is_multiple_of(ROUND_MS) && online >= PANEL_ONLINE_MIN {
+        if now.as_ms().is_multiple_of(ROUND_MS) && online >= p.panel_online_min {
             due.extend(self.sites_worth_a_look());
         }
         if due.is_empty() {
@@ -439,7 +449,7 @@ impl Detector {
         let drawn = due.iter().any(|target| self.state.looks.is_new(*target));
         let crowd = if drawn { self.crowd() } else { Vec::new() };
         let well = |target: &TargetIndex| {
-            self.state.slow.of(*target).failure_rate() < SITE_SIBLINGS
+            self.state.slow.of(*target).failure_rate() < p.site_siblings
                 && self
                     .plan
                     .behind(*target)
@@ -455,28 +465,29 @@ impl Detector {
                 names: self.state.sites.names_fail(target),
                 secret: &self.settings.panel_secret,
             };
-            self.asks.extend(self.state.looks.round(target, online, &scene));
+            self.asks.extend(self.state.looks.round(p, target, online, &scene));
         }
     }
 
     fn sites_worth_a_look(&self) -> Vec<TargetIndex> {
+        let p = &*self.params;
         let now = self.state.now;
         // Where something behind it is in doubt, the site is not the first to be asked about.
         let doubted = |entity: EntityIndex| {
             let suspect = self.state.suspects.get(&entity);
             suspect.is_some_and(|s| s.panel.is_some() || s.open.is_some() || s.held.is_some())
-                || self.state.alerts.trigger(now, entity).is_some()
+                || self.state.alerts.trigger(p, now, entity).is_some()
         };
         let under_way = self.state.looks.under_way().count();
-        let room = LOOKS_MAX.saturating_sub(under_way).min(LOOKS_AT_ONCE);
+        let room = p.looks_max.saturating_sub(under_way).min(p.looks_at_once);
         let scene = self.sites_scene();
         self.state
             .sites
             .failing()
             .filter(|target| {
-                let down = seems_down(&scene, *target);
-                self.state.looks.may_begin(now, *target, down)
-                    && (down || is_worth_a_look(&scene, *target))
+                let down = seems_down(p, &scene, *target);
+                self.state.looks.may_begin(p, now, *target, down)
+                    && (down || is_worth_a_look(p, &scene, *target))
             })
             .filter(|target| {
                 let behind = self.plan.behind(*target).map(Behind::set).unwrap_or_default();
@@ -489,10 +500,11 @@ impl Detector {
     }
 
     fn confirm_site(&mut self, target: TargetIndex, grounds: Grounds, changed: &mut Vec<Changed>) {
+        let p = &Arc::clone(&self.params);
         let now = self.state.now;
         let Some(entry) = self.catalogue.target(target) else { return };
         let mut reopened = Vec::new();
-        self.state.sites.confirm(now, (target, &entry.id), grounds, changed, &mut reopened);
+        self.state.sites.confirm(p, now, (target, &entry.id), grounds, changed, &mut reopened);
         self.state.ended.retain(|(_, incident, _)| !reopened.contains(&incident.id));
     }
 
@@ -504,6 +516,7 @@ impl Detector {
         found: panel::Finding,
         changed: &mut Vec<Changed>,
     ) {
+        let p = &Arc::clone(&self.params);
         let now = self.state.now;
         self.open_suspicion(entity, changed);
         self.state.alerts.confirmed(entity);
@@ -533,7 +546,7 @@ impl Detector {
             incident.widen(reach, grounds);
             return;
         }
-        match suspect.last.take_if(|last| last.may_reopen(now)) {
+        match suspect.last.take_if(|last| last.may_reopen(p, now)) {
             Some(mut last) => {
                 last.reopen(now, grounds);
                 self.state.ended.retain(|(_, ended, _)| ended.id != last.id);

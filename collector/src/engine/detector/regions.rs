@@ -12,10 +12,7 @@ use crate::engine::{
     fixed::{ONE, divergence_q16, share},
     incident::Region,
     judge::{self, Divided},
-    params::{
-        CONFIRM, COVERAGE, DIVIDED, GROUP_BITS_Q16, ONLINE_MS, REGIONAL_BACKGROUND, REGIONAL_LOOK,
-        REGIONAL_MIN, REGIONAL_NETWORKS, ZONE_MIN, ZONE_SHARE,
-    },
+    params::Params,
     tally::{NOWHERE, Tally},
 };
 
@@ -53,36 +50,36 @@ impl Here {
     }
 
     /// Networks that see it.
-    fn seeing(&self) -> usize {
-        self.telling().filter(|tally| tally.share() >= CONFIRM).count()
+    fn seeing(&self, p: &Params) -> usize {
+        self.telling().filter(|tally| tally.share() >= p.confirm).count()
     }
 
     /// Whether its networks see it so much more often than those elsewhere that it is no chance:
     /// with one path in seven broken, some small country has most of the bad ones.
-    fn stands_out(&self, world: &Self) -> bool {
+    fn stands_out(&self, p: &Params, world: &Self) -> bool {
         let networks = self.telling().count();
         let elsewhere = world.telling().count().saturating_sub(networks);
-        let seeing = world.seeing().saturating_sub(self.seeing());
+        let seeing = world.seeing(p).saturating_sub(self.seeing(p));
         let rest = share(seeing as i64, elsewhere as i64);
-        let background = (rest * 3 / 2).max(REGIONAL_BACKGROUND);
-        let own = share(self.seeing() as i64, networks as i64);
-        own > background && divergence_q16(own, background) * networks as i64 >= GROUP_BITS_Q16
+        let background = (rest * 3 / 2).max(p.regional_background);
+        let own = share(self.seeing(p) as i64, networks as i64);
+        own > background && divergence_q16(own, background) * networks as i64 >= p.group_bits_q16
     }
 
     /// Whether it is an outage of this region, and not of a few in it.
-    fn sees(&self) -> bool {
+    fn sees(&self, p: &Params) -> bool {
         let telling = self.telling().count();
-        self.tally.eligible >= REGIONAL_MIN
-            && self.tally.share() >= CONFIRM
-            && share(self.tally.eligible, self.online) >= COVERAGE
-            && telling >= REGIONAL_NETWORKS
-            && 2 * self.seeing() >= telling
+        self.tally.eligible >= p.regional_min
+            && self.tally.share() >= p.confirm
+            && share(self.tally.eligible, self.online) >= p.coverage
+            && telling >= p.regional_networks
+            && 2 * self.seeing(p) >= telling
     }
 }
 
 /// The regions that see it, from what is seen in each country of each zone: whole zones, or single
 /// countries where the rest of their zone does not see it.
-pub(crate) fn regions_of(countries: &BTreeMap<Region, (u8, Here)>) -> Vec<Region> {
+pub(crate) fn regions_of(p: &Params, countries: &BTreeMap<Region, (u8, Here)>) -> Vec<Region> {
     let mut world = Here::default();
     countries.values().for_each(|(_, here)| world.merge(here));
     let of = |region: &Region| {
@@ -94,13 +91,13 @@ pub(crate) fn regions_of(countries: &BTreeMap<Region, (u8, Here)>) -> Vec<Region
         }
         all
     };
-    let mut regions = majorities(countries);
-    regions.retain(|region| of(region).stands_out(&world));
+    let mut regions = majorities(p, countries);
+    regions.retain(|region| of(region).stands_out(p, &world));
     regions
 }
 
 /// The regions with a majority of their own, whatever is seen elsewhere.
-fn majorities(countries: &BTreeMap<Region, (u8, Here)>) -> Vec<Region> {
+fn majorities(p: &Params, countries: &BTreeMap<Region, (u8, Here)>) -> Vec<Region> {
     let mut zones: BTreeMap<u8, Here> = BTreeMap::new();
     for (zone, here) in countries.values() {
         zones.entry(*zone).or_default().merge(here);
@@ -109,14 +106,14 @@ fn majorities(countries: &BTreeMap<Region, (u8, Here)>) -> Vec<Region> {
     for (zone, whole) in zones {
         let own = || countries.iter().filter(|(_, (of, _))| *of == zone);
         let seeing: Vec<Region> =
-            own().filter(|(_, (_, here))| here.sees()).map(|(country, _)| *country).collect();
+            own().filter(|(_, (_, here))| here.sees(p)).map(|(country, _)| *country).collect();
         let mut others = Here::default();
         for (_, (_, here)) in own().filter(|(country, _)| !seeing.contains(country)) {
             others.merge(here);
         }
         // Of few votes elsewhere in the zone nothing is known: then it is the zone's.
-        let apart = others.tally.eligible >= ZONE_MIN && others.tally.share() <= ZONE_SHARE;
-        match (whole.sees(), seeing.is_empty()) {
+        let apart = others.tally.eligible >= p.zone_min && others.tally.share() <= p.zone_share;
+        match (whole.sees(p), seeing.is_empty()) {
             (true, true) => regions.push(Region::Zone(zone)),
             (true, false) if !apart => regions.push(Region::Zone(zone)),
             _ => regions.extend(seeing),
@@ -126,8 +123,8 @@ fn majorities(countries: &BTreeMap<Region, (u8, Here)>) -> Vec<Region> {
 }
 
 /// How much of the world these regions are.
-pub(crate) fn divided(countries: &BTreeMap<Region, (u8, Here)>) -> Divided {
-    let regions = majorities(countries);
+pub(crate) fn divided(p: &Params, countries: &BTreeMap<Region, (u8, Here)>) -> Divided {
+    let regions = majorities(p, countries);
     let mut zones: BTreeMap<u8, (i64, bool)> = BTreeMap::new();
     let (mut all, mut seeing, mut votes) = (0, 0, Tally::default());
     for (country, (zone, here)) in countries {
@@ -141,7 +138,7 @@ pub(crate) fn divided(countries: &BTreeMap<Region, (u8, Here)>) -> Divided {
             votes = votes.plus(here.tally);
         }
     }
-    let counted = || zones.values().filter(|(online, _)| *online >= ZONE_MIN);
+    let counted = || zones.values().filter(|(online, _)| *online >= p.zone_min);
     Divided {
         weight: share(seeing, all),
         share: votes.share(),
@@ -153,27 +150,30 @@ pub(crate) fn divided(countries: &BTreeMap<Region, (u8, Here)>) -> Divided {
 impl Detector {
     /// C1 over what is overheard.
     pub(super) fn majority(&self, entity: EntityIndex, shares: &Shares) -> Reason {
-        let near = (DIVIDED..CONFIRM).contains(&shares.share);
-        let divided = if near { divided(&self.by_country(entity)) } else { Divided::default() };
-        judge::majority(shares.share, shares.all, &divided)
+        let p = &*self.params;
+        let near = (p.divided..p.confirm).contains(&shares.share);
+        let divided = if near { divided(p, &self.by_country(entity)) } else { Divided::default() };
+        judge::majority(p, shares.share, shares.all, &divided)
     }
 
     /// The regions in which an entity fails by a majority of their own.
     pub(super) fn regions(&self, entity: EntityIndex, shares: &Shares) -> Vec<Region> {
+        let p = &*self.params;
         let worth = |(zone, tally): (&u8, &Tally)| {
-            *zone != NOWHERE && tally.flagging >= 4 * ONE && tally.share() >= REGIONAL_LOOK
+            *zone != NOWHERE && tally.flagging >= 4 * ONE && tally.share() >= p.regional_look
         };
         if !shares.zones.iter().any(worth) {
             return Vec::new();
         }
-        regions_of(&self.by_country(entity))
+        regions_of(p, &self.by_country(entity))
     }
 
     fn by_country(&self, entity: EntityIndex) -> BTreeMap<Region, (u8, Here)> {
+        let p = &*self.params;
         let now = self.state.now;
         let mut countries: BTreeMap<Region, (u8, Here)> = BTreeMap::new();
         for (_, observer) in self.observers() {
-            let online = now < observer.last_seen.plus_ms(ONLINE_MS);
+            let online = now < observer.last_seen.plus_ms(p.online_ms);
             let Some(zone) = observer.standing.zone.filter(|_| online && observer.weight > 0)
             else {
                 continue;
@@ -209,6 +209,9 @@ impl Detector {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::params::Params;
+
+    const P: &Params = &Params::DEFAULT;
 
     fn here(networks: &[(u32, i64, i64)]) -> Here {
         let mut here = Here::default();
@@ -226,12 +229,12 @@ mod tests {
 
     #[test]
     fn a_region_is_more_than_its_largest_network() {
-        assert!(here(&[(1, 6, 6), (2, 3, 2), (3, 3, 0)]).sees());
-        assert!(!here(&[(1, 9, 9), (2, 1, 0), (3, 1, 0), (4, 1, 0)]).sees(), "one network");
-        assert!(!here(&[(1, 4, 4), (2, 3, 3)]).sees(), "too few");
+        assert!(here(&[(1, 6, 6), (2, 3, 2), (3, 3, 0)]).sees(P));
+        assert!(!here(&[(1, 9, 9), (2, 1, 0), (3, 1, 0), (4, 1, 0)]).sees(P), "one network");
+        assert!(!here(&[(1, 4, 4), (2, 3, 3)]).sees(P), "too few");
         let mut silent = here(&[(1, 6, 6), (2, 3, 3), (3, 3, 0)]);
         silent.add(4, 13 * ONE, None);
-        assert!(!silent.sees(), "most cannot tell");
+        assert!(!silent.sees(P), "most cannot tell");
     }
 
     #[test]
@@ -245,10 +248,10 @@ mod tests {
         let mut world = BTreeMap::from([country("IT", 10, 3)]);
         let names = ["ES", "PT", "FR", "DE", "PL", "SE"];
         world.extend(names.iter().zip(1..).map(|(code, n)| country(code, 100 * n, 1)));
-        assert_eq!(regions_of(&world), []);
+        assert_eq!(regions_of(P, &world), []);
         let mut world = BTreeMap::from([country("IT", 10, 5)]);
         world.extend(names.iter().zip(1..).map(|(code, n)| country(code, 100 * n, 0)));
-        assert_eq!(regions_of(&world), [super::tests::country("IT")]);
+        assert_eq!(regions_of(P, &world), [super::tests::country("IT")]);
     }
 
     #[test]
@@ -257,15 +260,15 @@ mod tests {
         let well = || here(&[(7, 6, 0), (8, 6, 0)]);
         let of = |zone: u8, code: &str, here: Here| (country(code), (zone, here));
         let spain = BTreeMap::from([of(1, "ES", down()), of(1, "IT", well())]);
-        assert_eq!(regions_of(&spain), [country("ES")]);
+        assert_eq!(regions_of(P, &spain), [country("ES")]);
         let far = || here(&[(20, 6, 0), (21, 6, 0), (22, 6, 0)]);
         let also = here(&[(11, 6, 6), (12, 3, 3), (13, 3, 3)]);
         let both = BTreeMap::from([of(1, "ES", down()), of(1, "IT", also), of(2, "FR", far())]);
-        assert_eq!(regions_of(&both), [Region::Zone(1)]);
+        assert_eq!(regions_of(P, &both), [Region::Zone(1)]);
         let few = here(&[(9, 2, 0)]);
         let all = here(&[(1, 4, 4), (2, 3, 3), (3, 3, 3), (4, 3, 2)]);
         let few = BTreeMap::from([of(1, "ES", all), of(1, "IT", few), of(2, "FR", far())]);
-        assert_eq!(regions_of(&few), [Region::Zone(1)]);
-        assert_eq!(regions_of(&BTreeMap::from([of(1, "IT", well()), of(2, "FR", far())])), []);
+        assert_eq!(regions_of(P, &few), [Region::Zone(1)]);
+        assert_eq!(regions_of(P, &BTreeMap::from([of(1, "IT", well()), of(2, "FR", far())])), []);
     }
 }

@@ -6,28 +6,29 @@ use super::*;
 impl Detector {
     /// Who is cut off, and what those have in common.
     pub(super) fn judge_groups(&mut self, changed: &mut Vec<Changed>) {
+        let p = &Arc::clone(&self.params);
         let State { groups, census, cut, lost, observers, now, ended, .. } = &mut self.state;
         let now = *now;
         let of = |id: u32| observers.get(id as usize).and_then(Option::as_deref);
         let mut cuts = Vec::new();
         cut.retain(|id| {
             let Some(observer) = of(*id) else { return false };
-            let online = now < observer.last_seen.plus_ms(ONLINE_MS);
+            let online = now < observer.last_seen.plus_ms(p.online_ms);
             let current = observer.line.current();
-            let fresh = |spell: &Spell| now.since_ms(spell.heard_at) <= SPELL_FRESH_MS;
+            let fresh = |spell: &Spell| now.since_ms(spell.heard_at) <= p.spell_fresh_ms;
             let Some(spell) = current.or(observer.line.past()).filter(fresh) else { return false };
-            if !observer.is_sick() {
+            if !observer.is_sick(p) {
                 let (standing, within) = (observer.standing, observer.within);
                 let cut_now = online && current.is_some();
                 cuts.push(Cut { observer: *id, standing, within, spell, now: cut_now });
             }
             true
         });
-        lost.retain(|_, at| now.since_ms(*at) <= DARK_WITHIN_MS);
+        lost.retain(|_, at| now.since_ms(*at) <= p.dark_within_ms);
         let silent: Vec<_> = lost
             .iter()
             .filter_map(|(id, at)| {
-                let observer = of(*id).filter(|o| now >= o.last_seen.plus_ms(ONLINE_MS))?;
+                let observer = of(*id).filter(|o| now >= o.last_seen.plus_ms(p.online_ms))?;
                 Some((*at, *id, observer.standing, observer.within))
             })
             .collect();
@@ -39,7 +40,7 @@ impl Detector {
             census,
         };
         let mut reopened = Vec::new();
-        let over = groups.judge(&scene, changed, &mut reopened);
+        let over = groups.judge(p, &scene, changed, &mut reopened);
         ended.retain(|(_, incident, _)| !reopened.contains(&incident.id));
         ended.extend(over.into_iter().map(|(group, i, met)| (Subject::Group(group), i, met)));
     }
@@ -47,9 +48,10 @@ impl Detector {
     /// Who of a group was heard in the last hour and has a vote: where it stands, and whether it is
     /// cut off now.
     pub fn members(&self, group: Group) -> impl Iterator<Item = (Standing, bool)> {
+        let p = &*self.params;
         let now = self.state.now;
         self.observers().filter_map(move |(_, observer)| {
-            let heard = now.since_ms(observer.last_seen) <= FORGET_MS;
+            let heard = now.since_ms(observer.last_seen) <= p.forget_ms;
             let counts = heard && observer.within > 0 && group.has(&observer.standing);
             counts.then(|| (observer.standing, observer.line.current().is_some()))
         })
@@ -58,10 +60,11 @@ impl Detector {
     /// The share of a group that is cut off now.
     #[must_use]
     pub fn cut_share(&self, group: Group) -> Ppm {
+        let p = &*self.params;
         let cut = |id: &u32| {
             let observer = self.state.observers.get(*id as usize)?.as_deref()?;
-            let online = self.state.now < observer.last_seen.plus_ms(ONLINE_MS);
-            let counts = online && observer.line.current().is_some() && !observer.is_sick();
+            let online = self.state.now < observer.last_seen.plus_ms(p.online_ms);
+            let counts = online && observer.line.current().is_some() && !observer.is_sick(p);
             (counts && group.has(&observer.standing)).then_some(observer.within)
         };
         share(self.state.cut.iter().filter_map(cut).sum(), self.state.census.of(group))
