@@ -211,18 +211,18 @@ impl Alerts {
         (worth && rested).then_some(Trigger { networks })
     }
 
-    /// Pays for a round of so many asks to a crowd of so many; one that `must` be is not held back by
+    /// Pays for a round of so many probes by a crowd of so many; one that `must` be is not held back by
     /// what was asked today.
     pub fn pay(
         &mut self,
         p: &Params,
         now: Timestamp,
         kind: Kind,
-        asked: usize,
+        probes: usize,
         online: usize,
         must: bool,
     ) -> Paid {
-        let cost = (asked * p.panel_probes()) as i64 * ONE / (online.max(1) as i64);
+        let cost = probes as i64 * ONE / (online.max(1) as i64);
         // Of confirmed incidents; the agents' own caps bound these.
         if kind == Kind::Tracking {
             return Paid::Yes;
@@ -393,7 +393,7 @@ mod tests {
     fn the_budget_bounds_what_can_be_asked_in_a_day() {
         let mut alerts = Alerts::default();
         let asked = (0..2_000u64)
-            .map(|n| alerts.pay(P, NOW.plus_ms(n * 43_200), Kind::Full, 400, 1_000, false))
+            .map(|n| alerts.pay(P, NOW.plus_ms(n * 43_200), Kind::Full, 4_800, 1_000, false))
             .filter(|paid| *paid == Paid::Yes)
             .count();
         // 4.8 probes an agent each: a burst of 400 and 600 over the day.
@@ -404,11 +404,11 @@ mod tests {
     fn no_more_is_asked_at_once_than_an_agent_answers() {
         let mut alerts = Alerts::default();
         let pay = |alerts: &mut Alerts, s: u64| {
-            alerts.pay(P, NOW.plus_ms(s * 1000), Kind::Full, 100, 100, true)
+            alerts.pay(P, NOW.plus_ms(s * 1000), Kind::Full, 1_200, 100, true)
         };
         let asked = (0..60).filter(|s| pay(&mut alerts, *s) == Paid::Yes).count();
         // Of an agent's sixty in a minute, whatever for.
-        assert!(asked * P.panel_probes() < 60 && asked >= 4, "{asked}");
+        assert!(asked * 12 < 60 && asked >= 4, "{asked}");
         assert_eq!([0, 0].map(|_| pay(&mut alerts, 600)), [Paid::Yes; 2], "two at once");
         assert_eq!(pay(&mut alerts, 600), Paid::NotYet);
     }

@@ -47,6 +47,7 @@ mod asking;
 mod regions;
 mod side;
 
+use asking::Call;
 pub use asking::PanelNote;
 pub(crate) use regions::{Here, divided, regions_of};
 
@@ -852,6 +853,11 @@ impl Detector {
             && suspect.held.is_none()
             && suspect.asked.is_none_or(|(at, _)| now.since_ms(at) >= suspect.asked_for_ms(p));
         let global = global && heard;
+        // What stands of the world goes on while the world sees it: regions have incidents of their own.
+        let worldwide = suspect.open.as_ref().is_some_and(|open| {
+            open.phase() != Phase::Suspected && !matches!(open.reach, Reach::Regional(_))
+        });
+        let local = local && !worldwide;
         let reading = Reading {
             share,
             rate,
@@ -862,7 +868,10 @@ impl Detector {
             relapse: passes >= p.hold
                 || recent
                     && ((heard && others("c5.attributed"))
-                        || (!regional.is_empty() && strata_hold && !versions.unproved)),
+                        || (!regional.is_empty()
+                            && strata_hold
+                            && !versions.unproved
+                            && !worldwide)),
             goes_on: suspect.open.as_ref().is_some_and(|open| self.has_parts(&open.id)),
         };
         let by_far = shares.zones.values().all(|tally| tally.share() >= 750_000);
@@ -888,7 +897,7 @@ impl Detector {
             if let Some(suspect) = self.state.suspects.get_mut(&entity) {
                 suspect.fruitless = (suspect.fruitless + 1).min(p.asked_doublings);
             }
-            self.call(entity, Kind::Full, 0, true);
+            self.call(entity, Kind::Full, Call { forced: true, ..Call::default() });
         }
         let Some(suspect) = self.state.suspects.get_mut(&entity) else { return };
         let baseline = suspect.baseline;
@@ -898,9 +907,11 @@ impl Detector {
             let Some(phase) = entered else { return };
             // What was resolved within the hour has come back: that incident goes on.
             if (before, phase) == (Phase::Suspected, Phase::Confirmed)
-                && let Some(mut last) = suspect.last.take_if(|last| last.may_reopen(p, now))
+                && let Some(mut last) =
+                    suspect.last.take_if(|last| last.comes_back_as(p, now, &incident.reach))
             {
                 last.reopen(now, incident.grounds.clone());
+                last.widen(incident.reach.clone(), incident.grounds.clone());
                 self.state.ended.retain(|(_, ended, _)| ended.id != last.id);
                 *incident = last;
             }

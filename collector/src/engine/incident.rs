@@ -208,6 +208,14 @@ impl Incident {
             && now.since_ms(self.since()) < p.reopen_ms
     }
 
+    /// Whether it is this one that comes back: what was worldwide and is confirmed of some regions now is
+    /// another, of those.
+    #[must_use]
+    pub fn comes_back_as(&self, p: &Params, now: Timestamp, reach: &Reach) -> bool {
+        let narrower = matches!((&self.reach, reach), (Reach::Global, Reach::Regional(_)));
+        self.may_reopen(p, now) && !narrower
+    }
+
     /// Turns out to be part of another, which goes on.
     pub fn merge(&mut self, now: Timestamp, into: String) {
         self.part_of = Some(into);
@@ -276,7 +284,7 @@ impl Incident {
                 }
             }
             Phase::Confirmed => {
-                let few = reading.share < p.release && !reading.confirm;
+                let few = self.is_below(p, reading.share, self.low_since) && !reading.confirm;
                 let low = few || reading.rate <= self.peak / 4;
                 let wait = p.recover_ms << self.relapses.min(2);
                 held(&mut self.low_since, now, low, wait).then_some(Phase::Recovering)
@@ -286,7 +294,7 @@ impl Incident {
                 let quiet =
                     self.slow_share < p.clear && self.slow_rate <= quiet_rate && !reading.goes_on;
                 let quiet = held(&mut self.quiet_since, now, quiet, p.resolve_ms);
-                let below = reading.share < p.release && !reading.goes_on;
+                let below = self.is_below(p, reading.share, self.below_since) && !reading.goes_on;
                 let below = held(&mut self.below_since, now, below, p.resolve_held_ms);
                 if reading.relapse && reading.rate >= self.peak / 2 {
                     self.relapses += 1;
@@ -310,6 +318,12 @@ impl Incident {
             self.enter(now, next);
         }
         next
+    }
+
+    /// Whether too few see it for it to go on. Panels are small: once it is so, one of them is no reason
+    /// to begin anew, or a quarter that lies could hold it open by luck.
+    const fn is_below(&self, p: &Params, share: Ppm, since: Option<Timestamp>) -> bool {
+        share < p.release || (since.is_some() && self.slow_share < p.release)
     }
 
     /// One round of a site's incident. Where the evidence runs out it ends too, later: nobody is

@@ -91,6 +91,8 @@ pub struct Scene<'a> {
     pub rivals: &'a BTreeSet<EntityIndex>,
     /// Rivals that the same failures implicate: their sites are left out where enough remain.
     pub shadows: &'a BTreeSet<EntityIndex>,
+    /// Sites that are down by themselves: left out where enough remain.
+    pub dead: &'a BTreeSet<TargetIndex>,
     /// Nobody outside can foretell a hash under it.
     pub secret: &'a [u8; 32],
 }
@@ -178,6 +180,8 @@ pub struct Panel {
     pub forced: bool,
     /// What a screening must show before the full panel is called.
     pub bar: Ppm,
+    /// Failure rate that the panel before it met, if there was one.
+    pub expected: Option<Ppm>,
     /// Evaluations running that passed.
     passes: u8,
     members: BTreeMap<u32, Member>,
@@ -252,9 +256,14 @@ pub enum Step {
     CallFull {
         /// Share of the votes that see it, so far.
         seen: Ppm,
+        /// Failure rate over the suspect's asked sites.
+        rate: Ppm,
     },
     /// It must pass once more, freshly drawn.
-    DrawAgain,
+    DrawAgain {
+        /// Failure rate over the suspect's asked sites.
+        rate: Ppm,
+    },
     /// It has confirmed.
     Confirmed(Finding),
     /// It has measured (tracking).
@@ -281,7 +290,7 @@ impl Step {
             Self::Wait
             | Self::Round
             | Self::CallFull { .. }
-            | Self::DrawAgain
+            | Self::DrawAgain { .. }
             | Self::Unanswered
             | Self::NoMore => None,
         }
@@ -294,7 +303,7 @@ impl Step {
             Self::Wait => "waiting",
             Self::Round => "another round",
             Self::CallFull { .. } => "full panel called",
-            Self::DrawAgain => "second draw",
+            Self::DrawAgain { .. } => "second draw",
             Self::Confirmed(_) => "confirmed",
             Self::Measured(_) => "measured",
             Self::Inconclusive(_) => "inconclusive",
@@ -433,11 +442,37 @@ impl Panel {
             rounds: 0,
             forced: false,
             bar: 0,
+            expected: None,
             passes: 0,
             members: BTreeMap::new(),
             nonces: BTreeMap::new(),
             zones_online: BTreeMap::new(),
         }
+    }
+
+    /// Sites that each member looks at in the next round: more where few of them fail.
+    fn sites_wanted(&self, p: &Params) -> usize {
+        let rate = match self.rounds {
+            0 => self.expected,
+            _ => {
+                let (sites, _) = self.counts();
+                let sum = |(n, f), (more, failed, _): &(i64, i64, _)| (n + more, f + failed);
+                let (n, f) = sites.values().fold((0, 0), sum);
+                Some(share(f, n))
+            }
+        };
+        let few = rate.is_some_and(|rate| rate < p.panel_many_below);
+        match self.kind {
+            Kind::Screening => p.panel_sites_many,
+            Kind::Full if few => p.panel_sites_many,
+            Kind::Full | Kind::Tracking => p.panel_sites,
+        }
+    }
+
+    /// Probes that each member makes in the next round, at most.
+    #[must_use]
+    pub fn probes(&self, p: &Params) -> usize {
+        self.sites_wanted(p) + p.panel_controls
     }
 
     /// Draws the members, in the first round, and what each is asked in this one.
@@ -450,16 +485,16 @@ impl Panel {
         self.began = scene.now;
         self.passes = 0;
         let suspect = scene.plan.entity(self.entity);
-        let apart: Vec<TargetIndex> = suspect
-            .targets
-            .iter()
-            .copied()
-            .filter(|target| {
-                let behind = scene.plan.behind(*target);
-                !scene.shadows.iter().any(|rival| behind.is_some_and(|b| b.has(*rival)))
-            })
-            .collect();
-        let sites = if apart.len() >= 4 { apart } else { suspect.targets.clone() };
+        let narrowed = |of: &[TargetIndex], keeps: &dyn Fn(&TargetIndex) -> bool| {
+            let kept: Vec<TargetIndex> = of.iter().copied().filter(keeps).collect();
+            if kept.len() >= 4 { kept } else { of.to_vec() }
+        };
+        let alive = narrowed(&suspect.targets, &|target| !scene.dead.contains(target));
+        let sites = narrowed(&alive, &|target| {
+            let behind = scene.plan.behind(*target);
+            !scene.shadows.iter().any(|rival| behind.is_some_and(|b| b.has(*rival)))
+        });
+        let wanted = self.sites_wanted(p);
         let controls: Vec<TargetIndex> = scene
             .plan
             .targets()
@@ -488,8 +523,8 @@ impl Panel {
             // Sites already asked come again only where all have been.
             let (again, fresh): (Vec<_>, Vec<_>) =
                 sites.iter().copied().partition(|target| seen.contains(target));
-            let mut mine: Vec<TargetIndex> = luck.deal(fresh).take(p.panel_sites).collect();
-            let more = p.panel_sites - mine.len();
+            let mut mine: Vec<TargetIndex> = luck.deal(fresh).take(wanted).collect();
+            let more = wanted - mine.len();
             mine.extend(luck.deal(again).take(more));
             let own: Vec<TargetIndex> =
                 luck.deal(controls.clone()).take(p.panel_controls).collect();
@@ -963,7 +998,8 @@ impl Panel {
                 };
                 let of_some = due && enough && [Family::V4, Family::V6].into_iter().any(of_family);
                 if of_some || enough && (part >= needed || (due && found.share >= needed)) {
-                    Step::CallFull { seen: self.find(p, plan, settings, true, |_| true).share }
+                    let found = self.find(p, plan, settings, true, |_| true);
+                    Step::CallFull { seen: found.share, rate: found.rate }
                 } else if !due {
                     Step::Wait
                 } else if found.answered && found.share >= p.panel_screen_share {
@@ -978,7 +1014,7 @@ impl Panel {
                 self.passes = if found.holds { self.passes + 1 } else { 0 };
                 if self.passes >= 2 {
                     return match found.share < p.panel_second_below && self.draw == 0 {
-                        true => Step::DrawAgain,
+                        true => Step::DrawAgain { rate: found.rate },
                         false => Step::Confirmed(found),
                     };
                 }
@@ -987,7 +1023,10 @@ impl Panel {
                 }
                 // Each has looked over each family, by then.
                 if found.over.is_some() && self.rounds >= 2 {
-                    return if self.draw == 0 { Step::DrawAgain } else { Step::Confirmed(found) };
+                    return match self.draw {
+                        0 => Step::DrawAgain { rate: found.rate },
+                        _ => Step::Confirmed(found),
+                    };
                 }
                 let last = self.rounds >= p.panel_rounds;
                 let gap = if self.rounds >= 3 { p.panel_late_round_gap_ms } else { 0 };
@@ -1105,6 +1144,7 @@ mod tests {
             crowd: &crowd,
             rivals: &none,
             shadows: &none,
+            dead: &BTreeSet::new(),
             secret: &secret,
         };
         let asks = panel.begin_round(P, &scene);
@@ -1149,7 +1189,7 @@ mod tests {
         assert!((40..=P.panel_screen + 8).contains(&one.len()), "{}", one.len());
         for ask in one {
             let behind = ask.targets.iter().filter(|target| target.0 < 20).count();
-            assert_eq!((behind, ask.targets.len()), (P.panel_sites, P.panel_probes()));
+            assert_eq!((behind, ask.targets.len()), (P.panel_sites_many, P.panel_probes()));
         }
     }
 

@@ -7,7 +7,7 @@ use tocsin_proto::{id::ObserverId, limits::ASK_TARGETS_MAX};
 use super::fixed::{ONE, Ppm};
 
 /// Version of the defaults below.
-pub const VERSION: u16 = 8;
+pub const VERSION: u16 = 9;
 /// Since when they are these.
 pub const DATED: &str = "2026-11-23";
 
@@ -120,10 +120,10 @@ impl Default for Params {
 }
 
 impl Params {
-    /// Probes of a member of a panel in a round.
+    /// Probes of a member of a panel in a round, at most.
     #[must_use]
     pub const fn panel_probes(&self) -> usize {
-        self.panel_sites + self.panel_controls
+        self.panel_sites_many + self.panel_controls
     }
 
     /// Whether they mean something: shares are shares, nothing is zero, what must be below another is.
@@ -142,15 +142,21 @@ impl Params {
             }
         }
         if self.panel_probes() > ASK_TARGETS_MAX {
-            let value = self.panel_sites as i64;
+            let value = self.panel_sites_many as i64;
             let needed =
                 "at most 16 together with panel_controls, as many as can be asked for at once";
-            return Err(ParamsError::Range { name: "panel_sites", value, needed });
+            return Err(ParamsError::Range { name: "panel_sites_many", value, needed });
         }
         let orders = [
             (self.clear, self.release, "clear", "release"),
             (self.release, self.confirm, "release", "confirm"),
             (self.candidate, self.confirm, "candidate", "confirm"),
+            (
+                self.panel_sites as i64 - 1,
+                self.panel_sites_many as i64,
+                "panel_sites",
+                "panel_sites_many",
+            ),
             (self.site_up, self.site_down, "site_up", "site_down"),
             (self.cusum_flag.into(), self.cusum_cap.into(), "cusum_flag", "cusum_cap"),
             (self.online_ms as i64, self.forget_ms as i64, "online_ms", "forget_ms"),
@@ -301,6 +307,9 @@ merge_ms: u64 = 1_800_000,
 part_of_ms: u64 = 6 * 3_600_000,
 /// A site that is up for this long is resolved, ms.
 site_resolve_ms: u64 = 600_000,
+/// A site that has been down by itself for this long is not asked about for its providers any more, ms:
+/// three that fail at the same hour by three causes are no outage of what they share.
+site_alone_ms: u64 = 600_000,
 /// Windows in which flags are counted, ms.
 alert_short_ms: u64 = 30_000,
 /// The longer one: a small provider shows in it.
@@ -331,6 +340,11 @@ panel_screen_from: usize = 150,
 panel_online_min: usize = 20,
 /// Sites that each member probes in a round.
 panel_sites: usize = 8,
+/// And in a screening, or where so far fewer than the next of the looks have failed: of a tenth that fails
+/// two are met in two such rounds by seven of ten, and in one by a third.
+panel_sites_many: usize = 12,
+/// Failure rate below which that many are looked at.
+panel_many_below: Ppm = 250_000,
 /// Controls that each member probes in a round.
 panel_controls: usize = 4,
 /// Controls that must be fine.
@@ -373,11 +387,10 @@ panel_full_burst: i64 = 400 * ONE,
 panel_screen_day: i64 = 400 * ONE,
 /// and at once.
 panel_screen_burst: i64 = 120 * ONE,
-/// Probes a day and agent that panels of suspicions may cost, millionths: thirty a minute, half of what
-/// an agent does for all reasons together,
-panel_pace_day: i64 = 43_200 * ONE,
-/// and at once: two rounds.
-panel_pace_burst: i64 = 26 * ONE,
+/// Probes a day and agent that panels of suspicions may cost, millionths: twenty-four a minute,
+panel_pace_day: i64 = 34_560 * ONE,
+/// and at once: two rounds. Together fewer than the sixty that an agent makes in a minute for all reasons.
+panel_pace_burst: i64 = 32 * ONE,
 /// Between two tracking panels, ms.
 panel_track_every_ms: u64 = 60_000,
 /// What a tracking panel found is good for this long, ms.
@@ -610,7 +623,7 @@ mod tests {
         let text = refused(Params { confirm: 0, ..usual.clone() });
         assert!(text.contains("detector.parameters.confirm is 0"), "{text}");
         assert!(refused(Params { confirm: 2_000_000, ..usual.clone() }).contains("1 to 1,000,000"));
-        assert!(refused(Params { panel_sites: 14, ..usual.clone() }).contains("16"));
+        assert!(refused(Params { panel_sites_many: 14, ..usual.clone() }).contains("16"));
         let text = refused(Params { confirm: 300_000, ..usual });
         assert!(text.contains("release must be below confirm"), "{text}");
     }

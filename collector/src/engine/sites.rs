@@ -125,6 +125,13 @@ impl Sites {
         open.map(|(target, _)| *target).collect()
     }
 
+    /// Sites that have been down by themselves since then.
+    #[must_use]
+    pub fn dead_before(&self, at: Timestamp) -> BTreeSet<TargetIndex> {
+        let old = |site: &Site| site.open.as_ref().is_some_and(|open| open.since() <= at);
+        self.0.iter().filter(|(_, site)| old(site)).map(|(target, _)| *target).collect()
+    }
+
     /// Sites that have failed lately and have no incident, nor are part of one.
     pub fn failing(&self) -> impl Iterator<Item = TargetIndex> {
         let unexplained = |site: &Site| site.open.is_none() && site.part_of.is_none();

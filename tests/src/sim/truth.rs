@@ -1,7 +1,7 @@
 //! What a probe meets: the scenario and the habits of the observer's own line, put into findings as
 //! the real prober would make them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use tocsin_agent::engine::{
@@ -326,6 +326,22 @@ impl Truth {
         }
     }
 
+    /// Sites of which every request fails for good.
+    #[must_use]
+    pub fn dead(&self) -> BTreeSet<TargetIndex> {
+        let of_it = self.phases.iter().filter(|p| matches!(p.phase.mode, Mode::PerTarget));
+        let dead = of_it.flat_map(|p| {
+            let hit = |rank: usize| Self::is_among(rank, p.phase.fraction, p.targets.len());
+            p.targets.iter().filter(move |(_, rank)| hit(**rank)).map(|(target, _)| *target)
+        });
+        dead.collect()
+    }
+
+    /// Whether a site of this rank is among the part that fails.
+    const fn is_among(rank: usize, fraction: i64, of: usize) -> bool {
+        (rank as i64 * 1_000_000) < fraction * of as i64
+    }
+
     /// Whether the observer cannot reach the collector, milliseconds after the onset.
     #[must_use]
     pub fn is_silent(&self, person: usize, of: &Person, ms: u64) -> bool {
@@ -369,9 +385,7 @@ impl Truth {
                     let number = if phase.overlay { prepared.number } else { 0 };
                     coin.named("request").of(number).happens(phase.fraction)
                 }
-                Mode::PerTarget => {
-                    (*rank as i64 * 1_000_000) < phase.fraction * targets.len() as i64
-                }
+                Mode::PerTarget => Self::is_among(*rank, phase.fraction, targets.len()),
                 Mode::PerTargetFlap => {
                     let own = dice.named("flap").of(u64::from(target.0));
                     let turn = (ms + own.below(FLAP_MS)) / FLAP_MS;

@@ -54,6 +54,17 @@ impl PanelNote {
     }
 }
 
+/// How a panel is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Call {
+    /// Which of the draws that must all pass it is, from 0.
+    pub(super) draw: u8,
+    /// Whether the budget must not prevent it.
+    pub(super) forced: bool,
+    /// Failure rate that the panel before it met.
+    pub(super) expected: Option<Ppm>,
+}
+
 /// Panel notes that wait at most.
 const PANEL_NOTES_MAX: usize = 1_000;
 
@@ -145,7 +156,7 @@ impl Detector {
             let stands = suspect.open.as_ref().is_some_and(|i| i.phase() != Phase::Suspected);
             if stands {
                 if now.since_ms(suspect.track_at) >= p.panel_track_every_ms {
-                    self.call(entity, Kind::Tracking, 0, false);
+                    self.call(entity, Kind::Tracking, Call::default());
                 }
             } else if let Some(trigger) = self.state.alerts.trigger(p, now, entity) {
                 self.suspect(entity, trigger, changed);
@@ -187,7 +198,7 @@ impl Detector {
         let now = self.state.now;
         let full = online < p.panel_screen_from && self.state.alerts.bar(p, now, entity) == 0;
         let kind = if full { Kind::Full } else { Kind::Screening };
-        match self.call(entity, kind, 0, false) {
+        match self.call(entity, kind, Call::default()) {
             Paid::Yes if full => self.open_suspicion(entity, changed),
             Paid::Yes | Paid::No => {}
             Paid::NotYet => {
@@ -203,13 +214,14 @@ impl Detector {
 
     /// Begins a panel, at once or as soon as there is room; not where there is no budget for it, which
     /// does not hold back one that is `forced`.
-    pub(super) fn call(&mut self, entity: EntityIndex, kind: Kind, draw: u8, forced: bool) -> Paid {
+    pub(super) fn call(&mut self, entity: EntityIndex, kind: Kind, how: Call) -> Paid {
         let p = &Arc::clone(&self.params);
         let now = self.state.now;
         // Of this moment and suspect: a replay that begins elsewhere comes to the same.
         let number = now.as_ms() << 8 | u64::from(entity.0);
-        let mut panel = Panel::new(entity, kind, draw, number, now);
-        (panel.forced, panel.bar) = (forced, self.state.alerts.bar(p, now, entity));
+        let mut panel = Panel::new(entity, kind, how.draw, number, now);
+        (panel.forced, panel.expected) = (how.forced, how.expected);
+        panel.bar = self.state.alerts.bar(p, now, entity);
         let suspect = self.state.suspects.entry(entity).or_default();
         if kind == Kind::Tracking {
             suspect.track_at = now;
@@ -223,6 +235,7 @@ impl Detector {
         let p = &Arc::clone(&self.params);
         let now = self.state.now;
         let (rivals, shadows) = self.rivals(entity);
+        let dead = self.state.sites.dead_before(now.minus_ms(p.site_alone_ms));
         let online = self.state.tallies.voters();
         let panel = |state: &State| Some(state.suspects.get(&entity)?.panel.as_ref()?.rounds);
         // Members are drawn in the first round.
@@ -235,6 +248,7 @@ impl Detector {
             crowd: &crowd,
             rivals: &rivals,
             shadows: &shadows,
+            dead: &dead,
             secret: &self.settings.panel_secret,
         };
         let seats = panel.seats(p, online);
@@ -243,7 +257,8 @@ impl Detector {
             Kind::Screening => 3 * flags >= online,
             Kind::Full | Kind::Tracking => panel.forced,
         };
-        let paid = self.state.alerts.pay(p, now, panel.kind, seats, online, must);
+        let probes = seats * panel.probes(p);
+        let paid = self.state.alerts.pay(p, now, panel.kind, probes, online, must);
         match paid {
             Paid::Yes => self.asks.extend(panel.begin_round(p, &scene)),
             Paid::NotYet => {}
@@ -330,9 +345,14 @@ impl Detector {
         let Some(suspect) = self.state.suspects.get_mut(&entity) else { return };
         match step {
             Step::Wait | Step::Round => {}
-            Step::DrawAgain => drop(self.call(entity, Kind::Full, draw + 1, true)),
-            Step::CallFull { seen } => {
-                if self.call(entity, Kind::Full, 0, seen >= p.panel_force_share) != Paid::No {
+            Step::DrawAgain { rate } => {
+                let how = Call { draw: draw + 1, forced: true, expected: Some(rate) };
+                self.call(entity, Kind::Full, how);
+            }
+            Step::CallFull { seen, rate } => {
+                let forced = seen >= p.panel_force_share;
+                let how = Call { forced, expected: Some(rate), ..Call::default() };
+                if self.call(entity, Kind::Full, how) != Paid::No {
                     self.open_suspicion(entity, changed);
                 }
             }
@@ -349,7 +369,7 @@ impl Detector {
                         let asked =
                             self.state.suspects.get(&parent).is_some_and(|s| s.panel.is_some());
                         if !asked && !self.state.frozen.has(parent) {
-                            self.call(parent, Kind::Full, 0, false);
+                            self.call(parent, Kind::Full, Call::default());
                         }
                     }
                 }
@@ -381,7 +401,7 @@ impl Detector {
                 let in_zones = found.holds_in_zones && !found.regional.is_empty();
                 if in_zones && draw == 0 {
                     // As a narrow majority, it must pass once more, freshly drawn.
-                    self.call(entity, Kind::Full, 1, false);
+                    self.call(entity, Kind::Full, Call { draw: 1, ..Call::default() });
                 } else if in_zones && self.parent(entity).is_none() {
                     let reach = Reach::Regional(found.regional.clone());
                     self.confirm(entity, reach, found, changed);
@@ -546,9 +566,10 @@ impl Detector {
             incident.widen(reach, grounds);
             return;
         }
-        match suspect.last.take_if(|last| last.may_reopen(p, now)) {
+        match suspect.last.take_if(|last| last.comes_back_as(p, now, &reach)) {
             Some(mut last) => {
-                last.reopen(now, grounds);
+                last.reopen(now, grounds.clone());
+                last.widen(reach, grounds);
                 self.state.ended.retain(|(_, ended, _)| ended.id != last.id);
                 *incident = last;
             }

@@ -165,6 +165,13 @@ pub fn run(outage: &Outage, seed: u64, trace: bool) -> Came {
         trace,
         ..Setup::new(ONSET.minus_ms(LEAD_MS), ONSET, end)
     };
+    let catalogue = &world.catalogue;
+    // A site of those that fail is named rightly, though it is not what is waited for.
+    let dead: Vec<String> = truth
+        .dead()
+        .into_iter()
+        .filter_map(|target| Some(format!("site:{}", catalogue.target(target)?.host)))
+        .collect();
     let mut came = Came::default();
     let played = play(&world, &truth, setup, |change, detector| {
         let name = named(detector, change);
@@ -180,7 +187,9 @@ pub fn run(outage: &Outage, seed: u64, trace: bool) -> Came {
                 return !outage.stops;
             }
             Stage::Resolved if right => came.resolved_s = Some(seconds),
-            Stage::Confirmed if !came.wrong.contains(&name) => came.wrong.push(name),
+            Stage::Confirmed if !came.wrong.contains(&name) && !dead.contains(&name) => {
+                came.wrong.push(name);
+            }
             _ => {}
         }
         true
