@@ -51,7 +51,7 @@ use voice::{Remarks, Voice};
 
 /// Build of the code that resolves, connects and classifies: a stratum of the detector. It rises
 /// when a change there could change an outcome.
-pub const PROBE_CORE: u16 = 1;
+pub const PROBE_CORE: u16 = 2;
 /// Operators that are reported to; the configuration refuses more.
 pub const OPERATORS_MAX: usize = 2;
 /// Asks that wait to be looked at: more than a minute's probes allow.
@@ -343,9 +343,9 @@ impl Work {
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = tokio::time::sleep_until(self.clock.instant(next).into()) => {}
-                Some(AskBack { nonce, targets, names }) = self.asked.recv() => {
+                Some(ask) = self.asked.recv() => {
                     let now = self.clock.now();
-                    let effects = self.core.ask(now, nonce, targets, names);
+                    let effects = self.core.ask(now, ask);
                     self.carry_out(now, effects, &mut probes)?;
                 }
                 Some(probed) = probes.join_next() => {
@@ -443,8 +443,8 @@ impl Work {
             };
             let (prober, clock) = (Arc::clone(&self.prober), self.clock);
             let (at, moves) = (clock.now(), self.moves);
-            let cause = request.purpose.cause();
-            self.spool().started(Start { at, target: request.target, cause })?;
+            let of = request.purpose.of();
+            self.spool().started(Start { at, target: request.target, of })?;
             probes.spawn(async move {
                 let look =
                     probe::Look { full_handshake: request.full_handshake, names: request.names };

@@ -15,7 +15,7 @@ mod tls;
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::{Arc, atomic::AtomicUsize},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -41,6 +41,7 @@ use crate::{
     engine::{
         address::Allowed,
         classify::{self, Response},
+        planner::Names,
     },
 };
 
@@ -211,8 +212,8 @@ pub struct ProbeResult {
 pub struct Look {
     /// No TLS session is resumed, so that the certificate is seen.
     pub full_handshake: bool,
-    /// The independent paths are asked for the name too, even where the own resolver answers.
-    pub names: bool,
+    /// How closely its name is looked at.
+    pub names: Names,
 }
 
 /// Makes probes. One for the whole program, shared: it keeps the TLS sessions.
@@ -326,32 +327,37 @@ impl Prober {
             return Err(ProbeSetupError::UserAgent(user_agent));
         }
         let connectors = Connectors::new(settings.extra_roots, profile)?;
-        let resolver = Resolver {
-            tls: connectors.bare(),
-            source_v4,
-            source_v6,
-            system: settings.resolvers,
-            independent: settings.independent,
-            allowed: allowed.clone(),
-            turn: AtomicUsize::new(0),
-        };
+        let resolver = Resolver::new(
+            connectors.bare(),
+            (source_v4, source_v6),
+            settings.resolvers,
+            settings.independent,
+            allowed.clone(),
+        );
         Ok(Self { resolver, connectors, source_v4, source_v6, allowed, user_agent, profile })
     }
 
     /// Probes the target once over one family. Takes at most [`PROBE_DEADLINE`], and never fails:
     /// every failure is an outcome.
     pub async fn probe(&self, target: &Target, family: Family, look: Look) -> ProbeResult {
+        let names = look.names;
         let mut attempt = Attempt::new();
         let mut place = Place { host: target.host.clone(), path: target.path.clone() };
         let mut redirects_left = REDIRECTS_MAX;
         loop {
             let may_follow = redirects_left > 0;
             // The name in doubt is the target's own; the time is for where it leads.
-            let names = look.names && redirects_left == REDIRECTS_MAX;
-            let look = Look { names, ..look };
+            let own = redirects_left == REDIRECTS_MAX;
+            let look = Look { names: if own { look.names } else { Names::Own }, ..look };
             let visit = self.visit(&mut attempt, target, &place, family, look, may_follow);
             match visit.await {
-                Ok(Visit::End(verdict)) => return attempt.finish(verdict),
+                Ok(Visit::End(verdict)) => {
+                    let mut result = attempt.finish(verdict);
+                    if names == Names::Direct && result.outcome == Outcome::Ok {
+                        self.look_at_name(&mut result, target, family).await;
+                    }
+                    return result;
+                }
                 Ok(Visit::Redirect(next)) => {
                     redirects_left -= 1;
                     place = next;
@@ -361,6 +367,23 @@ impl Prober {
                 }
             }
         }
+    }
+
+    /// Asks the target's own name servers after all went well, which does not count as time of the
+    /// probe. Where they fail, and a walk from the roots does too, that is what was found.
+    async fn look_at_name(&self, result: &mut ProbeResult, target: &Target, family: Family) {
+        let mut attempt = Attempt::new();
+        let deadline = attempt.deadline(DNS_DEADLINE);
+        let asked = self.resolver.direct(&target.host, family, deadline, &attempt.traffic).await;
+        if matches!(asked, DnsVerdict::Failed(_)) {
+            let place = Place { host: target.host.clone(), path: target.path.clone() };
+            if let Err(outcome) = self.others_resolve(&mut attempt, &place, family).await {
+                (result.outcome, result.rule) = (outcome, RuleNumber::NONE);
+                result.dns = attempt.result.dns;
+            }
+        }
+        result.bytes_in += attempt.traffic.received();
+        result.bytes_out += attempt.traffic.sent();
     }
 
     async fn visit(
@@ -403,7 +426,7 @@ impl Prober {
         attempt: &mut Attempt,
         place: &Place,
         family: Family,
-        doubted: bool,
+        names: Names,
     ) -> Result<Vec<IpAddr>, Outcome> {
         let deadline = attempt.deadline(DNS_DEADLINE);
         let asked = self.resolver.system(&place.host, family, deadline, &attempt.traffic).await;
@@ -412,7 +435,7 @@ impl Prober {
                 let addresses = self.may_connect(&resolved.addresses);
                 if !addresses.is_empty() {
                     note_cname(&mut attempt.result.cname, resolved.cname);
-                    if doubted {
+                    if names == Names::Walk {
                         self.others_resolve(attempt, place, family).await?;
                     }
                     return Ok(addresses);

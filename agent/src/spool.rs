@@ -19,13 +19,12 @@ use tocsin_proto::{
     id::{ObserverId, TargetIndex},
     limits::AGE_MAX_MS,
     message::SignedSnapshot,
-    observation::Cause,
     report::SignedReport,
     sign::PublicKey,
     time::Timestamp,
 };
 
-use crate::engine::courtesy::{Courtesy, Fill, Others, Quiet, Start};
+use crate::engine::courtesy::{Courtesy, Fill, Others, Quiet, Start, Use};
 
 /// Name of the database in the state directory.
 pub const OUTBOX_FILE: &str = "outbox.db";
@@ -169,19 +168,21 @@ const FROM_EARLIER: &str = "
     DROP TABLE IF EXISTS snapshots;
 ";
 
-const fn cause_code(cause: Cause) -> i64 {
-    match cause {
-        Cause::Scheduled => 0,
-        Cause::Verification => 1,
-        Cause::Asked { .. } => 2,
+const fn code_of(of: Use) -> i64 {
+    match of {
+        Use::Scheduled => 0,
+        Use::Verification => 1,
+        Use::Asked { standing: false } => 2,
+        Use::Asked { standing: true } => 3,
     }
 }
 
-const fn cause_of(code: i64) -> Cause {
+const fn use_of(code: i64) -> Use {
     match code {
-        0 => Cause::Scheduled,
-        1 => Cause::Verification,
-        _ => Cause::Asked { nonce: 0 },
+        0 => Use::Scheduled,
+        1 => Use::Verification,
+        3 => Use::Asked { standing: true },
+        _ => Use::Asked { standing: false },
     }
 }
 
@@ -457,11 +458,11 @@ impl Spool {
     /// # Errors
     /// When the database fails: then the probe must not be made.
     pub fn started(&mut self, start: Start) -> Result<(), SpoolError> {
-        let Start { at, target, cause } = start;
+        let Start { at, target, of } = start;
         let mut kept = || -> rusqlite::Result<()> {
             self.db
                 .prepare_cached("INSERT INTO starts (at, target, cause) VALUES (?1, ?2, ?3)")?
-                .execute(params![to_db(at.as_ms()), target.0, cause_code(cause)])?;
+                .execute(params![to_db(at.as_ms()), target.0, code_of(of)])?;
             let id = self.db.last_insert_rowid();
             if id == self.starts_read.0 + 1 {
                 self.starts_read.0 = id;
@@ -561,8 +562,8 @@ impl Spool {
             )?;
             let rows = statement.query_map([self.starts_read.0], |row| {
                 let at = Timestamp::from_ms(of_db(row.get(1)?));
-                let (target, cause) = (TargetIndex(row.get(2)?), cause_of(row.get(3)?));
-                Ok((row.get(0)?, Start { at, target, cause }))
+                let (target, of) = (TargetIndex(row.get(2)?), use_of(row.get(3)?));
+                Ok((row.get(0)?, Start { at, target, of }))
             })?;
             for row in rows {
                 let (id, start) = row?;
@@ -1022,13 +1023,13 @@ mod tests {
         let start = |at_s: u64, target| Start {
             at: NOW.plus_ms(at_s * 1000),
             target: TargetIndex(target),
-            cause: Cause::Scheduled,
+            of: Use::Scheduled,
         };
         daemon.started(start(0, 1)).unwrap();
         assert!(daemon.others().unwrap().starts.is_empty(), "its own are known to it");
         let mut verb = Spool::open(dir.path(), 1 << 20).unwrap();
         let courtesy = verb.courtesy(NOW.plus_ms(1_000), 1 << 20, false).unwrap();
-        assert!(courtesy.may(NOW.plus_ms(1_000), TargetIndex(1), Cause::Scheduled).is_err());
+        assert!(courtesy.may(NOW.plus_ms(1_000), TargetIndex(1), Use::Scheduled).is_err());
         verb.started(start(1, 2)).unwrap();
         daemon.started(start(2, 3)).unwrap();
         let others = daemon.others().unwrap().starts;

@@ -29,7 +29,7 @@ use rcgen::{CertificateParams, CertifiedIssuer, DistinguishedName, IsCa, KeyPair
 use rustls::{CipherSuite, ServerConfig, server::Acceptor};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tocsin_agent::{
-    engine::address::Allowed,
+    engine::{address::Allowed, planner::Names},
     probe::{
         Independent, Look, ProbeResult, ProbeSettings, Prober, PublicResolver, profile::Profile,
     },
@@ -292,7 +292,7 @@ async fn ok_over_both_versions_and_resumed() {
         assert!(second.resumed && second.outcome == Outcome::Ok, "{second:?}");
         assert!(second.bytes_in < first.bytes_in);
         let full = prober
-            .probe(&target(port), Family::V4, Look { full_handshake: true, names: false })
+            .probe(&target(port), Family::V4, Look { full_handshake: true, names: Names::Own })
             .await;
         assert!(!full.resumed && full.outcome == Outcome::Ok, "{full:?}");
     }
@@ -477,7 +477,7 @@ async fn a_name_that_only_the_own_resolver_keeps_is_found_out_when_names_are_dou
     let plain = |address| PublicResolver { address, tls: None };
     let bad = lab.name_server(code(ResponseCode::ServFail), "127.0.0.1:0").await;
     let good = lab.name_server(a(Ipv4Addr::LOCALHOST), "127.0.0.1:0").await;
-    let doubting = Look { full_handshake: false, names: true };
+    let doubting = Look { full_handshake: false, names: Names::Walk };
     lab.settings.independent.fallback = vec![plain(bad), plain(bad)];
     check(&lab.probe(port).await, Outcome::Ok, DnsPath::Unconfirmed);
     let result = lab.prober().probe(&target(port), Family::V4, doubting).await;
@@ -593,6 +593,105 @@ async fn the_independent_path_follows_referrals_from_the_roots() {
     // Something that recurses in a root's place proves nothing.
     let result = iterate(authoritative, true).await;
     check(&result, Outcome::DnsServfail, DnsPath::Unconfirmed);
+}
+
+/// Roots that refer `test` to 127.0.0.2, whose server does as it is told and counts, and a resolver that
+/// has kept the name.
+struct Kept {
+    lab: Lab,
+    port: u16,
+    roots_asked: Arc<AtomicUsize>,
+    own_asked: Arc<AtomicUsize>,
+    /// What the name's own server does: 0 answers, 1 fails, 2 speaks of the root, 3 is no authority.
+    mode: Arc<AtomicUsize>,
+}
+
+impl Kept {
+    async fn new() -> Self {
+        let mut lab = Lab::new().await;
+        let port = lab.good_site(&["h2"], page(200, 10)).await;
+        let [roots_asked, own_asked, mode] = [0, 0, 0].map(|n| Arc::new(AtomicUsize::new(n)));
+        let count = Arc::clone(&roots_asked);
+        let refer = |reply: &mut Message, zone: &str| {
+            let ns = RData::NS(rdata::NS(name("ns.test")));
+            reply.add_authority(Record::from_rdata(name(zone), 3_600, ns));
+            let glue = RData::A(rdata::A(Ipv4Addr::new(127, 0, 0, 2)));
+            reply.add_additional(Record::from_rdata(name("ns.test"), 3_600, glue));
+        };
+        let root: Say = Arc::new(move |_, reply| {
+            count.fetch_add(1, Ordering::Relaxed);
+            refer(reply, "test");
+        });
+        let root = lab.name_server(root, "127.0.0.1:0").await;
+        let (count, does) = (Arc::clone(&own_asked), Arc::clone(&mode));
+        let own: Say = Arc::new(move |asked, reply| {
+            count.fetch_add(1, Ordering::Relaxed);
+            let mode = does.load(Ordering::Relaxed);
+            reply.metadata.authoritative = mode != 3;
+            reply.metadata.recursion_available = mode == 3;
+            match mode {
+                1 => reply.metadata.response_code = ResponseCode::ServFail,
+                2 => {
+                    reply.metadata.authoritative = false;
+                    refer(reply, ".");
+                }
+                _ => a(Ipv4Addr::LOCALHOST)(asked, reply),
+            }
+        });
+        lab.name_server(own, &format!("127.0.0.2:{}", root.port())).await;
+        lab.settings.independent =
+            Independent { roots: vec![root.ip()], port: root.port(), fallback: Vec::new() };
+        Self { lab, port, roots_asked, own_asked, mode }
+    }
+
+    /// Probes, and tells how often the roots and the name's own server were asked.
+    async fn probe(&self, prober: &Prober) -> (ProbeResult, usize, usize) {
+        let look = Look { full_handshake: false, names: Names::Direct };
+        let result = prober.probe(&target(self.port), Family::V4, look).await;
+        let asked = |count: &AtomicUsize| count.swap(0, Ordering::Relaxed);
+        (result, asked(&self.roots_asked), asked(&self.own_asked))
+    }
+}
+
+#[tokio::test]
+async fn a_names_own_servers_are_asked_without_the_roots_and_their_failure_is_seen_at_once() {
+    let lab = Kept::new().await;
+    let prober = lab.lab.prober();
+    for roots in [1, 0, 0] {
+        let (result, roots_asked, own_asked) = lab.probe(&prober).await;
+        check(&result, Outcome::Ok, DnsPath::Unconfirmed);
+        assert_eq!((roots_asked, own_asked), (roots, 1), "the referral is kept");
+    }
+    lab.mode.store(1, Ordering::Relaxed);
+    let (result, roots_asked, _) = lab.probe(&prober).await;
+    check(&result, Outcome::DnsServfail, DnsPath::IndependentOnly);
+    assert_eq!(roots_asked, 1, "what is said goes by a walk from the roots");
+    lab.mode.store(0, Ordering::Relaxed);
+    let (result, roots_asked, _) = lab.probe(&prober).await;
+    check(&result, Outcome::Ok, DnsPath::Unconfirmed);
+    assert_eq!(roots_asked, 1, "it may have moved meanwhile");
+}
+
+#[tokio::test]
+async fn name_servers_do_not_speak_of_what_is_above_them() {
+    let lab = Kept::new().await;
+    let prober = lab.lab.prober();
+    lab.mode.store(2, Ordering::Relaxed);
+    let (result, _, own_asked) = lab.probe(&prober).await;
+    check(&result, Outcome::DnsServfail, DnsPath::IndependentOnly);
+    assert_eq!(own_asked, 2, "once directly, once by the walk, and never in a circle");
+}
+
+#[tokio::test]
+async fn where_something_answers_in_the_name_servers_place_they_are_left_alone() {
+    let lab = Kept::new().await;
+    let prober = lab.lab.prober();
+    lab.mode.store(3, Ordering::Relaxed);
+    for expected in [(1, 1), (0, 0)] {
+        let (result, roots_asked, own_asked) = lab.probe(&prober).await;
+        check(&result, Outcome::Ok, DnsPath::Unconfirmed);
+        assert_eq!((roots_asked, own_asked), expected, "for an hour");
+    }
 }
 
 #[tokio::test]

@@ -168,7 +168,7 @@ impl Default for RawDetector {
             crowd_networks: settings.crowd_networks,
             crowd_zones: settings.crowd_zones,
             settle_s: settings.settle_s,
-            parameters: settings.params,
+            parameters: Params::DEFAULT,
         }
     }
 }
@@ -334,7 +334,7 @@ impl TryFrom<RawConfig> for Config {
                 crowd_networks: raw.detector.crowd_networks,
                 crowd_zones: raw.detector.crowd_zones,
                 settle_s: raw.detector.settle_s,
-                params: raw.detector.parameters,
+                params: raw.detector.parameters.into(),
             },
             country_mmdb: bytes(&raw.location.country_mmdb)?,
             asn_mmdb: bytes(&raw.location.asn_mmdb)?,

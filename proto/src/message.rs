@@ -321,6 +321,8 @@ pub struct AskBack {
     /// Whether names are suspected: then each is asked of the independent paths too, whatever the
     /// own resolver keeps.
     pub names: bool,
+    /// Whether it is about an incident that is confirmed: the agent has a larger cap for those.
+    pub standing: bool,
 }
 
 impl Default for Schedule {

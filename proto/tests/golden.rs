@@ -290,7 +290,10 @@ fn what_follows_the_handshake_is_frozen() {
     framed("ack-rejected-later", &ack);
     framed("schedule", &Schedule { probes_per_minute: 6, report_interval_s: 60 });
     let targets = List::new([4, 87, 203, 251].map(TargetIndex).to_vec()).unwrap();
-    framed("ask-back", &AskBack { nonce: 0x0123_4567_89ab_cdef, targets, names: true });
+    framed(
+        "ask-back",
+        &AskBack { nonce: 0x0123_4567_89ab_cdef, targets, names: true, standing: false },
+    );
     framed("query", &Query::Snapshot);
     let document = Bytes::new(br#"{"schema":1,"sequence":9}"#.to_vec()).unwrap();
     let signature = feed().sign(Domain::Snapshot, &document);

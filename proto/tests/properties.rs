@@ -201,7 +201,7 @@ proptest! {
         message_comes_back(&ack)?;
         message_comes_back(&schedule)?;
         let targets = List::new(vec![TargetIndex(seq as u16); (seq % 17) as usize]).unwrap();
-        message_comes_back(&AskBack { nonce: seq, targets, names: seq % 2 == 0 })?;
+        message_comes_back(&AskBack { nonce: seq, targets, names: seq % 2 == 0, standing: seq % 3 == 0 })?;
         message_comes_back(&Query::from(code))?;
         message_comes_back(&SignedSnapshot { signature, document })?;
     }

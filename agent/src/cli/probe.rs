@@ -1,17 +1,16 @@
 //! `tocsin probe HOST`: one probe of a target of the catalogue, phase by phase. Nothing is
 //! reported, and the caps of the running agent bind it too.
 
-use tocsin_proto::{
-    catalogue::Target,
-    observation::{Cause, Family},
-    rules::RuleTable,
-};
+use tocsin_proto::{catalogue::Target, observation::Family, rules::RuleTable};
 
 use super::{Exit, say, say_json};
 use crate::{
     clock::Clock,
     config::Config,
-    engine::courtesy::{Start, wire_bytes},
+    engine::{
+        courtesy::{Start, Use, wire_bytes},
+        planner::Names,
+    },
     identity::Identity,
     probe::{ProbeResult, Prober},
     spool::Spool,
@@ -44,13 +43,13 @@ pub async fn probe(
     let clock = Clock::start();
     let now = clock.now();
     let mut courtesy = spool.courtesy(now, config.day_bytes_max, false)?;
-    if let Err(refusal) = courtesy.admit(now, target.index, Cause::Verification) {
+    if let Err(refusal) = courtesy.admit(now, target.index, Use::Verification) {
         return refuse(format!("not probed, out of courtesy: {refusal}"), Exit::Unknown);
     }
-    spool.started(Start { at: now, target: target.index, cause: Cause::Verification })?;
+    spool.started(Start { at: now, target: target.index, of: Use::Verification })?;
     let family = config.families.first().copied().unwrap_or(Family::V4);
     let result = prober
-        .probe(target, family, crate::probe::Look { full_handshake: true, names: false })
+        .probe(target, family, crate::probe::Look { full_handshake: true, names: Names::Own })
         .await;
     let now = clock.now();
     let http1 = result.http_version == Some("http/1.1");

@@ -5,11 +5,9 @@
 use std::sync::Arc;
 
 use tocsin_proto::{
-    bounded::List,
     catalogue::Catalogue,
-    id::TargetIndex,
     implicate::{DnsPath, implication},
-    limits::ASK_TARGETS_MAX,
+    message::AskBack,
     observation::{Failure, LogMs, Observation},
     outcome::{Outcome, Phase},
     report::Health,
@@ -108,18 +106,11 @@ impl Core {
         effects(Vec::new(), self.planner.step(now, Event::ProbesPerMinute(per_minute)))
     }
 
-    /// A collector asks for probes, now. Its caps above all: what they forbid is not made, and a
-    /// target that the catalogue does not have is passed over. With `names` each name is asked of the
-    /// independent paths too.
+    /// A collector asks for probes, now. The caps stand above it: what they forbid is not made, and a
+    /// target that the catalogue does not have is passed over.
     #[must_use]
-    pub fn ask(
-        &mut self,
-        now: Timestamp,
-        nonce: u64,
-        targets: List<TargetIndex, ASK_TARGETS_MAX>,
-        names: bool,
-    ) -> Vec<Effect> {
-        effects(Vec::new(), self.planner.step(now, Event::Ask { nonce, targets, names }))
+    pub fn ask(&mut self, now: Timestamp, ask: AskBack) -> Vec<Effect> {
+        effects(Vec::new(), self.planner.step(now, Event::Ask(ask)))
     }
 
     /// What another process of this agent has done counts here too.
@@ -228,7 +219,7 @@ mod tests {
     use super::*;
     use tocsin_proto::{catalogue::Catalogue, observation::Family};
 
-    use crate::engine::planner::Purpose;
+    use crate::engine::planner::{Names, Purpose};
 
     const NOW: Timestamp = Timestamp::from_s(1_800_000_000);
 
@@ -265,7 +256,7 @@ mod tests {
             family,
             purpose: Purpose::Turn,
             full_handshake: false,
-            names: false,
+            names: Names::Own,
         };
         let mut find = |at_s: u64, family, outcome, dns| {
             let now = NOW.plus_ms(at_s * 1000);

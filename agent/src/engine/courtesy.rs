@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use tocsin_proto::{id::TargetIndex, observation::Cause, time::Timestamp};
+use tocsin_proto::{id::TargetIndex, time::Timestamp};
 
 /// Probes of one target in a minute, over all causes.
 pub const TARGET_MINUTE_MAX: usize = 5;
@@ -16,6 +16,9 @@ pub const TARGET_HOUR_MAX: usize = 40;
 pub const MINUTE_MAX: usize = 60;
 /// Asked probes in any day outside confirmed incidents.
 pub const ASKED_DAY_MAX: usize = 900;
+/// Asked probes in any day, those about confirmed incidents among them. Whether one is confirmed is the
+/// collector's word: so this is what a hostile one can have.
+pub const ASKED_DAY_ALL_MAX: usize = 2_000;
 /// Longest `Retry-After` that is honoured as it stands, seconds. More is cut to this: a day of
 /// silence towards one target is as polite as anybody can ask.
 pub const RETRY_AFTER_S_MAX: u32 = 86_400;
@@ -59,8 +62,11 @@ pub enum Refusal {
     /// [`MINUTE_MAX`] probes have started in a minute.
     #[error("{MINUTE_MAX} probes were started in the last minute")]
     Minute,
-    /// [`ASKED_DAY_MAX`] probes have been asked in a day.
-    #[error("{ASKED_DAY_MAX} probes were made for collectors in the last day")]
+    /// [`ASKED_DAY_MAX`] probes have been asked in a day outside incidents, or [`ASKED_DAY_ALL_MAX`] in all.
+    #[error(
+        "{ASKED_DAY_MAX} probes were made for collectors in the last day, or {ASKED_DAY_ALL_MAX} with \
+         those about incidents"
+    )]
     AskedDay,
     /// The target asked to be left alone until then.
     #[error("the target asked for no requests until {0}")]
@@ -70,6 +76,20 @@ pub enum Refusal {
     Budget,
 }
 
+/// What a probe is made for, as far as the caps tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// The schedule.
+    Scheduled,
+    /// A closer look at a failure.
+    Verification,
+    /// A collector's question.
+    Asked {
+        /// About a confirmed incident.
+        standing: bool,
+    },
+}
+
 /// A probe that was started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Start {
@@ -77,8 +97,8 @@ pub struct Start {
     pub at: Timestamp,
     /// Of what.
     pub target: TargetIndex,
-    /// Why.
-    pub cause: Cause,
+    /// What for.
+    pub of: Use,
 }
 
 /// A target that asked to be left alone.
@@ -123,7 +143,10 @@ struct PerTarget {
 pub struct Courtesy {
     targets: BTreeMap<TargetIndex, PerTarget>,
     starts: VecDeque<Timestamp>,
+    /// By collectors, in all.
     asked: VecDeque<Timestamp>,
+    /// And outside confirmed incidents.
+    doubted: VecDeque<Timestamp>,
     scheduled: Option<Timestamp>,
     bucket: Bucket,
 }
@@ -180,6 +203,7 @@ impl Courtesy {
             targets: BTreeMap::new(),
             starts: VecDeque::new(),
             asked: VecDeque::new(),
+            doubted: VecDeque::new(),
             scheduled: None,
             bucket: Bucket { day_bytes_max, level: 0, at: Timestamp::EPOCH },
         }
@@ -231,40 +255,42 @@ impl Courtesy {
     ///
     /// # Errors
     /// With the cap that forbids it.
-    pub fn may(&self, now: Timestamp, target: TargetIndex, cause: Cause) -> Result<(), Refusal> {
+    pub fn may(&self, now: Timestamp, target: TargetIndex, of: Use) -> Result<(), Refusal> {
         if within(&self.starts, now, MINUTE_MS) >= MINUTE_MAX {
             return Err(Refusal::Minute);
         }
-        if matches!(cause, Cause::Asked { .. }) && within(&self.asked, now, DAY_MS) >= ASKED_DAY_MAX
-        {
-            return Err(Refusal::AskedDay);
+        if let Use::Asked { standing } = of {
+            let doubted = if standing { 0 } else { within(&self.doubted, now, DAY_MS) };
+            if doubted >= ASKED_DAY_MAX || within(&self.asked, now, DAY_MS) >= ASKED_DAY_ALL_MAX {
+                return Err(Refusal::AskedDay);
+            }
         }
-        if let Some(of) = self.targets.get(&target) {
-            if let Some(until) = of.quiet_until.filter(|until| now < *until) {
+        if let Some(own) = self.targets.get(&target) {
+            if let Some(until) = own.quiet_until.filter(|until| now < *until) {
                 return Err(Refusal::RetryAfter(until));
             }
-            if within(&of.starts, now, MINUTE_MS) >= TARGET_MINUTE_MAX {
+            if within(&own.starts, now, MINUTE_MS) >= TARGET_MINUTE_MAX {
                 return Err(Refusal::TargetMinute);
             }
-            if within(&of.starts, now, HOUR_MS) >= TARGET_HOUR_MAX {
+            if within(&own.starts, now, HOUR_MS) >= TARGET_HOUR_MAX {
                 return Err(Refusal::TargetHour);
             }
-            let recent = of.scheduled.is_some_and(|at| now.since_ms(at) < MINUTE_MS);
-            if cause == Cause::Scheduled && recent {
+            let recent = own.scheduled.is_some_and(|at| now.since_ms(at) < MINUTE_MS);
+            if of == Use::Scheduled && recent {
                 return Err(Refusal::TargetScheduled);
             }
         }
-        self.may_spend(now, cause)
+        self.may_spend(now, of)
     }
 
     /// The last tenth of the bucket is for the trickle of scheduled probes, which costs less than
     /// leaks: so the schedule thins but never stops.
-    fn may_spend(&self, now: Timestamp, cause: Cause) -> Result<(), Refusal> {
+    fn may_spend(&self, now: Timestamp, of: Use) -> Result<(), Refusal> {
         let percent = self.bucket.percent(now);
         let trickle = self.scheduled.is_none_or(|at| now.since_ms(at) >= TRICKLE_MS);
-        let good = match cause {
-            Cause::Scheduled => percent < 80 || (percent < 100 && trickle),
-            Cause::Verification | Cause::Asked { .. } => percent < 90,
+        let good = match of {
+            Use::Scheduled => percent < 80 || (percent < 100 && trickle),
+            Use::Verification | Use::Asked { .. } => percent < 90,
         };
         if good { Ok(()) } else { Err(Refusal::Budget) }
     }
@@ -273,32 +299,33 @@ impl Courtesy {
     ///
     /// # Errors
     /// With the cap that forbids it.
-    pub fn admit(
-        &mut self,
-        now: Timestamp,
-        target: TargetIndex,
-        cause: Cause,
-    ) -> Result<(), Refusal> {
-        self.may(now, target, cause)?;
-        self.started(Start { at: now, target, cause });
+    pub fn admit(&mut self, now: Timestamp, target: TargetIndex, of: Use) -> Result<(), Refusal> {
+        self.may(now, target, of)?;
+        self.started(Start { at: now, target, of });
         Ok(())
     }
 
     /// Counts a start that was admitted: here, in an earlier run, or by another process.
-    pub fn started(&mut self, Start { at, target, cause }: Start) {
-        let of = self.targets.entry(target).or_default();
-        prune(&mut of.starts, at, HOUR_MS);
+    pub fn started(&mut self, Start { at, target, of }: Start) {
+        let own = self.targets.entry(target).or_default();
+        prune(&mut own.starts, at, HOUR_MS);
         prune(&mut self.starts, at, MINUTE_MS);
         prune(&mut self.asked, at, DAY_MS);
-        insert(&mut of.starts, at);
+        prune(&mut self.doubted, at, DAY_MS);
+        insert(&mut own.starts, at);
         insert(&mut self.starts, at);
-        match cause {
-            Cause::Scheduled => {
-                of.scheduled = of.scheduled.max(Some(at));
+        match of {
+            Use::Scheduled => {
+                own.scheduled = own.scheduled.max(Some(at));
                 self.scheduled = self.scheduled.max(Some(at));
             }
-            Cause::Asked { .. } => insert(&mut self.asked, at),
-            Cause::Verification => {}
+            Use::Asked { standing } => {
+                insert(&mut self.asked, at);
+                if !standing {
+                    insert(&mut self.doubted, at);
+                }
+            }
+            Use::Verification => {}
         }
     }
 
@@ -344,32 +371,32 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn cause(kind: u8) -> Cause {
+    fn use_of(kind: u8) -> Use {
         match kind {
-            0 => Cause::Scheduled,
-            1 => Cause::Verification,
-            _ => Cause::Asked { nonce: 1 },
+            0 => Use::Scheduled,
+            1 => Use::Verification,
+            kind => Use::Asked { standing: kind == 3 },
         }
     }
 
     proptest! {
         #[test]
         fn no_sequence_breaks_a_cap(
-            events in proptest::collection::vec((0u64..20_000, 0u16..6, 0u8..3, 0u64..60_000, 0u32..40), 1..600),
+            events in proptest::collection::vec((0u64..20_000, 0u16..6, 0u8..4, 0u64..60_000, 0u32..40), 1..600),
         ) {
             const BUDGET: u64 = 4_000_000;
             let mut courtesy = Courtesy::new(BUDGET);
             let mut now = Timestamp::from_s(1_800_000_000);
-            let mut log: Vec<(Timestamp, u16, Cause)> = Vec::new();
+            let mut log: Vec<(Timestamp, u16, Use)> = Vec::new();
             let mut quiet: BTreeMap<u16, Timestamp> = BTreeMap::new();
             for (wait, target, kind, bytes, retry) in events {
                 now = now.plus_ms(wait);
-                let cause = cause(kind);
-                if courtesy.admit(now, TargetIndex(target), cause).is_err() {
+                let of = use_of(kind);
+                if courtesy.admit(now, TargetIndex(target), of).is_err() {
                     continue;
                 }
                 prop_assert!(quiet.get(&target).is_none_or(|until| now >= *until));
-                log.push((now, target, cause));
+                log.push((now, target, of));
                 courtesy.spent(now, bytes);
                 if retry > 35 {
                     courtesy.retry_after(now, TargetIndex(target), retry);
@@ -377,19 +404,19 @@ mod tests {
                     let until = quiet.get(&target).map_or(until, |before| until.max(*before));
                     quiet.insert(target, until);
                 }
-                let count = |span: u64, f: &dyn Fn(&(Timestamp, u16, Cause)) -> bool| {
+                let count = |span: u64, f: &dyn Fn(&(Timestamp, u16, Use)) -> bool| {
                     log.iter().filter(|e| now.since_ms(e.0) < span && f(e)).count()
                 };
                 prop_assert!(count(60_000, &|e| e.1 == target) <= 5);
                 prop_assert!(count(3_600_000, &|e| e.1 == target) <= 40);
-                prop_assert!(count(60_000, &|e| e.1 == target && e.2 == Cause::Scheduled) <= 1);
+                prop_assert!(count(60_000, &|e| e.1 == target && e.2 == Use::Scheduled) <= 1);
                 prop_assert!(count(60_000, &|_| true) <= 60);
             }
         }
 
         #[test]
         fn the_day_stays_in_its_budget_and_the_schedule_never_stops(
-            bytes in 1_000u64..40_000, kinds in proptest::collection::vec(0u8..3, 50),
+            bytes in 1_000u64..40_000, kinds in proptest::collection::vec(0u8..4, 50),
         ) {
             const BUDGET: u64 = 5_000_000;
             let mut courtesy = Courtesy::new(BUDGET);
@@ -397,13 +424,13 @@ mod tests {
             let (mut spent, mut last_scheduled) = (0, start);
             for tick in 0..17_280u64 {
                 let now = start.plus_ms(tick * 5_000);
-                let cause = cause(kinds[tick as usize % kinds.len()]);
+                let of = use_of(kinds[tick as usize % kinds.len()]);
                 let target = TargetIndex((tick % 200) as u16);
-                for cause in [cause, Cause::Scheduled] {
-                    if courtesy.admit(now, target, cause).is_ok() {
+                for of in [of, Use::Scheduled] {
+                    if courtesy.admit(now, target, of).is_ok() {
                         courtesy.spent(now, bytes);
                         spent += bytes;
-                        if cause == Cause::Scheduled { last_scheduled = now; }
+                        if of == Use::Scheduled { last_scheduled = now; }
                     }
                 }
                 // A probe of 40 kB leaks away in 921 s of this small budget.
@@ -416,7 +443,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_restart_forgets_nothing(
-            events in proptest::collection::vec((0u64..9_000, 0u16..4, 0u8..3, 0u64..60_000), 1..300),
+            events in proptest::collection::vec((0u64..9_000, 0u16..4, 0u8..4, 0u64..60_000), 1..300),
             after in 0u64..4_000_000,
         ) {
             let mut courtesy = Courtesy::new(3_000_000);
@@ -424,9 +451,9 @@ mod tests {
             let mut starts = Vec::new();
             for (wait, target, kind, bytes) in events {
                 now = now.plus_ms(wait);
-                let (target, cause) = (TargetIndex(target), cause(kind));
-                if courtesy.admit(now, target, cause).is_ok() {
-                    starts.push(Start { at: now, target, cause });
+                let (target, of) = (TargetIndex(target), use_of(kind));
+                if courtesy.admit(now, target, of).is_ok() {
+                    starts.push(Start { at: now, target, of });
                     courtesy.spent(now, bytes);
                 }
             }
@@ -435,9 +462,9 @@ mod tests {
             let mut again = Courtesy::new(3_000_000);
             again.restore(now, starts, quiets, Some(courtesy.fill(now)));
             now = now.plus_ms(after);
-            for (target, kind) in (0..4).flat_map(|target| (0..3).map(move |kind| (target, kind))) {
-                let (target, cause) = (TargetIndex(target), cause(kind));
-                prop_assert_eq!(courtesy.may(now, target, cause), again.may(now, target, cause));
+            for (target, kind) in (0..4).flat_map(|target| (0..4).map(move |kind| (target, kind))) {
+                let (target, of) = (TargetIndex(target), use_of(kind));
+                prop_assert_eq!(courtesy.may(now, target, of), again.may(now, target, of));
             }
         }
     }
@@ -447,13 +474,31 @@ mod tests {
         let now = Timestamp::from_s(1_800_000_000);
         let ahead = now.plus_ms(400 * DAY_MS);
         let target = TargetIndex(1);
-        let start = Start { at: ahead, target, cause: Cause::Scheduled };
+        let start = Start { at: ahead, target, of: Use::Scheduled };
         let mut courtesy = Courtesy::new(1 << 30);
         let fill = Fill { bytes: 1 << 20, at: ahead };
         courtesy.restore(now, [start], [Quiet { target, until: ahead }], Some(fill));
-        assert!(courtesy.may(now, target, Cause::Scheduled).is_err());
-        assert!(courtesy.may(now.plus_ms(DAY_MS), target, Cause::Scheduled).is_ok());
+        assert!(courtesy.may(now, target, Use::Scheduled).is_err());
+        assert!(courtesy.may(now.plus_ms(DAY_MS), target, Use::Scheduled).is_ok());
         assert!(courtesy.fill(now.plus_ms(DAY_MS)).bytes == 0);
+    }
+
+    #[test]
+    fn a_day_has_room_for_incidents_beside_suspicions_and_an_end() {
+        let mut courtesy = Courtesy::new(1 << 40);
+        let now = Timestamp::from_s(1_800_000_000);
+        let mut admitted = |standing, from_s: u64| {
+            let ask = |n: u64| {
+                let target = TargetIndex((n % 500) as u16);
+                let at = now.plus_ms((from_s + n * 2) * 1_000);
+                courtesy.admit(at, target, Use::Asked { standing }).is_ok()
+            };
+            (0..5_000).map(ask).filter(|may| *may).count()
+        };
+        assert_eq!(admitted(false, 0), ASKED_DAY_MAX);
+        assert_eq!(admitted(true, 10_000), ASKED_DAY_ALL_MAX - ASKED_DAY_MAX);
+        assert_eq!(admitted(false, 20_000), 0);
+        assert_eq!(admitted(true, 86_400 + 21_000), ASKED_DAY_ALL_MAX, "the next day");
     }
 
     #[test]
@@ -461,7 +506,7 @@ mod tests {
         let mut courtesy = Courtesy::new(1 << 30);
         let now = Timestamp::from_s(1_800_000_000);
         courtesy.retry_after(now, TargetIndex(1), 120);
-        let may = |s: u64| courtesy.may(now.plus_ms(s * 1000), TargetIndex(1), Cause::Scheduled);
+        let may = |s: u64| courtesy.may(now.plus_ms(s * 1000), TargetIndex(1), Use::Scheduled);
         assert!(matches!(may(119), Err(Refusal::RetryAfter(_))));
         assert_eq!(may(120), Ok(()));
     }

@@ -9,18 +9,18 @@ use std::{
 };
 
 use tocsin_proto::{
-    bounded::List,
     catalogue::{Catalogue, Target},
     id::{Id, TargetIndex},
     implicate::{Implication, Layer},
-    limits::{ASK_TARGETS_MAX, PROBES_PER_MINUTE_MAX},
+    limits::PROBES_PER_MINUTE_MAX,
+    message::AskBack,
     observation::{Cause, Family},
     sign::sha256,
     time::Timestamp,
 };
 
 use super::{
-    courtesy::{Courtesy, Quiet, Start},
+    courtesy::{Courtesy, Quiet, Start, Use},
     judge::providers,
 };
 
@@ -34,6 +34,10 @@ pub const CONTROLS: usize = 2;
 pub const BURSTS_PER_MINUTE: usize = 2;
 /// How long a failing control silences bursts, milliseconds.
 pub const SILENCE_MS: u64 = 60_000;
+/// One in so many scheduled probes asks the name's own servers too: they see an outage of names minutes
+/// before resolvers forget what they have kept, for about 400 bytes each (a question or two, with the
+/// answers, of a name with an alias).
+pub const DIRECT_ONE_IN: u64 = 2;
 /// Another target is tried this often when courtesy refuses the first.
 const CANDIDATES: u64 = 8;
 const MINUTE_MS: u64 = 60_000;
@@ -54,6 +58,8 @@ pub enum Purpose {
     Asked {
         /// Under this nonce.
         nonce: u64,
+        /// About a confirmed incident.
+        standing: bool,
     },
 }
 
@@ -64,7 +70,17 @@ impl Purpose {
         match self {
             Self::Turn => Cause::Scheduled,
             Self::Again | Self::Sibling | Self::Control => Cause::Verification,
-            Self::Asked { nonce } => Cause::Asked { nonce },
+            Self::Asked { nonce, .. } => Cause::Asked { nonce },
+        }
+    }
+
+    /// What the caps call it.
+    #[must_use]
+    pub const fn of(self) -> Use {
+        match self {
+            Self::Turn => Use::Scheduled,
+            Self::Again | Self::Sibling | Self::Control => Use::Verification,
+            Self::Asked { standing, .. } => Use::Asked { standing },
         }
     }
 }
@@ -80,9 +96,21 @@ pub struct Request {
     pub purpose: Purpose,
     /// Whether TLS is not to be resumed, so that the certificate is seen.
     pub full_handshake: bool,
-    /// Whether the independent paths are to be asked for the name even where the own resolver
-    /// answers: it may have kept what nobody else can resolve any more.
-    pub names: bool,
+    /// How closely the name is looked at.
+    pub names: Names,
+}
+
+/// How closely a target's name is looked at. The own resolver may have kept what nobody else can resolve
+/// any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Names {
+    /// As the own resolver has it.
+    #[default]
+    Own,
+    /// Its own name servers are asked too, once all else went well.
+    Direct,
+    /// The independent paths are asked too, from the roots, and first.
+    Walk,
 }
 
 /// How a target is to be probed, and what for.
@@ -90,7 +118,7 @@ pub struct Request {
 struct How {
     family: Family,
     purpose: Purpose,
-    names: bool,
+    names: Names,
 }
 
 /// What came of a request.
@@ -123,14 +151,7 @@ pub enum Event {
     /// A collector asks for so many scheduled probes a minute.
     ProbesPerMinute(u16),
     /// A collector asks for probes, now, under a nonce.
-    Ask {
-        /// The nonce.
-        nonce: u64,
-        /// Of what.
-        targets: List<TargetIndex, ASK_TARGETS_MAX>,
-        /// Whether names are suspected.
-        names: bool,
-    },
+    Ask(AskBack),
     /// Another process of this agent has probed.
     Other(Start),
     /// It cost this many bytes.
@@ -244,10 +265,12 @@ impl Planner {
             Event::Tick => {}
             Event::ProbesPerMinute(asked) => self.pace(Some(now), asked),
             Event::Done(done) => self.done(now, done, &mut actions),
-            Event::Ask { nonce, targets, names } => {
+            Event::Ask(AskBack { nonce, targets, names, standing }) => {
                 for target in targets.iter() {
                     if let Some(family) = self.family(now, nonce, *target) {
-                        let how = How { family, purpose: Purpose::Asked { nonce }, names };
+                        let names = if names { Names::Walk } else { Names::Own };
+                        let purpose = Purpose::Asked { nonce, standing };
+                        let how = How { family, purpose, names };
                         self.request(now, *target, how, &mut actions);
                     }
                 }
@@ -311,7 +334,9 @@ impl Planner {
             let salt = target.0.to_le_bytes();
             let passed = self.dear.contains(&target)
                 && !prf(&self.setup.seed, b"dear", &salt, slot).is_multiple_of(4);
-            let how = How { family, purpose: Purpose::Turn, names: false };
+            let direct = prf(&self.setup.seed, b"names", &[], slot).is_multiple_of(DIRECT_ONE_IN);
+            let names = if direct { Names::Direct } else { Names::Own };
+            let how = How { family, purpose: Purpose::Turn, names };
             if !passed && self.request(now, target, how, actions) {
                 return;
             }
@@ -350,7 +375,7 @@ impl Planner {
     ) -> bool {
         let How { family, purpose, names } = how;
         let known = self.setup.catalogue.target(target).is_some();
-        if !known || self.courtesy.admit(now, target, purpose.cause()).is_err() {
+        if !known || self.courtesy.admit(now, target, purpose.of()).is_err() {
             return false;
         }
         let last_full = self.full_handshakes.get(&target);
@@ -374,7 +399,7 @@ impl Planner {
         }
         // Who asked is waiting: what has no address of this family is looked at over the other.
         if done.has_address == Some(false)
-            && let Purpose::Asked { nonce } = purpose
+            && let Purpose::Asked { nonce, .. } = purpose
             && let Some(family) = self.family(now, nonce, target)
         {
             self.request(now, target, How { family, purpose, names }, actions);
@@ -406,12 +431,12 @@ impl Planner {
         self.bursts.push_back(now);
         let family = done.request.family;
         let how = |purpose, names| How { family, purpose, names };
-        self.request(now, target.index, how(Purpose::Again, false), actions);
-
         let implicated = implicated(target, done.implication);
         let of_names = done.implication.full.has(Layer::Tld);
         // What resolvers have kept would hide which names are broken.
-        let sibling = how(Purpose::Sibling, of_names);
+        let names = if of_names { Names::Walk } else { Names::Own };
+        self.request(now, target.index, how(Purpose::Again, names), actions);
+        let sibling = how(Purpose::Sibling, names);
         let mut siblings = 0;
         if let Some((layer, provider)) = implicated {
             let of_it = behind(&catalogue, layer, provider, target.index);
@@ -433,7 +458,7 @@ impl Planner {
         });
         if let Some(aux) = aux {
             let siblings = behind(&catalogue, Layer::Aux, aux, target.index);
-            self.some(now, siblings, 1, how(Purpose::Sibling, false), actions);
+            self.some(now, siblings, 1, how(Purpose::Sibling, Names::Own), actions);
         }
         let shared = providers(&catalogue, target.index);
         let controls = catalogue.targets().values().filter(|other| {
@@ -442,7 +467,7 @@ impl Planner {
                 && !(of_names && other.tld() == target.tld())
         });
         let controls = controls.map(|other| other.index).collect();
-        self.some(now, controls, CONTROLS, how(Purpose::Control, false), actions);
+        self.some(now, controls, CONTROLS, how(Purpose::Control, Names::Own), actions);
     }
 
     /// Up to `count` of the targets, in an order of this observer and moment. Tells how many.
@@ -577,7 +602,7 @@ mod tests {
             family: Family::V4,
             purpose: Purpose::Turn,
             full_handshake: false,
-            names: false,
+            names: Names::Own,
         };
         let actions = planner.step(START, done(request, Outcome::TcpTimeout));
         let of = |purpose| {
@@ -623,8 +648,10 @@ mod tests {
         let mut planner = planner(1, 60);
         planner.setup.families = vec![Family::V4, Family::V6];
         for nonce in 0..8 {
-            let targets = List::new(vec![TargetIndex(nonce as u16)]).unwrap();
-            let asked = planner.step(START, Event::Ask { nonce, targets, names: false });
+            let targets =
+                tocsin_proto::bounded::List::new(vec![TargetIndex(nonce as u16)]).unwrap();
+            let asked = planner
+                .step(START, Event::Ask(AskBack { nonce, targets, names: false, standing: false }));
             let [Action::Probe(request)] = asked.as_slice() else { panic!("{asked:?}") };
             let outcome = match request.family {
                 Family::V4 => Outcome::Ok,

@@ -3,8 +3,11 @@
 //!
 //! The stub asks the system's resolvers. The independent path asks the root servers and follows
 //! their referrals; where port 53 is closed or something answers in the roots' place, it asks
-//! public resolvers over TLS. Nothing is cached and DNSSEC is not validated here. Address rules are the
-//! caller's for the addresses found, and this file's for the name servers that referrals name.
+//! public resolvers over TLS. No answer is kept, only referrals, and DNSSEC is not validated here.
+//! Address rules are the caller's for the addresses found, and the walk's for the name servers that
+//! referrals name.
+
+mod walk;
 
 use std::{
     io,
@@ -29,6 +32,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
+use self::walk::{Delegations, Walk};
 use super::{
     Deadline, Independent, PublicResolver,
     tcp::{self, Traffic},
@@ -37,15 +41,6 @@ use crate::engine::address::Allowed;
 
 /// When the system's resolver is asked again: half of the phase's 2 s.
 const RETRANSMIT_AFTER: Duration = Duration::from_secs(1);
-/// Patience with one name server on the independent path, which has others to ask.
-const PATIENCE: Duration = Duration::from_millis(500);
-/// Queries of one independent resolution. A name behind two aliases in cold zones needs nine.
-const QUERIES_MAX: usize = 12;
-/// Root servers of each family tried before the independent path counts as closed, and silences
-/// of them: so half of the phase is left for the public resolvers.
-const ROOTS_TRIED: usize = 2;
-/// Name servers of one zone tried before the zone counts as failed.
-const SERVERS_TRIED: usize = 3;
 /// Aliases followed; BIND follows 16 too.
 const ALIASES_MAX: usize = 16;
 /// What we announce to take over UDP: DNS flag day 2020, below any common path's fragmentation.
@@ -74,31 +69,30 @@ pub(super) enum Verdict {
 /// Where queries come from, and what they may reach.
 pub(super) struct Resolver {
     /// Carries queries to public resolvers.
-    pub(super) tls: TlsConnector,
-    pub(super) source_v4: Option<Ipv4Addr>,
-    pub(super) source_v6: Option<Ipv6Addr>,
-    pub(super) system: Vec<SocketAddr>,
-    pub(super) independent: Independent,
-    pub(super) allowed: Allowed,
+    tls: TlsConnector,
+    source_v4: Option<Ipv4Addr>,
+    source_v6: Option<Ipv6Addr>,
+    system: Vec<SocketAddr>,
+    independent: Independent,
+    allowed: Allowed,
     /// Turns the lists of roots and fallback resolvers, so that no one of them bears the load.
-    pub(super) turn: AtomicUsize,
-}
-
-enum Step {
-    Answer(Resolved),
-    Alias(Name, Vec<String>),
-    Referral(Vec<(Name, Vec<IpAddr>)>),
-    Failed(Outcome),
-}
-
-struct Walk<'a> {
-    resolver: &'a Resolver,
-    deadline: Deadline,
-    traffic: &'a Arc<Traffic>,
-    queries_left: usize,
+    turn: AtomicUsize,
+    delegations: Delegations,
 }
 
 impl Resolver {
+    pub(super) fn new(
+        tls: TlsConnector,
+        sources: (Option<Ipv4Addr>, Option<Ipv6Addr>),
+        system: Vec<SocketAddr>,
+        independent: Independent,
+        allowed: Allowed,
+    ) -> Self {
+        let (source_v4, source_v6) = sources;
+        let (turn, delegations) = (AtomicUsize::new(0), Delegations::default());
+        Self { tls, source_v4, source_v6, system, independent, allowed, turn, delegations }
+    }
+
     /// Asks the system's resolvers.
     pub(super) async fn system(
         &self,
@@ -146,10 +140,24 @@ impl Resolver {
         traffic: &Arc<Traffic>,
     ) -> Verdict {
         let Some(name) = absolute(host) else { return Verdict::NoAnswer };
-        let mut walk = Walk { resolver: self, deadline, traffic, queries_left: QUERIES_MAX };
-        match walk.resolve(name.clone(), family, true).await {
+        match Walk::from_roots(self, deadline, traffic).run(&name, family).await {
             Verdict::NoAnswer => self.fallback(&name, family, deadline, traffic).await,
             verdict => verdict,
+        }
+    }
+
+    /// Asks the name's own servers, by what is known of where they are. A failure is no proof: only that
+    /// of a walk from the roots is.
+    pub(super) async fn direct(
+        &self,
+        host: &str,
+        family: Family,
+        deadline: Deadline,
+        traffic: &Arc<Traffic>,
+    ) -> Verdict {
+        match (absolute(host), Walk::direct(self, deadline, traffic)) {
+            (Some(name), Some(walk)) => walk.run(&name, family).await,
+            (None, _) | (_, None) => Verdict::NoAnswer,
         }
     }
 
@@ -292,181 +300,6 @@ async fn exchange_stream(
         true => Ok(reply),
         false => Err(io::ErrorKind::InvalidData.into()),
     }
-}
-
-impl Walk<'_> {
-    /// Resolves from the roots. Name servers without glue are resolved the same way, but theirs
-    /// are not (`deep` is false then): two levels are enough for the real world and bounded.
-    async fn resolve(&mut self, name: Name, family: Family, deep: bool) -> Verdict {
-        let resolver = self.resolver;
-        let mut name = name;
-        let mut cname = Vec::new();
-        'alias: for _ in 0..ALIASES_MAX {
-            // Over IPv4 first whatever the family: the family of the target is what is probed.
-            let roots: Vec<IpAddr> = resolver.turned(&resolver.independent.roots).collect();
-            let (v4, v6): (Vec<_>, Vec<_>) = roots.into_iter().partition(IpAddr::is_ipv4);
-            let v6 = v6.into_iter().take(ROOTS_TRIED);
-            let mut servers: Vec<IpAddr> = v4.into_iter().take(ROOTS_TRIED).chain(v6).collect();
-            let mut at_root = true;
-            loop {
-                let step = match self.ask_any(&servers, &name, family, at_root).await {
-                    Ok(step) => step,
-                    Err(verdict) => return verdict,
-                };
-                at_root = false;
-                let zone = match step {
-                    Step::Answer(mut resolved) => {
-                        cname.append(&mut resolved.cname);
-                        resolved.cname = cname;
-                        return Verdict::Resolved(resolved);
-                    }
-                    Step::Failed(outcome) => return Verdict::Failed(outcome),
-                    Step::Alias(target, mut chain) => {
-                        cname.append(&mut chain);
-                        name = target;
-                        continue 'alias;
-                    }
-                    Step::Referral(zone) => zone,
-                };
-                let Some(found) = self.servers(zone, deep).await else { return Verdict::NoAnswer };
-                servers = found;
-                if servers.is_empty() {
-                    // Our own bounds prove nothing of the name.
-                    let spent = self.queries_left == 0 || self.deadline.left().is_zero();
-                    return match spent {
-                        true => Verdict::NoAnswer,
-                        false => Verdict::Failed(Outcome::DnsUnreachable),
-                    };
-                }
-            }
-        }
-        Verdict::Failed(Outcome::DnsServfail)
-    }
-
-    /// The addresses of a zone's name servers that may be asked; `None` when our own bounds kept us
-    /// from finding them.
-    async fn servers(&mut self, zone: Vec<(Name, Vec<IpAddr>)>, deep: bool) -> Option<Vec<IpAddr>> {
-        let allowed = &self.resolver.allowed;
-        let glue = zone.iter().flat_map(|(_, addresses)| addresses);
-        let mut servers: Vec<IpAddr> =
-            glue.copied().filter(|ip| allowed.may_connect(*ip)).collect();
-        servers.sort_by_key(IpAddr::is_ipv6);
-        let glueless = zone.iter().all(|(_, addresses)| addresses.is_empty());
-        if servers.is_empty() && glueless && !deep {
-            return None;
-        }
-        if servers.is_empty() && deep {
-            let mut bounded = false;
-            for (server, _) in zone.into_iter().take(2) {
-                for family in [Family::V4, Family::V6] {
-                    let found = Box::pin(self.resolve(server.clone(), family, false)).await;
-                    match found {
-                        Verdict::Resolved(found) => {
-                            let found = found.addresses.into_iter();
-                            servers.extend(found.filter(|ip| allowed.may_connect(*ip)));
-                            break;
-                        }
-                        Verdict::NoAnswer => bounded = true,
-                        Verdict::Failed(_) => {}
-                    }
-                }
-                if !servers.is_empty() {
-                    break;
-                }
-            }
-            if servers.is_empty() && bounded {
-                return None;
-            }
-        }
-        servers.truncate(SERVERS_TRIED);
-        Some(servers)
-    }
-
-    /// The first useful answer of a zone's servers; the last failure when there is none.
-    async fn ask_any(
-        &mut self,
-        servers: &[IpAddr],
-        name: &Name,
-        family: Family,
-        at_root: bool,
-    ) -> Result<Step, Verdict> {
-        let query = query(name, record_type(family), false);
-        let mut failure = if at_root { None } else { Some(Outcome::DnsTimeout) };
-        let mut silent = 0;
-        for server in servers {
-            let left = self.deadline.left().min(PATIENCE);
-            if at_root && silent == ROOTS_TRIED {
-                break;
-            }
-            if self.queries_left == 0 {
-                return Err(Verdict::NoAnswer);
-            }
-            if left.is_zero() {
-                return Err(Verdict::NoAnswer);
-            }
-            self.queries_left -= 1;
-            let server = SocketAddr::new(*server, self.resolver.independent.port);
-            let asked = timeout(left, self.resolver.exchange(server, &query, self.traffic, false));
-            match asked.await {
-                // Silence within less than the patience is our haste.
-                Err(_) if left < PATIENCE => return Err(Verdict::NoAnswer),
-                Err(_) => silent += 1,
-                Ok(Err(_)) if at_root => {}
-                Ok(Err(_)) => failure = Some(Outcome::DnsUnreachable),
-                // No root server recurses: something on the way answers in its place.
-                Ok(Ok(reply)) if at_root && reply.metadata.recursion_available => {
-                    return Err(Verdict::NoAnswer);
-                }
-                Ok(Ok(reply)) => match read(&reply, name, family) {
-                    // A lame or failing server is one server's trouble; the next may do.
-                    Step::Failed(
-                        outcome @ (Outcome::DnsServfail | Outcome::DnsRefused | Outcome::DnsBogus),
-                    ) => failure = Some(outcome),
-                    step => return Ok(step),
-                },
-            }
-        }
-        Err(failure.map_or(Verdict::NoAnswer, Verdict::Failed))
-    }
-}
-
-/// What an authoritative server's reply says.
-fn read(reply: &Message, name: &Name, family: Family) -> Step {
-    match judge(reply, name, family) {
-        Ok(resolved) => return Step::Answer(resolved),
-        Err((Outcome::DnsNodata, chain)) => {
-            if !chain.is_empty()
-                && let Some(target) = chain.last().and_then(|target| absolute(target))
-            {
-                return Step::Alias(target, chain);
-            }
-        }
-        // RFC 6604 section 3: the code is the last alias' own, which another zone may know better.
-        Err((Outcome::DnsNxdomain, chain)) if !chain.is_empty() => {
-            if let Some(target) = chain.last().and_then(|target| absolute(target)) {
-                return Step::Alias(target, chain);
-            }
-            return Step::Failed(Outcome::DnsNxdomain);
-        }
-        Err((outcome, _)) => return Step::Failed(outcome),
-    }
-    let zone = reply.authorities.iter().filter(|record| record.name.zone_of(name));
-    let servers: Vec<(Name, Vec<IpAddr>)> = zone
-        .filter_map(|record| match &record.data {
-            RData::NS(server) => Some((server.0.clone(), glue(reply, &server.0))),
-            _ => None,
-        })
-        .take(13)
-        .collect();
-    if servers.is_empty() || reply.metadata.authoritative {
-        return Step::Failed(Outcome::DnsNodata);
-    }
-    Step::Referral(servers)
-}
-
-fn glue(reply: &Message, server: &Name) -> Vec<IpAddr> {
-    let own = reply.additionals.iter().filter(|record| record.name.eq_ignore_root(server));
-    own.filter_map(address).collect()
 }
 
 fn address(record: &Record) -> Option<IpAddr> {

@@ -1,7 +1,7 @@
 //! `replay` runs the detector over recorded observations, or over this collector's own log with
 //! other settings, and prints each change of each incident, or what other numbers would have changed.
 
-use std::{io::Write, path::PathBuf};
+use std::{io::Write, path::PathBuf, sync::Arc};
 
 use super::{
     ConfigArgs,
@@ -131,7 +131,7 @@ fn tell(args: &ReplayArgs, out: &mut impl Write) -> anyhow::Result<()> {
     } else {
         let mut other = settings.clone();
         for (name, value) in &args.sets {
-            other.params.set(name, *value)?;
+            Arc::make_mut(&mut other.params).set(name, *value)?;
         }
         other.params.check()?;
         let (mut was, mut now) = (Vec::new(), Vec::new());

@@ -202,7 +202,6 @@ pub struct Detector {
     plan: Plan,
     settings: Settings,
     /// Those of the settings.
-    params: Arc<Params>,
     state: State,
     /// Asks that are to go out.
     asks: Vec<Ask>,
@@ -241,17 +240,7 @@ impl Detector {
     #[must_use]
     pub fn resume(catalogue: Catalogue, settings: Settings, state: State) -> Self {
         let plan = Plan::new(&catalogue);
-        let params = Arc::new(settings.params.clone());
-        Self {
-            catalogue,
-            plan,
-            settings,
-            params,
-            state,
-            asks: Vec::new(),
-            panels: Vec::new(),
-            mute: false,
-        }
+        Self { catalogue, plan, settings, state, asks: Vec::new(), panels: Vec::new(), mute: false }
     }
 
     /// Applies the settings' anchors to observers that are known already, by their keys.
@@ -314,7 +303,7 @@ impl Detector {
 
     /// Takes one record.
     pub fn record(&mut self, record: &Record) -> Vec<Changed> {
-        let p = &Arc::clone(&self.params);
+        let p = &Arc::clone(&self.settings.params);
         let changed = self.advance(record.received_at);
         self.state.position = record.position;
         let now = self.state.now;
@@ -448,7 +437,7 @@ impl Detector {
 
     /// Lets time pass, up to and including `now`.
     pub fn advance(&mut self, now: Timestamp) -> Vec<Changed> {
-        let p = &Arc::clone(&self.params);
+        let p = &Arc::clone(&self.settings.params);
         let mut changed = Vec::new();
         if self.state.now == Timestamp::EPOCH {
             self.state.now = now;
@@ -477,7 +466,7 @@ impl Detector {
 
     /// Puts an observer as it is now in the place of what is in the sums of it.
     fn refresh(&mut self, id: u32) {
-        let p = &Arc::clone(&self.params);
+        let p = &Arc::clone(&self.settings.params);
         let now = self.state.now;
         let State { observers, tallies, checks, lost, .. } = &mut self.state;
         let Some(Some(observer)) = observers.get_mut(id as usize) else { return };
@@ -501,7 +490,7 @@ impl Detector {
     }
 
     fn evaluate(&mut self, changed: &mut Vec<Changed>) {
-        let p = &Arc::clone(&self.params);
+        let p = &Arc::clone(&self.settings.params);
         let now = self.state.now;
         while let Some(due) = self.state.checks.first_entry()
             && u64::from(*due.key()) * TICK_MS <= now.as_ms()
@@ -575,7 +564,7 @@ impl Detector {
     }
 
     fn reweigh(&mut self) {
-        let p = &Arc::clone(&self.params);
+        let p = &Arc::clone(&self.settings.params);
         let now = self.state.now;
         (self.state.unweighed, self.state.weighed_at) = (false, now);
         // Who was not heard for an hour takes no part, and takes nobody's share.
@@ -622,7 +611,7 @@ impl Detector {
     }
 
     fn forget(&mut self) {
-        let p = &Arc::clone(&self.params);
+        let p = &Arc::clone(&self.settings.params);
         let now = self.state.now;
         self.state.alerts.forget(now);
         self.state.looks.forget(p, now);
@@ -649,7 +638,7 @@ impl Detector {
     /// The shares for one entity.
     #[must_use]
     pub fn shares(&self, entity: EntityIndex) -> Shares {
-        let p = &*self.params;
+        let p = &*self.settings.params;
         Shares::new(p, self.state.tallies.zones(entity), self.state.tallies.online())
     }
 
@@ -658,7 +647,7 @@ impl Detector {
         shares: &BTreeMap<EntityIndex, Shares>,
         regional: &BTreeMap<EntityIndex, Vec<Region>>,
     ) {
-        let p = &Arc::clone(&self.params);
+        let p = &Arc::clone(&self.settings.params);
         let now = self.state.now;
         let candidates: Vec<EntityIndex> = shares
             .iter()
@@ -770,7 +759,7 @@ impl Detector {
     }
 
     fn strata(&self, entity: EntityIndex, share: Ppm) -> (Strata, Strata) {
-        let p = &*self.params;
+        let p = &*self.settings.params;
         let versions = self.state.tallies.versions(entity).collect();
         let resolvers = self.state.tallies.resolvers(entity).collect();
         (
@@ -786,7 +775,7 @@ impl Detector {
         regional: &[Region],
         changed: &mut Vec<Changed>,
     ) {
-        let p = &Arc::clone(&self.params);
+        let p = &Arc::clone(&self.settings.params);
         let now = self.state.now;
         let open = self.state.suspects.get(&entity).is_some_and(|s| s.open.is_some());
         if !open && shares.share < p.candidate && regional.is_empty() {
@@ -945,7 +934,7 @@ impl Detector {
 
     /// Whether there is a crowd that can be asked.
     fn can_ask(&self) -> bool {
-        let p = &*self.params;
+        let p = &*self.settings.params;
         self.settings.ask_back && !self.mute && self.state.tallies.voters() >= p.panel_online_min
     }
 
@@ -982,7 +971,7 @@ impl Detector {
 
     /// What the rules for sites look at.
     fn sites_scene(&self) -> Scene<'_, impl Fn(EntityIndex) -> bool> {
-        let p = &*self.params;
+        let p = &*self.settings.params;
         let State { windows, slow, suspects, now, frozen, looks, .. } = &self.state;
         Scene {
             now: *now,
@@ -1011,7 +1000,7 @@ impl Detector {
     }
 
     fn judge_sites(&mut self, changed: &mut Vec<Changed>) {
-        let p = &Arc::clone(&self.params);
+        let p = &Arc::clone(&self.settings.params);
         let mut sites = std::mem::take(&mut self.state.sites);
         let mut reopened = Vec::new();
         let over = sites.judge(p, &self.sites_scene(), changed, &mut reopened);
@@ -1060,7 +1049,7 @@ impl Detector {
 
     /// Observers that are online, each with its vote.
     pub fn online(&self) -> impl Iterator<Item = &Observer> {
-        let p = &*self.params;
+        let p = &*self.settings.params;
         let now = self.state.now;
         let online = move |o: &&Observer| now < o.last_seen.plus_ms(p.online_ms);
         self.observers().map(|(_, observer)| observer).filter(online)

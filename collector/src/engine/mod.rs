@@ -18,6 +18,7 @@ pub mod incident;
 pub mod judge;
 pub mod line;
 pub mod locate;
+mod lot;
 pub mod observer;
 pub mod panel;
 pub mod params;

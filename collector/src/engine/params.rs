@@ -1,6 +1,8 @@
 //! Every number the detector uses, in one place. Defaults are those measured in simulation;
 //! `VERSION` rises when one of them changes, and stands with every incident.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use tocsin_proto::{id::ObserverId, limits::ASK_TARGETS_MAX};
 
@@ -491,7 +493,7 @@ dark_max_ms: u64 = 7 * 86_400_000,
 }
 
 /// What an operator may set. Every field that differs from its default is shown on the page.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Hours for which a new observer has no vote.
     pub tenure_hours_min: u64,
@@ -517,7 +519,7 @@ pub struct Settings {
     /// Under which panels are drawn: nobody outside may foretell who is asked.
     pub panel_secret: [u8; 32],
     /// Every other number.
-    pub params: Params,
+    pub params: Arc<Params>,
 }
 
 impl Default for Settings {
@@ -533,7 +535,7 @@ impl Default for Settings {
             anchors: Vec::new(),
             ask_back: true,
             panel_secret: [0; 32],
-            params: Params::DEFAULT,
+            params: Arc::new(Params::DEFAULT),
         }
     }
 }
@@ -631,7 +633,7 @@ mod tests {
     #[test]
     fn who_sets_one_says_so() {
         let params = Params { confirm: 600_000, ..Params::DEFAULT };
-        let settings = Settings { params, ..Settings::default() };
+        let settings = Settings { params: params.into(), ..Settings::default() };
         assert_eq!(settings.differences(), ["confirm is 600000 instead of 500000"]);
     }
 

@@ -21,7 +21,8 @@ use super::{
     alert::Budget,
     fixed::{ONE, Ppm, divergence_q16, percent, scale, share},
     incident::Grounds,
-    panel::{Ask, Candidate, Luck, draw},
+    lot::{Luck, draw},
+    panel::{Ask, Candidate},
     params::Params,
     plan::{Behind, Entities, Plan},
     tally::NOWHERE,
@@ -317,6 +318,7 @@ impl SecondLook {
         let (siblings, controls): (Vec<_>, Vec<_>) = others.partition(|target| {
             scene.plan.behind(*target).is_some_and(|other| !other.set().and(behind).is_empty())
         });
+        let names = scene.names;
         let mut asks = Vec::new();
         for (observer, member) in &mut self.members {
             let numbers = [self.number, self.rounds.into(), (*observer).into()];
@@ -329,7 +331,7 @@ impl SecondLook {
             member.open.extend(controls.iter().map(|target| (*target, Role::Control)));
             self.nonces.insert(nonce, *observer);
             let targets = member.open.iter().map(|(target, _)| *target).collect();
-            asks.push(Ask { observer: *observer, nonce, targets, names: scene.names });
+            asks.push(Ask { observer: *observer, nonce, targets, names, standing: false });
         }
         asks
     }

@@ -100,6 +100,7 @@ mod tests {
             nonce,
             targets: tocsin_proto::bounded::List::default(),
             names: false,
+            standing: false,
         };
         assert!(living.ask(&observer(2), ask(7)) && !living.ask(&observer(3), ask(7)));
         assert_eq!(asked.try_recv().map(|ask| ask.nonce), Ok(7));

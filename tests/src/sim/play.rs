@@ -23,6 +23,7 @@ use tocsin_collector::engine::{
 use tocsin_proto::{
     bounded::List,
     id::{ObserverId, TargetIndex},
+    message::AskBack,
     observation::Family,
     time::Timestamp,
 };
@@ -94,7 +95,7 @@ enum Event {
     /// A report arrives.
     Deliver(Box<Record>),
     /// An ask arrives.
-    Ask { person: usize, nonce: u64, targets: Vec<TargetIndex>, names: bool },
+    Ask { person: usize, ask: AskBack },
     /// The collector's clock.
     Tick,
 }
@@ -257,12 +258,11 @@ impl Stage<'_> {
                     let record = Record { position: self.position, ..*record };
                     self.played.detector.record(&record)
                 }
-                Event::Ask { person, nonce, targets, names } => {
+                Event::Ask { person, ask } => {
                     if self.is_awake(person, at).is_none()
                         && let Some(agent) = self.agents.get_mut(person)
-                        && let Ok(targets) = List::new(targets)
                     {
-                        let effects = agent.core.ask(at, nonce, targets, names);
+                        let effects = agent.core.ask(at, ask);
                         self.act(person, at, effects);
                         self.plan(person, at);
                     }
@@ -310,8 +310,10 @@ impl Stage<'_> {
                 continue;
             }
             let transit = 20 + self.coin(person, "ask", ask.nonce).below(180);
-            let Ask { nonce, targets, names, .. } = ask;
-            self.push(at.plus_ms(transit), Event::Ask { person, nonce, targets, names });
+            let Ask { nonce, targets, names, standing, .. } = ask;
+            let Ok(targets) = List::new(targets) else { continue };
+            let ask = AskBack { nonce, targets, names, standing };
+            self.push(at.plus_ms(transit), Event::Ask { person, ask });
         }
     }
 

@@ -8,7 +8,7 @@ use tocsin_agent::engine::{
     classify::{Response, classify},
     core::Finding,
     courtesy::wire_bytes,
-    planner::Request,
+    planner::{Names, Request},
 };
 use tocsin_proto::{
     catalogue::Target,
@@ -36,6 +36,10 @@ const VALIDATING: i64 = 100_000;
 /// Full handshakes cost so many bytes of payload, resumed ones less (measured with OpenSSL 3.0).
 const FULL_BYTES: u64 = 6_500;
 const RESUMED_BYTES: u64 = 3_300;
+/// Bytes of asking a name's own servers, for a name with an alias or none; and of a walk from the roots
+/// beside a pair of validating resolvers over TLS.
+const DIRECT_BYTES: u64 = 400;
+const WALK_BYTES: u64 = 9_000;
 /// Version of the probe core that a scenario's `version:` mark stands for.
 const NEW_VERSION: u16 = 900;
 
@@ -404,13 +408,37 @@ impl Truth {
                 .as_ref()
                 .is_some_and(|own| !own.get(person).copied().unwrap_or(false));
             let hidden = of_names && (lenient || ms < phase.from_ms + kept);
-            (hit && (!hidden || request.names)).then_some((prepared, hidden))
+            // Who asks the name's own servers has kept where they are, and does not validate.
+            let seen = match request.names {
+                Names::Own => !hidden,
+                Names::Direct => !hidden || !(lenient || matches!(phase.targets, Targets::Tld(_))),
+                Names::Walk => true,
+            };
+            (hit && seen).then_some((prepared, hidden))
         })
     }
 
     /// What a probe that starts at a moment finds.
     #[must_use]
     pub fn probe(
+        &self,
+        world: &World,
+        person: usize,
+        target: &Target,
+        moment: Moment,
+        request: &Request,
+        coin: Dice,
+    ) -> Finding {
+        let found = self.meets(world, person, target, moment, request, coin);
+        let names = match request.names {
+            Names::Own => 0,
+            Names::Direct => DIRECT_BYTES,
+            Names::Walk => WALK_BYTES,
+        };
+        Finding { bytes: found.bytes + names, ..found }
+    }
+
+    fn meets(
         &self,
         world: &World,
         person: usize,

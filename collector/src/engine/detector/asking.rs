@@ -88,7 +88,7 @@ const HELD_MS: u64 = 120_000;
 impl Detector {
     /// Everybody who may be asked now.
     fn crowd(&self) -> Vec<Candidate> {
-        let p = &*self.params;
+        let p = &*self.settings.params;
         let now = self.state.now;
         let able = |observer: &&Observer| {
             observer.weight > 0 && now < observer.last_seen.plus_ms(p.online_ms)
@@ -110,7 +110,7 @@ impl Detector {
 
     /// Once a second: panels that are under way, and suspicions that are worth one.
     pub(super) fn ask_back(&mut self, changed: &mut Vec<Changed>) {
-        let p = &Arc::clone(&self.params);
+        let p = &Arc::clone(&self.settings.params);
         if !self.settings.ask_back || self.mute || !self.is_settled() {
             return;
         }
@@ -167,7 +167,7 @@ impl Detector {
     /// One that is suspected too, behind all of its sites and more (or as many, and nearer to the
     /// visitor): where that fails, nothing is left to blame the smaller one for.
     fn parent(&self, entity: EntityIndex) -> Option<EntityIndex> {
-        let p = &*self.params;
+        let p = &*self.settings.params;
         let now = self.state.now;
         let own = self.plan.entity(entity);
         let flags = self.state.alerts.flagging(p, now, entity);
@@ -190,7 +190,7 @@ impl Detector {
         trigger: crate::engine::alert::Trigger,
         changed: &mut Vec<Changed>,
     ) {
-        let p = &Arc::clone(&self.params);
+        let p = &Arc::clone(&self.settings.params);
         let online = self.state.tallies.voters();
         if online < p.panel_online_min {
             return;
@@ -215,7 +215,7 @@ impl Detector {
     /// Begins a panel, at once or as soon as there is room; not where there is no budget for it, which
     /// does not hold back one that is `forced`.
     pub(super) fn call(&mut self, entity: EntityIndex, kind: Kind, how: Call) -> Paid {
-        let p = &Arc::clone(&self.params);
+        let p = &Arc::clone(&self.settings.params);
         let now = self.state.now;
         // Of this moment and suspect: a replay that begins elsewhere comes to the same.
         let number = now.as_ms() << 8 | u64::from(entity.0);
@@ -232,7 +232,7 @@ impl Detector {
 
     /// Begins a round of a panel.
     fn round(&mut self, entity: EntityIndex) -> Paid {
-        let p = &Arc::clone(&self.params);
+        let p = &Arc::clone(&self.settings.params);
         let now = self.state.now;
         let (rivals, shadows) = self.rivals(entity);
         let dead = self.state.sites.dead_before(now.minus_ms(p.site_alone_ms));
@@ -272,7 +272,7 @@ impl Detector {
 
     /// Who else is suspected; and of those, whom the same failures implicate.
     fn rivals(&self, entity: EntityIndex) -> (BTreeSet<EntityIndex>, BTreeSet<EntityIndex>) {
-        let p = &*self.params;
+        let p = &*self.settings.params;
         let now = self.state.now;
         let own = self.plan.entity(entity);
         let flags = self.state.alerts.flagging(p, now, entity);
@@ -314,7 +314,7 @@ impl Detector {
     }
 
     fn go_on(&mut self, entity: EntityIndex, changed: &mut Vec<Changed>) {
-        let p = &Arc::clone(&self.params);
+        let p = &Arc::clone(&self.settings.params);
         let now = self.state.now;
         let established = self.is_established();
         let Some(suspect) = self.state.suspects.get_mut(&entity) else { return };
@@ -433,7 +433,7 @@ impl Detector {
 
     /// Sites that fail in a few looks: whether they do for most who look.
     pub(super) fn look_at_sites(&mut self, changed: &mut Vec<Changed>) {
-        let p = &Arc::clone(&self.params);
+        let p = &Arc::clone(&self.settings.params);
         let now = self.state.now;
         let online = self.state.tallies.voters();
         let mut due: Vec<TargetIndex> = Vec::new();
@@ -490,7 +490,7 @@ impl Detector {
     }
 
     fn sites_worth_a_look(&self) -> Vec<TargetIndex> {
-        let p = &*self.params;
+        let p = &*self.settings.params;
         let now = self.state.now;
         // Where something behind it is in doubt, the site is not the first to be asked about.
         let doubted = |entity: EntityIndex| {
@@ -520,7 +520,7 @@ impl Detector {
     }
 
     fn confirm_site(&mut self, target: TargetIndex, grounds: Grounds, changed: &mut Vec<Changed>) {
-        let p = &Arc::clone(&self.params);
+        let p = &Arc::clone(&self.settings.params);
         let now = self.state.now;
         let Some(entry) = self.catalogue.target(target) else { return };
         let mut reopened = Vec::new();
@@ -536,7 +536,7 @@ impl Detector {
         found: panel::Finding,
         changed: &mut Vec<Changed>,
     ) {
-        let p = &Arc::clone(&self.params);
+        let p = &Arc::clone(&self.settings.params);
         let now = self.state.now;
         self.open_suspicion(entity, changed);
         self.state.alerts.confirmed(entity);

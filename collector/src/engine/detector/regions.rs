@@ -150,7 +150,7 @@ pub(crate) fn divided(p: &Params, countries: &BTreeMap<Region, (u8, Here)>) -> D
 impl Detector {
     /// C1 over what is overheard.
     pub(super) fn majority(&self, entity: EntityIndex, shares: &Shares) -> Reason {
-        let p = &*self.params;
+        let p = &*self.settings.params;
         let near = (p.divided..p.confirm).contains(&shares.share);
         let divided = if near { divided(p, &self.by_country(entity)) } else { Divided::default() };
         judge::majority(p, shares.share, shares.all, &divided)
@@ -158,7 +158,7 @@ impl Detector {
 
     /// The regions in which an entity fails by a majority of their own.
     pub(super) fn regions(&self, entity: EntityIndex, shares: &Shares) -> Vec<Region> {
-        let p = &*self.params;
+        let p = &*self.settings.params;
         let worth = |(zone, tally): (&u8, &Tally)| {
             *zone != NOWHERE && tally.flagging >= 4 * ONE && tally.share() >= p.regional_look
         };
@@ -169,7 +169,7 @@ impl Detector {
     }
 
     fn by_country(&self, entity: EntityIndex) -> BTreeMap<Region, (u8, Here)> {
-        let p = &*self.params;
+        let p = &*self.settings.params;
         let now = self.state.now;
         let mut countries: BTreeMap<Region, (u8, Here)> = BTreeMap::new();
         for (_, observer) in self.observers() {

@@ -6,7 +6,7 @@ use super::*;
 impl Detector {
     /// Who is cut off, and what those have in common.
     pub(super) fn judge_groups(&mut self, changed: &mut Vec<Changed>) {
-        let p = &Arc::clone(&self.params);
+        let p = &Arc::clone(&self.settings.params);
         let State { groups, census, cut, lost, observers, now, ended, .. } = &mut self.state;
         let now = *now;
         let of = |id: u32| observers.get(id as usize).and_then(Option::as_deref);
@@ -48,7 +48,7 @@ impl Detector {
     /// Who of a group was heard in the last hour and has a vote: where it stands, and whether it is
     /// cut off now.
     pub fn members(&self, group: Group) -> impl Iterator<Item = (Standing, bool)> {
-        let p = &*self.params;
+        let p = &*self.settings.params;
         let now = self.state.now;
         self.observers().filter_map(move |(_, observer)| {
             let heard = now.since_ms(observer.last_seen) <= p.forget_ms;
@@ -60,7 +60,7 @@ impl Detector {
     /// The share of a group that is cut off now.
     #[must_use]
     pub fn cut_share(&self, group: Group) -> Ppm {
-        let p = &*self.params;
+        let p = &*self.settings.params;
         let cut = |id: &u32| {
             let observer = self.state.observers.get(*id as usize)?.as_deref()?;
             let online = self.state.now < observer.last_seen.plus_ms(p.online_ms);

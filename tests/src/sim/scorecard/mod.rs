@@ -160,10 +160,10 @@ pub fn once(section: Option<Section>, name: &str, seed: u64) -> anyhow::Result<L
             .iter()
             .filter(of_it)
             .map(|cell| cell.name.as_str())
-            .filter(|other| other.contains(name) || section.is_some())
+            .filter(|other| other.contains(name))
             .take(100)
             .collect();
-        anyhow::bail!("no cell is named {name:?}; there are: {}", near.join("; "));
+        anyhow::bail!("no cell is named {name:?}; those that contain it: {}", near.join("; "));
     };
     played(cell, seed, true)
 }
