@@ -34,10 +34,6 @@ pub const CONTROLS: usize = 2;
 pub const BURSTS_PER_MINUTE: usize = 2;
 /// How long a failing control silences bursts, milliseconds.
 pub const SILENCE_MS: u64 = 60_000;
-/// One in so many scheduled probes asks the name's own servers too: they see an outage of names minutes
-/// before resolvers forget what they have kept, for about 400 bytes each (a question or two, with the
-/// answers, of a name with an alias).
-pub const DIRECT_ONE_IN: u64 = 2;
 /// Another target is tried this often when courtesy refuses the first.
 const CANDIDATES: u64 = 8;
 const MINUTE_MS: u64 = 60_000;
@@ -107,7 +103,8 @@ pub enum Names {
     /// As the own resolver has it.
     #[default]
     Own,
-    /// Its own name servers are asked too, once all else went well.
+    /// Its own name servers are asked too, once all else went well: they fail minutes before resolvers
+    /// forget. Costs a question or two, about 400 bytes.
     Direct,
     /// The independent paths are asked too, from the roots, and first.
     Walk,
@@ -334,9 +331,7 @@ impl Planner {
             let salt = target.0.to_le_bytes();
             let passed = self.dear.contains(&target)
                 && !prf(&self.setup.seed, b"dear", &salt, slot).is_multiple_of(4);
-            let direct = prf(&self.setup.seed, b"names", &[], slot).is_multiple_of(DIRECT_ONE_IN);
-            let names = if direct { Names::Direct } else { Names::Own };
-            let how = How { family, purpose: Purpose::Turn, names };
+            let how = How { family, purpose: Purpose::Turn, names: Names::Direct };
             if !passed && self.request(now, target, how, actions) {
                 return;
             }

@@ -455,7 +455,10 @@ impl Panel {
             Kind::Full => {
                 self.passes = if found.holds { self.passes + 1 } else { 0 };
                 if self.passes >= 2 {
-                    return match found.share < p.panel_second_below && self.draw == 0 {
+                    let narrow = found.share < p.panel_second_below && self.draw == 0;
+                    return match narrow {
+                        // Answers that are to come may spare another draw.
+                        true if !due => Step::Wait,
                         true => Step::DrawAgain { rate: found.rate },
                         false => Step::Confirmed(found),
                     };

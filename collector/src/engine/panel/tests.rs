@@ -78,26 +78,32 @@ struct Asked {
     plan: Plan,
     panel: Panel,
     asks: Vec<Ask>,
+    secret: [u8; 32],
 }
 
 fn ask(kind: Kind, of: &str, secret: [u8; 32]) -> Asked {
-    let (plan, crowd) = (plan(), crowd());
-    let mut panel = Panel::new(entity(&plan, of), kind, 1, 1, NOW);
-    let none = BTreeSet::new();
-    let scene = Scene {
-        now: NOW,
-        plan: &plan,
-        crowd: &crowd,
-        rivals: &none,
-        shadows: &none,
-        dead: &BTreeSet::new(),
-        secret: &secret,
-    };
-    let asks = panel.begin_round(P, &scene);
-    Asked { plan, panel, asks }
+    let plan = plan();
+    let panel = Panel::new(entity(&plan, of), kind, 1, 1, NOW);
+    let mut asked = Asked { plan, panel, asks: Vec::new(), secret };
+    asked.round(NOW);
+    asked
 }
 
 impl Asked {
+    fn round(&mut self, now: Timestamp) {
+        let none = BTreeSet::new();
+        let scene = Scene {
+            now,
+            plan: &self.plan,
+            crowd: &crowd(),
+            rivals: &none,
+            shadows: &none,
+            dead: &BTreeSet::new(),
+            secret: &self.secret,
+        };
+        self.asks = self.panel.begin_round(P, &scene);
+    }
+
     /// Everybody for whom `says` has an answer gives it.
     fn answer(&mut self, says: impl Fn(u32, u16) -> Option<bool>) {
         self.answer_over(says, |_, _| Family::V4);
@@ -150,6 +156,25 @@ fn a_majority_of_those_asked_confirms_and_few_refute() {
     let mut asked = ask(Kind::Full, "small", SECRET);
     asked.answer(|observer, target| Some((20..28).contains(&target) && observer % 20 == 0));
     assert!(matches!(asked.step(DUE), Step::Refuted(_)));
+}
+
+#[test]
+fn a_narrow_majority_waits_for_the_others_and_is_drawn_again_if_it_stays_narrow() {
+    let come_to = |in_all: u32| {
+        let mut asked = ask(Kind::Full, "big", SECRET);
+        asked.panel.draw = 0;
+        let sees = |observer: u32, of_twenty: u32| observer * 7 % 20 < of_twenty;
+        asked.answer(|observer, target| sees(observer, 11).then_some(target < 20));
+        for seconds in 1..7 {
+            assert_eq!(asked.step(NOW.plus_ms(seconds * 1_000)), Step::Wait, "{seconds}");
+        }
+        asked.answer(|observer, target| {
+            (!sees(observer, 11)).then_some(target < 20 && sees(observer, in_all))
+        });
+        asked.step(DUE)
+    };
+    assert!(matches!(come_to(11), Step::DrawAgain { .. }), "{:?}", come_to(11));
+    assert!(matches!(come_to(14), Step::Confirmed(_)), "{:?}", come_to(14));
 }
 
 #[test]
