@@ -724,10 +724,15 @@ impl Detector {
         })
     }
 
-    /// Whether an open incident is part of this one.
-    fn has_parts(&self, id: &str) -> bool {
+    /// Whether an open incident is part of this one, and reaches as far: what a region says of another
+    /// role of a provider does not keep an incident of the world open.
+    fn has_parts(&self, whole: &Incident) -> bool {
         let open = self.state.suspects.values().filter_map(|suspect| suspect.open.as_ref());
-        open.into_iter().any(|open| open.part_of.as_deref() == Some(id))
+        let local = |reach: &Reach| matches!(reach, Reach::Regional(_));
+        open.into_iter().any(|open| {
+            open.part_of.as_deref() == Some(whole.id.as_str())
+                && (local(&whole.reach) || !local(&open.reach))
+        })
     }
 
     /// Who can tell of an entity.
@@ -861,7 +866,7 @@ impl Detector {
                             && strata_hold
                             && !versions.unproved
                             && !worldwide)),
-            goes_on: suspect.open.as_ref().is_some_and(|open| self.has_parts(&open.id)),
+            goes_on: suspect.open.as_ref().is_some_and(|open| self.has_parts(open)),
         };
         let by_far = shares.zones.values().all(|tally| tally.share() >= 750_000);
         let confidence = if participants.prefixes < 100 {

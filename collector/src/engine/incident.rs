@@ -144,6 +144,8 @@ pub struct Incident {
     below_since: Option<Timestamp>,
     slow_rate: Ppm,
     slow_share: Ppm,
+    /// Slower still: whether a recovery holds is a matter of hours.
+    held_share: Ppm,
     evaluated_at: Timestamp,
 }
 
@@ -174,6 +176,7 @@ impl Incident {
             below_since: None,
             slow_rate: 0,
             slow_share: 0,
+            held_share: 0,
             evaluated_at: now,
         };
         incident.enter(now, phase);
@@ -269,6 +272,7 @@ impl Incident {
         self.slow_rate = smooth(self.slow_rate, reading.rate, elapsed, 300_000);
         // One observer more or less in a small panel is no relapse.
         self.slow_share = smooth(self.slow_share, reading.share, elapsed, 300_000);
+        self.held_share = smooth(self.held_share, reading.share, elapsed, 900_000);
         let phase = self.phase();
         if matches!(phase, Phase::Confirmed | Phase::Suspected) {
             self.peak = self.peak.max(reading.rate);
@@ -284,7 +288,9 @@ impl Incident {
                 }
             }
             Phase::Confirmed => {
-                let few = self.is_below(p, reading.share, self.low_since) && !reading.confirm;
+                let few = reading.share < p.release
+                    || (self.low_since.is_some() && self.slow_share < p.release);
+                let few = few && !reading.confirm;
                 let low = few || reading.rate <= self.peak / 4;
                 let wait = p.recover_ms << self.relapses.min(2);
                 held(&mut self.low_since, now, low, wait).then_some(Phase::Recovering)
@@ -294,7 +300,11 @@ impl Incident {
                 let quiet =
                     self.slow_share < p.clear && self.slow_rate <= quiet_rate && !reading.goes_on;
                 let quiet = held(&mut self.quiet_since, now, quiet, p.resolve_ms);
-                let below = self.is_below(p, reading.share, self.below_since) && !reading.goes_on;
+                // Panels are small: one of them is no reason to begin anew, or a quarter that lies could
+                // hold it open by luck.
+                let below = reading.share < p.release
+                    || (self.below_since.is_some() && self.held_share < p.release);
+                let below = below && !reading.goes_on;
                 let below = held(&mut self.below_since, now, below, p.resolve_held_ms);
                 if reading.relapse && reading.rate >= self.peak / 2 {
                     self.relapses += 1;
@@ -315,15 +325,10 @@ impl Incident {
             self.grounds = grounds;
         }
         if let Some(next) = next {
+            self.held_share = self.slow_share;
             self.enter(now, next);
         }
         next
-    }
-
-    /// Whether too few see it for it to go on. Panels are small: once it is so, one of them is no reason
-    /// to begin anew, or a quarter that lies could hold it open by luck.
-    const fn is_below(&self, p: &Params, share: Ppm, since: Option<Timestamp>) -> bool {
-        share < p.release || (since.is_some() && self.slow_share < p.release)
     }
 
     /// One round of a site's incident. Where the evidence runs out it ends too, later: nobody is

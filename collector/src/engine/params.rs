@@ -9,9 +9,9 @@ use tocsin_proto::{id::ObserverId, limits::ASK_TARGETS_MAX};
 use super::fixed::{ONE, Ppm};
 
 /// Version of the defaults below.
-pub const VERSION: u16 = 9;
+pub const VERSION: u16 = 10;
 /// Since when they are these.
-pub const DATED: &str = "2026-11-23";
+pub const DATED: &str = "2026-11-24";
 
 /// Evaluation period, ms: shares, conditions and the state machine. Part of the log's meaning: fixed.
 pub const TICK_MS: u64 = 5_000;
@@ -239,7 +239,7 @@ zone_share: Ppm = 250_000,
 /// Zones that must be evaluated, and that must see it.
 zones_min: usize = 3,
 /// Share of the evaluated zones that must see it; or of their weight, where half of them do.
-zones_share: Ppm = 750_000,
+zones_share: Ppm = 666_667,
 /// Share that makes a suspicion.
 suspect: Ppm = 100_000,
 /// Share that makes a candidate for attribution.
