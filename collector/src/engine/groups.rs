@@ -562,7 +562,10 @@ fn test(
         found,
         needed,
     };
-    let nats = |bits: i64| bits * 45_426 / 65_536 / 65_536;
+    let nats = |bits: i64| {
+        let tenths = bits * 45_426 / 65_536 * 10 / 65_536;
+        format!("{}.{}", tenths / 10, tenths % 10)
+    };
     let reasons = vec![
         reason(
             "group.share",
@@ -582,7 +585,7 @@ fn test(
         reason(
             "group.evidence",
             format!("{} nats against chance, over {tests} groups of its kind", nats(bits)),
-            format!("{}", nats(p.group_bits_q16)),
+            nats(p.group_bits_q16),
         ),
         reason(
             "group.parts",

@@ -473,13 +473,13 @@ group_prefixes: u32 = 5,
 /// and of them, those that must be cut off.
 group_cut: usize = 3,
 /// Share of a network that must be cut off together.
-network_share: Ppm = 300_000,
+network_share: Ppm = 240_000,
 /// Share of anything larger.
 group_share: Ppm = 500_000,
 /// So many times the share among all others.
 group_contrast: i64 = 3,
-/// The evidence that is needed, in bits of log-likelihood ratio, 1/65536: 8 nats.
-group_bits_q16: i64 = 756_388,
+/// The evidence that is needed, in bits of log-likelihood ratio, 1/65536: 5.5 nats.
+group_bits_q16: i64 = 520_022,
 /// Share of a group below which it counts as well again.
 group_well: Ppm = 100_000,
 /// Those lost within this time are lost together, ms.

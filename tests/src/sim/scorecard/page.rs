@@ -460,8 +460,10 @@ pub(super) fn page(cells: &[Cell], lines: &[Line]) -> String {
     let mut out = String::from("# Scorecard\n\n");
     writeln!(
         out,
-        "Made by `tocsin-sim scorecard`, never typed. {} of {planned} plays; a cell's seeds count from {}. Everything here is simulated, \
+        "Made by `tocsin-sim scorecard`, never typed, at version {} of the detector's parameters. {} of {planned} plays; a cell's seeds \
+         count from {}. Everything here is simulated, \
          in the world that `docs/DETECTION.md` describes: the real planner, classifier, budget, admission and detector on a virtual clock.\n",
+        tocsin_collector::engine::params::VERSION,
         lines.len(),
         super::FIRST_SEED
     )
