@@ -231,11 +231,11 @@ impl Pipeline {
 
     /// Sends what the detector wants to be asked.
     fn ask(&mut self) {
-        for Ask { observer, nonce, targets, names, standing } in self.follower.detector.take_asks()
+        for Ask { observer, nonce, targets, layer, standing } in self.follower.detector.take_asks()
         {
             let Some(key) = self.follower.keys.get(&observer) else { continue };
             let Ok(targets) = List::new(targets) else { continue };
-            let sent = self.living.ask(key, AskBack { nonce, targets, names, standing });
+            let sent = self.living.ask(key, AskBack { nonce, targets, layer, standing });
             self.metrics.asked(sent);
         }
         let notes = self.follower.detector.take_panels();

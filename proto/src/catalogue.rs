@@ -202,7 +202,9 @@ pub enum CatalogueError {
         provider: Id,
     },
     /// A role that no provider can have.
-    #[error("target {target} has the role {role:?}; only dns, edge, hosting and aux are roles")]
+    #[error(
+        "target {target} has the role {role:?}; only dns, edge, hosting, aux and issuer are roles"
+    )]
     NoSuchRole {
         /// The target.
         target: Id,
@@ -371,7 +373,7 @@ fn check_target(target: &Target, providers: &BTreeMap<Id, Provider>) -> Result<(
         return Err(CatalogueError::Path { target: target.id.clone(), path: path.clone() });
     }
     for Role { role, provider, .. } in &target.roles {
-        if !matches!(role, Layer::Dns | Layer::Edge | Layer::Hosting | Layer::Aux) {
+        if matches!(role, Layer::Site | Layer::Tld | Layer::Resolver) {
             return Err(CatalogueError::NoSuchRole { target: target.id.clone(), role: *role });
         }
         if !providers.contains_key(provider) {

@@ -6,6 +6,7 @@ use crate::{
     bounded::{Bytes, Fixed, List},
     delegation::SignedDelegation,
     id::{Country, TargetIndex},
+    implicate::Layer,
     limits::{
         ACK_ENTRIES_MAX, ASK_TARGETS_MAX, DELEGATIONS_MAX, FRAME_TO_AGENT_MAX,
         FRAME_TO_COLLECTOR_MAX, HELLO_VERSIONS_MAX, POW_BITS_MAX, SNAPSHOT_BYTES_MAX,
@@ -318,9 +319,9 @@ pub struct AskBack {
     pub nonce: u64,
     /// What to probe, once each; answers are wanted within 7 s.
     pub targets: List<TargetIndex, ASK_TARGETS_MAX>,
-    /// Whether names are suspected: then each is asked of the independent paths too, whatever the
-    /// own resolver keeps.
-    pub names: bool,
+    /// What is suspected. Of names ([`Layer::Dns`], [`Layer::Tld`]) the independent paths are asked too,
+    /// whatever the own resolver keeps; of an issuer the certificate is wanted, so nothing is resumed.
+    pub layer: Layer,
     /// Whether it is about an incident that is confirmed: the agent has a larger cap for those.
     pub standing: bool,
 }

@@ -11,7 +11,7 @@ use tocsin_proto::{
     bounded::{Bytes, Fixed, List},
     delegation::{Delegation, KeyRole, SignedDelegation, delegated},
     id::TargetIndex,
-    implicate::DnsPath,
+    implicate::{DnsPath, Layer},
     limits::{FRAME_TO_AGENT_MAX, PROTOCOL_VERSION},
     message::{
         Ack, AskBack, Challenge, Deferred, GoAway, GoAwayReason, Greeting, Hello, Message, Prove,
@@ -292,7 +292,7 @@ fn what_follows_the_handshake_is_frozen() {
     let targets = List::new([4, 87, 203, 251].map(TargetIndex).to_vec()).unwrap();
     framed(
         "ask-back",
-        &AskBack { nonce: 0x0123_4567_89ab_cdef, targets, names: true, standing: false },
+        &AskBack { nonce: 0x0123_4567_89ab_cdef, targets, layer: Layer::Dns, standing: false },
     );
     framed("query", &Query::Snapshot);
     let document = Bytes::new(br#"{"schema":1,"sequence":9}"#.to_vec()).unwrap();

@@ -45,6 +45,21 @@ fn an_edge_that_fails_is_named_within_a_minute_and_resolved() {
 }
 
 #[test]
+fn an_authority_whose_certificates_are_refused_is_named_and_no_edge_is() {
+    let outcome =
+        play(&outage("issuer:zerossl", "tls_cert", "per_request", 0.9, "global:issuer:zerossl"));
+    assert!(outcome.pass && outcome.confirmed_s.unwrap() < 60.0, "{outcome:?}");
+    assert_eq!(outcome.incidents, 1);
+}
+
+#[test]
+fn names_fail_within_seconds_although_resolvers_have_kept_them() {
+    let outcome =
+        play(&outage("provider:google", "dns_servfail", "per_request", 1.0, "global:google"));
+    assert!(outcome.pass && outcome.confirmed_s.unwrap() < 60.0, "{outcome:?}");
+}
+
+#[test]
 fn a_site_that_is_looked_at_seldom_is_still_seen_to_be_down() {
     let mut scenario = outage("site:slack.com", "http_5xx", "per_request", 0.9, "site:slack.com");
     scenario.phases[0].to_ms = 3_600_000;

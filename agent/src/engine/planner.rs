@@ -116,6 +116,19 @@ struct How {
     family: Family,
     purpose: Purpose,
     names: Names,
+    /// Whether the certificate is wanted.
+    full: bool,
+}
+
+impl How {
+    /// As a collector that suspects a layer wants it.
+    const fn asked(layer: Layer) -> (Names, bool) {
+        let names = match layer {
+            Layer::Dns | Layer::Tld => Names::Walk,
+            _ => Names::Own,
+        };
+        (names, matches!(layer, Layer::Issuer))
+    }
 }
 
 /// What came of a request.
@@ -262,12 +275,12 @@ impl Planner {
             Event::Tick => {}
             Event::ProbesPerMinute(asked) => self.pace(Some(now), asked),
             Event::Done(done) => self.done(now, done, &mut actions),
-            Event::Ask(AskBack { nonce, targets, names, standing }) => {
+            Event::Ask(AskBack { nonce, targets, layer, standing }) => {
+                let (names, full) = How::asked(layer);
                 for target in targets.iter() {
                     if let Some(family) = self.family(now, nonce, *target) {
-                        let names = if names { Names::Walk } else { Names::Own };
                         let purpose = Purpose::Asked { nonce, standing };
-                        let how = How { family, purpose, names };
+                        let how = How { family, purpose, names, full };
                         self.request(now, *target, how, &mut actions);
                     }
                 }
@@ -331,7 +344,7 @@ impl Planner {
             let salt = target.0.to_le_bytes();
             let passed = self.dear.contains(&target)
                 && !prf(&self.setup.seed, b"dear", &salt, slot).is_multiple_of(4);
-            let how = How { family, purpose: Purpose::Turn, names: Names::Direct };
+            let how = How { family, purpose: Purpose::Turn, names: Names::Direct, full: false };
             if !passed && self.request(now, target, how, actions) {
                 return;
             }
@@ -368,14 +381,13 @@ impl Planner {
         how: How,
         actions: &mut Vec<Action>,
     ) -> bool {
-        let How { family, purpose, names } = how;
+        let How { family, purpose, names, full } = how;
         let known = self.setup.catalogue.target(target).is_some();
         if !known || self.courtesy.admit(now, target, purpose.of()).is_err() {
             return false;
         }
         let last_full = self.full_handshakes.get(&target);
-        let full_handshake =
-            purpose == Purpose::Again || last_full.is_none_or(|at| now.since_ms(*at) >= DAY_MS);
+        let full_handshake = full || last_full.is_none_or(|at| now.since_ms(*at) >= DAY_MS);
         if full_handshake {
             self.full_handshakes.insert(target, now);
         }
@@ -388,7 +400,7 @@ impl Planner {
         if let Some(seconds) = done.retry_after_s {
             self.courtesy.retry_after(now, done.request.target, seconds);
         }
-        let Request { target, family, purpose, names, .. } = done.request;
+        let Request { target, family, purpose, names, full_handshake: full } = done.request;
         if let Some(has) = done.has_address {
             self.addresses.insert((target, family), (has, now));
         }
@@ -397,7 +409,7 @@ impl Planner {
             && let Purpose::Asked { nonce, .. } = purpose
             && let Some(family) = self.family(now, nonce, target)
         {
-            self.request(now, target, How { family, purpose, names }, actions);
+            self.request(now, target, How { family, purpose, names, full }, actions);
         }
         match done.body_comes {
             Some(true) => drop(self.dear.insert(target)),
@@ -425,7 +437,12 @@ impl Planner {
         let Some(target) = catalogue.target(done.request.target) else { return };
         self.bursts.push_back(now);
         let family = done.request.family;
-        let how = |purpose, names| How { family, purpose, names };
+        // A session that is resumed shows no certificate.
+        let certified = done.implication.full.has(Layer::Issuer);
+        let how = |purpose, names| {
+            let full = purpose == Purpose::Again || certified && purpose == Purpose::Sibling;
+            How { family, purpose, names, full }
+        };
         let implicated = implicated(target, done.implication);
         let of_names = done.implication.full.has(Layer::Tld);
         // What resolvers have kept would hide which names are broken.
@@ -498,7 +515,8 @@ impl Planner {
 /// The provider that an outcome points at; `edge` falls to `hosting` where there is no edge.
 fn implicated<'a>(target: &'a Target, says: &Implication) -> Option<(Layer, &'a Id)> {
     let suspect = says.full.and(says.half);
-    [Layer::Dns, Layer::Edge, Layer::Hosting, Layer::Aux].into_iter().find_map(|layer| {
+    let layers = [Layer::Dns, Layer::Issuer, Layer::Edge, Layer::Hosting, Layer::Aux];
+    layers.into_iter().find_map(|layer| {
         if !suspect.has(layer) {
             return None;
         }
@@ -645,8 +663,10 @@ mod tests {
         for nonce in 0..8 {
             let targets =
                 tocsin_proto::bounded::List::new(vec![TargetIndex(nonce as u16)]).unwrap();
-            let asked = planner
-                .step(START, Event::Ask(AskBack { nonce, targets, names: false, standing: false }));
+            let asked = planner.step(
+                START,
+                Event::Ask(AskBack { nonce, targets, layer: Layer::Edge, standing: false }),
+            );
             let [Action::Probe(request)] = asked.as_slice() else { panic!("{asked:?}") };
             let outcome = match request.family {
                 Family::V4 => Outcome::Ok,

@@ -34,8 +34,14 @@ pub type Explained = BTreeSet<(TargetIndex, Class)>;
 pub enum Class {
     /// Names.
     Dns,
-    /// Everything after names.
+    /// Certificates.
+    Certificate,
+    /// Everything else.
     Answer,
+}
+
+impl Class {
+    const ALL: [Self; 3] = [Self::Dns, Self::Certificate, Self::Answer];
 }
 
 /// The class in which a role fails.
@@ -43,6 +49,7 @@ pub enum Class {
 pub const fn class(layer: Layer) -> Class {
     match layer {
         Layer::Dns | Layer::Tld | Layer::Resolver => Class::Dns,
+        Layer::Issuer => Class::Certificate,
         _ => Class::Answer,
     }
 }
@@ -194,8 +201,7 @@ fn test(
         .targets()
         .filter(|(target, behind)| {
             !behind.has(entity)
-                && !explained.contains(&(*target, Class::Dns))
-                && !explained.contains(&(*target, Class::Answer))
+                && Class::ALL.iter().all(|class| !explained.contains(&(*target, *class)))
         })
         .map(|(target, _)| of(target))
         .filter(|counts| counts.observed > 0)

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use tocsin_proto::{
     id::{Country, TargetIndex},
+    implicate::Layer,
     observation::Family,
     time::Timestamp,
 };
@@ -25,7 +26,6 @@ use tocsin_proto::{
 pub use self::found::Finding;
 use self::member::{Answer, Member};
 use super::{
-    attribute::{Class, class},
     fixed::{Ppm, share},
     lot::{Luck, draw},
     observer::Standing,
@@ -53,8 +53,8 @@ pub struct Ask {
     pub nonce: u64,
     /// What to probe.
     pub targets: Vec<TargetIndex>,
-    /// Whether names are suspected.
-    pub names: bool,
+    /// What is suspected.
+    pub layer: Layer,
     /// Whether it is about an incident that is confirmed.
     pub standing: bool,
 }
@@ -287,7 +287,7 @@ impl Panel {
             scene.plan.targets().filter(unrelated).map(|(target, _)| target).collect()
         };
         let key = [self.number, self.rounds.into()];
-        let names = class(suspect.layer) == Class::Dns;
+        let layer = suspect.layer;
         let standing = self.kind == Kind::Tracking;
         let mut asks = Vec::new();
         for (observer, member) in &mut self.members {
@@ -308,7 +308,7 @@ impl Panel {
             member.sites.extend(mine.iter().map(open));
             member.controls.extend(own.iter().map(open));
             let targets = mine.into_iter().chain(own).collect();
-            asks.push(Ask { observer: *observer, nonce, targets, names, standing });
+            asks.push(Ask { observer: *observer, nonce, targets, layer, standing });
         }
         asks
     }

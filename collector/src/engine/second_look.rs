@@ -39,8 +39,8 @@ pub struct Scene<'a> {
     pub crowd: &'a [Candidate],
     /// Sites that fail at most now and then, of which siblings and controls are taken.
     pub well: &'a BTreeSet<TargetIndex>,
-    /// Whether names are what fails.
-    pub names: bool,
+    /// What it fails of, as far as is known.
+    pub layer: Layer,
     /// What nobody outside knows.
     pub secret: &'a [u8; 32],
 }
@@ -318,7 +318,7 @@ impl SecondLook {
         let (siblings, controls): (Vec<_>, Vec<_>) = others.partition(|target| {
             scene.plan.behind(*target).is_some_and(|other| !other.set().and(behind).is_empty())
         });
-        let names = scene.names;
+        let layer = scene.layer;
         let mut asks = Vec::new();
         for (observer, member) in &mut self.members {
             let numbers = [self.number, self.rounds.into(), (*observer).into()];
@@ -331,7 +331,7 @@ impl SecondLook {
             member.open.extend(controls.iter().map(|target| (*target, Role::Control)));
             self.nonces.insert(nonce, *observer);
             let targets = member.open.iter().map(|(target, _)| *target).collect();
-            asks.push(Ask { observer: *observer, nonce, targets, names, standing: false });
+            asks.push(Ask { observer: *observer, nonce, targets, layer, standing: false });
         }
         asks
     }
@@ -538,7 +538,7 @@ mod tests {
                 plan: &plan,
                 crowd: &crowd,
                 well: &well,
-                names: false,
+                layer: Layer::Site,
                 secret: &[7; 32],
             };
             let asks = looks.round(P, IT, crowd.len(), &scene);
@@ -615,7 +615,7 @@ mod tests {
             plan: &plan,
             crowd: &crowd,
             well: &well,
-            names: false,
+            layer: Layer::Site,
             secret: &[7; 32],
         };
         let mut looks = SecondLooks::default();

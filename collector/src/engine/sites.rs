@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tocsin_proto::{
     catalogue::Catalogue,
     id::{Id, TargetIndex},
+    implicate::{DnsPath, Layer, implication},
     incident::{Confidence, LiarBound, Phase, Reason},
     time::Timestamp,
 };
@@ -138,17 +139,22 @@ impl Sites {
         self.0.iter().filter(move |(_, site)| unexplained(site)).map(|(target, _)| *target)
     }
 
-    /// Whether it is mostly its name that fails.
+    /// What a site fails of, as far as it is the same for most: its names, its certificate, or itself.
     #[must_use]
-    pub fn names_fail(&self, target: TargetIndex) -> bool {
+    pub fn fails_of(&self, target: TargetIndex) -> Layer {
         let symptoms = self.0.get(&target).map(|site| &site.symptoms);
-        let (mut names, mut all) = (0, 0);
+        let (mut names, mut certificates, mut all) = (0, 0, 0);
         for ((outcome, _), count) in symptoms.into_iter().flatten() {
-            names +=
-                if outcome.phase() == Some(tocsin_proto::outcome::Phase::Dns) { *count } else { 0 };
+            let says = implication(*outcome, None, DnsPath::Both).full;
+            names += if says.has(Layer::Dns) { *count } else { 0 };
+            certificates += if says.has(Layer::Issuer) { *count } else { 0 };
             all += count;
         }
-        2 * names > all
+        match (2 * names > all, 2 * certificates > all) {
+            (true, _) => Layer::Dns,
+            (_, true) => Layer::Issuer,
+            _ => Layer::Site,
+        }
     }
 
     /// A second look has confirmed it. An incident that has come back is named in `reopened`.

@@ -11,8 +11,8 @@ use super::{
 };
 
 /// Layers that are counted apart.
-pub const COUNTED: [Layer; 6] =
-    [Layer::Dns, Layer::Tld, Layer::Edge, Layer::Hosting, Layer::Aux, Layer::Site];
+pub const COUNTED: [Layer; 7] =
+    [Layer::Dns, Layer::Tld, Layer::Edge, Layer::Hosting, Layer::Aux, Layer::Site, Layer::Issuer];
 
 /// Weight of observations, of failures, and of failures that implicate each layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

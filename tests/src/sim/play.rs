@@ -310,9 +310,9 @@ impl Stage<'_> {
                 continue;
             }
             let transit = 20 + self.coin(person, "ask", ask.nonce).below(180);
-            let Ask { nonce, targets, names, standing, .. } = ask;
+            let Ask { nonce, targets, layer, standing, .. } = ask;
             let Ok(targets) = List::new(targets) else { continue };
-            let ask = AskBack { nonce, targets, names, standing };
+            let ask = AskBack { nonce, targets, layer, standing };
             self.push(at.plus_ms(transit), Event::Ask { person, ask });
         }
     }

@@ -464,8 +464,27 @@ impl Scenario {
                         )?;
                     }
                 }
-                // Which certificate a site has is not in a catalogue; see `issued_by`.
-                Targets::Issuer(_) => {}
+                Targets::Issuer(name) => {
+                    let id = draft.provider(name)?;
+                    let known = |target: &Target| target.provider(Layer::Issuer) == Some(&id);
+                    let have = draft.targets.iter().filter(|target| known(target)).count();
+                    let want = draft.percent(FACTOR_PERCENT).saturating_sub(have);
+                    let dice = world.named(name);
+                    let mut order: Vec<usize> = (0..draft.targets.len()).collect();
+                    order.sort_by_key(|at| dice.of(*at as u64).throw());
+                    let mut free =
+                        order.into_iter().filter_map(|at| Some((at, draft.targets.get(at)?)));
+                    let free = free
+                        .by_ref()
+                        .filter(|(_, target)| target.provider(Layer::Issuer).is_none())
+                        .map(|(at, _)| at);
+                    let chosen: Vec<usize> = free.take(want).collect();
+                    for at in chosen {
+                        if let Some(target) = draft.targets.get_mut(at) {
+                            target.roles.push(Draft::role(Layer::Issuer, &id));
+                        }
+                    }
+                }
             }
         }
         let Draft { providers, targets, version } = draft;

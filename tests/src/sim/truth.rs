@@ -29,8 +29,6 @@ use super::{
 const TTL_MS: u64 = 300_000;
 /// How long a subset of targets stands before it changes, milliseconds.
 const FLAP_MS: u64 = 300_000;
-/// Targets with a certificate of a named authority, of a million.
-const ISSUED: i64 = 50_000;
 /// Observers whose own resolver validates, of a million.
 const VALIDATING: i64 = 100_000;
 /// Full handshakes cost so many bytes of payload, resumed ones less (measured with OpenSSL 3.0).
@@ -159,7 +157,7 @@ impl Answers {
     }
 }
 
-fn selects(targets: &Targets, target: &Target, dice: Dice) -> bool {
+fn selects(targets: &Targets, target: &Target) -> bool {
     let has = |name: &str| {
         let id = slug(name);
         target.roles.iter().any(|role| role.provider.as_str() == id)
@@ -176,7 +174,9 @@ fn selects(targets: &Targets, target: &Target, dice: Dice) -> bool {
         }
         Targets::Host(name) => has(&format!("{name}-own")),
         Targets::Tld(tld) => target.tld() == tld,
-        Targets::Issuer(name) => dice.named(name).of(u64::from(target.index.0)).happens(ISSUED),
+        Targets::Issuer(name) => {
+            target.provider(Layer::Issuer).is_some_and(|id| id.as_str() == slug(name))
+        }
     }
 }
 
@@ -265,7 +265,7 @@ impl Truth {
                 .catalogue
                 .targets()
                 .values()
-                .filter(|target| selects(&phase.targets, target, world.dice))
+                .filter(|target| selects(&phase.targets, target))
                 .map(|target| target.index)
                 .collect();
             chosen.sort_by_key(|target| dice.of(u64::from(target.0)).throw());

@@ -169,7 +169,7 @@ impl Names {
         let mut factors = BTreeMap::new();
         for phase in &scenario.phases {
             match &phase.targets {
-                Targets::Provider(name) | Targets::Hosted(name) => {
+                Targets::Provider(name) | Targets::Hosted(name) | Targets::Issuer(name) => {
                     factors.insert(slug(name), name.to_owned());
                 }
                 Targets::Origin(_, host) => {
@@ -223,6 +223,7 @@ fn verdict(detector: &Detector, subject: Subject, incident: &Incident, names: &N
             let id = entity.provider.to_string();
             let factor = match entity.layer {
                 Layer::Tld => format!("tld:{id}"),
+                Layer::Issuer => format!("issuer:{}", names.factors.get(&id).unwrap_or(&id)),
                 _ => names.factors.get(&id).cloned().unwrap_or(id),
             };
             match &incident.reach {

@@ -482,7 +482,7 @@ impl Detector {
                 plan: &self.plan,
                 crowd: &crowd,
                 well: &well,
-                names: self.state.sites.names_fail(target),
+                layer: self.state.sites.fails_of(target),
                 secret: &self.settings.panel_secret,
             };
             self.asks.extend(self.state.looks.round(p, target, online, &scene));
