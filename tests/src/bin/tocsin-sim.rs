@@ -77,7 +77,7 @@ struct Scorecard {
     /// No play begins after so many minutes; the page is made of what there is.
     #[arg(long, default_value_t = 240)]
     minutes: u64,
-    /// Only one part: time, time_outs, subset, providers, traps, corpus, liars or days.
+    /// Only one part: time, time_outs, subset, providers, traps, corpus, liars, keys or days.
     #[arg(long, value_parser = section)]
     only: Option<Section>,
     /// Play this cell once, as it is named in the results, and tell on stderr what panels came to.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tocsin_proto::{catalogue::Catalogue, implicate::Layer, observation::Family};
 
-use super::outage::{Liars, Outage, id, phase};
+use super::outage::{Liars, Outage, Place, id, phase};
 use crate::sim::{
     scenario::{Mode, Phase, Scenario, Targets, Who},
     standard,
@@ -31,13 +31,15 @@ pub enum Section {
     Corpus,
     /// Liars.
     Liars,
+    /// Many keys in few places.
+    Keys,
     /// Days on which much is broken somewhere.
     Days,
 }
 
 impl Section {
     /// Every one, in the order of the page.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Time,
         Self::TimeOuts,
         Self::Subset,
@@ -45,6 +47,7 @@ impl Section {
         Self::Traps,
         Self::Corpus,
         Self::Liars,
+        Self::Keys,
         Self::Days,
     ];
 }
@@ -326,7 +329,8 @@ fn liars(form: Form, cells: &mut Vec<Cell>) {
                         if !asks_back && name.starts_with("force") {
                             continue;
                         }
-                        let liars = Liars { share: share * 1_000, zones, lie: lie.clone() };
+                        let place = Place::People { share: share * 1_000, zones };
+                        let liars = Liars { place, lie: lie.clone() };
                         let play = Outage {
                             watched_ms,
                             liars: Some(liars),
@@ -354,6 +358,46 @@ fn liars(form: Form, cells: &mut Vec<Cell>) {
     }
 }
 
+/// Ten thousand keys in few places: a prefix has one vote, a network two percent.
+fn keys(form: Form, cells: &mut Vec<Cell>) {
+    const KEYS: u64 = 10_000;
+    if form == Form::Short {
+        return;
+    }
+    let lie = |blames: &str, clears: &[&str]| Lie {
+        blames: vec![id(blames)],
+        clears: clears.iter().map(|name| id(name)).collect(),
+        picks: false,
+        from_ms: None,
+    };
+    let p0 = broken(standard::LARGEST, Layer::Edge, 1_000_000);
+    for (name, phases, lie, expected) in [
+        ("fabricate the largest", vec![], lie("p0", &[]), &[][..]),
+        ("hide the largest", p0, lie("none", &["p0"]), &["p0"][..]),
+    ] {
+        for (place, prefixes, networks) in [
+            ("one prefix", 1, 1),
+            ("one network", KEYS, 1),
+            ("20 prefixes", 20, 20),
+            ("100 prefixes", 100, 100),
+        ] {
+            let liars =
+                Liars { place: Place::Keys { keys: KEYS, prefixes, networks }, lie: lie.clone() };
+            let play = Outage {
+                liars: Some(liars),
+                stops: !expected.is_empty(),
+                ..outage(1_000, phases.clone(), expected)
+            };
+            cells.push(Cell {
+                section: Section::Keys,
+                name: format!("{name}|{place}"),
+                seeds: 2,
+                play: Play::Outage(Box::new(play)),
+            });
+        }
+    }
+}
+
 /// Every cell, in the order of the page.
 ///
 /// # Errors
@@ -375,6 +419,7 @@ pub fn all(form: Form) -> anyhow::Result<Vec<Cell>> {
         cells.push(Cell { section: Section::Corpus, name, seeds, play });
     }
     liars(form, &mut cells);
+    keys(form, &mut cells);
     for (observers, days) in [(300, 370), (100, 330), (1_000, 30)] {
         let seeds = if form == Form::Short { u64::from(observers == 300) } else { days };
         let play = Play::Day(observers);

@@ -16,6 +16,10 @@ use crate::sim::{
 
 /// Before anything breaks, ms: long enough for everybody's controls.
 const LEAD_MS: u64 = 1_500_000;
+/// Numbers of networks of which keys that lie are: for private use (RFC 6996), so nobody's in the world.
+const KEYS_NETWORK: u32 = 64_512;
+/// Days after which nobody is new.
+const LONG_DAYS: u64 = 365;
 /// When everything begins: a working day, noon in Europe.
 const ONSET: Timestamp = Timestamp::from_s(1_790_000_000);
 
@@ -40,15 +44,34 @@ pub struct Outage {
     pub expected: Vec<String>,
 }
 
-/// How many lie, and what.
+/// Who lies, and what.
 #[derive(Debug, Clone)]
 pub struct Liars {
-    /// Part of the observers, millionths.
-    pub share: i64,
-    /// Crowded into so many of the thinnest zones; 0 is everywhere.
-    pub zones: usize,
+    /// How many, and where.
+    pub place: Place,
     /// What they tell.
     pub lie: Lie,
+}
+
+/// How many lie, and where they are.
+#[derive(Debug, Clone, Copy)]
+pub enum Place {
+    /// A part of the observers, each in a prefix of its own.
+    People {
+        /// Millionths.
+        share: i64,
+        /// Crowded into so many of the thinnest zones; 0 is everywhere.
+        zones: usize,
+    },
+    /// Keys beside the observers.
+    Keys {
+        /// How many.
+        keys: u64,
+        /// In so many prefixes,
+        prefixes: u64,
+        /// of so many networks, all over the world.
+        networks: u64,
+    },
 }
 
 /// What came of it.
@@ -85,11 +108,34 @@ pub fn phase(targets: Targets, fraction: i64, symptom: &str, mode: Mode) -> Phas
     }
 }
 
-/// Makes some of the people liars: these many, drawn by chance, where they are or in the thinnest
-/// zones, each in a prefix of its own, always awake.
+/// Makes some of the people liars, or adds keys that lie: always awake, and known for long.
 pub fn corrupt(world: &mut World, liars: &Liars) {
+    match liars.place {
+        Place::People { share, zones } => turn(world, share, zones, &liars.lie),
+        Place::Keys { keys, prefixes, networks } => {
+            let dice = world.dice.named("keys");
+            let people = world.people.len() as u64;
+            for key in 0..keys {
+                let prefix = key % prefixes;
+                let network = prefix % networks;
+                let home = dice.named("home").of(network).below(people) as usize;
+                let Some(mut person) = world.people.get(home).cloned() else { continue };
+                person.asn = KEYS_NETWORK + network as u32;
+                person.slot = dice.named("slot").of(prefix).throw();
+                person.awake = None;
+                person.trouble = crate::sim::world::Trouble::None;
+                person.known_days = LONG_DAYS;
+                person.lie = Some(liars.lie.clone());
+                world.people.push(person);
+            }
+        }
+    }
+}
+
+/// These many, drawn by chance, where they are or in the thinnest zones, each in a prefix of its own.
+fn turn(world: &mut World, share: i64, zones_wanted: usize, lie: &Lie) {
     let dice = world.dice.named("liars");
-    let count = (world.people.len() as i64 * liars.share / 1_000_000).unsigned_abs() as usize;
+    let count = (world.people.len() as i64 * share / 1_000_000).unsigned_abs() as usize;
     let mut order: Vec<usize> = (0..world.people.len()).collect();
     order.sort_by_key(|at| dice.of(*at as u64).throw());
     let mut zones = std::collections::BTreeMap::new();
@@ -100,7 +146,7 @@ pub fn corrupt(world: &mut World, liars: &Liars) {
     }
     let mut thin: Vec<_> = zones.into_iter().collect();
     thin.sort_by_key(|(_, people)| *people);
-    thin.truncate(liars.zones);
+    thin.truncate(zones_wanted);
     let homes: Vec<_> = world
         .people
         .iter()
@@ -116,7 +162,7 @@ pub fn corrupt(world: &mut World, liars: &Liars) {
         person.slot = dice.named("slot").of(n).throw();
         person.awake = None;
         person.trouble = crate::sim::world::Trouble::None;
-        person.lie = Some(liars.lie.clone());
+        person.lie = Some(lie.clone());
     }
 }
 

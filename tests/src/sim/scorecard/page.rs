@@ -375,6 +375,28 @@ fn liars(out: &mut String, played: &Played<'_>, cells: &[Cell]) {
     table(out, &["observers", "liars", "asked"], &forced);
 }
 
+fn keys(out: &mut String, played: &Played<'_>, cells: &[Cell]) {
+    out.push_str(
+        "## Ten thousand keys\n\nBeside 1,000 observers 10,000 keys of one hand lie for twenty minutes, known for a year and always \
+         awake, in few places: a prefix has one vote, a network 2 % of all.\n\n",
+    );
+    let mut rows = Vec::new();
+    for cell in cells.iter().filter(|cell| cell.section == Section::Keys) {
+        let Some((attack, place)) = cell.name.split_once('|') else { continue };
+        let came = played.of(Section::Keys, &cell.name);
+        let ok = came.iter().filter(|came| resisted(attack, came)).count();
+        let times = Times::of(came);
+        let seconds = if attack.starts_with("hide") { times.cell() } else { "–".to_owned() };
+        rows.push(vec![
+            attack.to_owned(),
+            place.to_owned(),
+            format!("{ok} of {}", came.len()),
+            seconds,
+        ]);
+    }
+    table(out, &["attack", "where", "resisted", "confirmed after, s"], &rows);
+}
+
 fn days(out: &mut String, played: &Played<'_>) {
     out.push_str(
         "## Days on which much is broken somewhere\n\nNetworks, countries, zones, resolvers, releases and sites go down, some 42 times a day, \
@@ -474,6 +496,7 @@ pub(super) fn page(cells: &[Cell], lines: &[Line]) -> String {
     providers(&mut out, &played, cells);
     corpus(&mut out, &played, cells);
     liars(&mut out, &played, cells);
+    keys(&mut out, &played, cells);
     days(&mut out, &played);
     out
 }
