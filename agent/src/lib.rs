@@ -381,6 +381,7 @@ impl Work {
         self.store(now, &batches)?;
         self.core.moved();
         self.moves += 1;
+        self.prober.moved();
         for operator in &self.operators {
             operator.voice.moved(context.clone());
         }

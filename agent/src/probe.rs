@@ -337,8 +337,13 @@ impl Prober {
         Ok(Self { resolver, connectors, source_v4, source_v6, allowed, user_agent, profile })
     }
 
-    /// Probes the target once over one family. Takes at most [`PROBE_DEADLINE`], and never fails:
-    /// every failure is an outcome.
+    /// This machine is in another network now: what was learnt of the paths to name servers is of the last.
+    pub fn moved(&self) {
+        self.resolver.moved();
+    }
+
+    /// Probes the target once over one family. Takes at most [`PROBE_DEADLINE`], and twice
+    /// [`DNS_DEADLINE`] more where the name is looked at closer. Never fails: every failure is an outcome.
     pub async fn probe(&self, target: &Target, family: Family, look: Look) -> ProbeResult {
         let names = look.names;
         let mut attempt = Attempt::new();
@@ -375,10 +380,10 @@ impl Prober {
         let mut attempt = Attempt::new();
         let deadline = attempt.deadline(DNS_DEADLINE);
         let asked = self.resolver.direct(&target.host, family, deadline, &attempt.traffic).await;
-        if matches!(asked, DnsVerdict::Failed(_)) {
+        if matches!(asked, DnsVerdict::Failed(outcome) if !is_made_up(outcome, family)) {
             let place = Place { host: target.host.clone(), path: target.path.clone() };
             if let Err(outcome) = self.others_resolve(&mut attempt, &place, family).await {
-                (result.outcome, result.rule) = (outcome, RuleNumber::NONE);
+                (result.outcome, result.rule, result.status) = (outcome, RuleNumber::NONE, 0);
                 result.dns = attempt.result.dns;
             }
         }
@@ -479,18 +484,19 @@ impl Prober {
             self.resolver.independent(&place.host, family, deadline, &traffic),
             self.resolver.validating(&place.host, family, deadline, &traffic),
         );
-        // Servers that are only slow from here say nothing of the name.
+        // Servers that are only slow from here, or do not like to be asked by us, say nothing of the name.
         let slow = matches!(
             walked,
             DnsVerdict::Failed(Outcome::DnsTimeout | Outcome::DnsUnreachable | Outcome::DnsRefused)
         );
-        let walked = if slow && matches!(validated, DnsVerdict::Resolved(_)) {
-            DnsVerdict::NoAnswer
-        } else {
-            walked
+        let walked = match slow && !matches!(validated, DnsVerdict::Failed(_)) {
+            true => DnsVerdict::NoAnswer,
+            false => walked,
         };
         for said in [walked, validated] {
-            if let DnsVerdict::Failed(outcome) = said {
+            if let DnsVerdict::Failed(outcome) = said
+                && !is_made_up(outcome, family)
+            {
                 attempt.result.dns = DnsPath::IndependentOnly;
                 return Err(outcome);
             }
@@ -651,6 +657,12 @@ fn follow(target: &Target, place: &Place, location: &str) -> Option<Place> {
     }
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     Some(Place { host, path: path.to_owned() })
+}
+
+/// Whether the own resolver may rightly know an address where there is none: it makes those of IPv6 up
+/// from those of IPv4 where a network has nothing else (DNS64, RFC 6147).
+fn is_made_up(outcome: Outcome, family: Family) -> bool {
+    outcome == Outcome::DnsNodata && family == Family::V6
 }
 
 #[cfg(test)]

@@ -602,7 +602,7 @@ struct Kept {
     port: u16,
     roots_asked: Arc<AtomicUsize>,
     own_asked: Arc<AtomicUsize>,
-    /// What the name's own server does: 0 answers, 1 fails, 2 speaks of the root, 3 is no authority.
+    /// What the name's own server does: 0 answers, 1 fails, 2 speaks of the root, 3 has no authority and says that there is nothing; with 4 the roots recurse.
     mode: Arc<AtomicUsize>,
 }
 
@@ -611,7 +611,7 @@ impl Kept {
         let mut lab = Lab::new().await;
         let port = lab.good_site(&["h2"], page(200, 10)).await;
         let [roots_asked, own_asked, mode] = [0, 0, 0].map(|n| Arc::new(AtomicUsize::new(n)));
-        let count = Arc::clone(&roots_asked);
+        let (count, does) = (Arc::clone(&roots_asked), Arc::clone(&mode));
         let refer = |reply: &mut Message, zone: &str| {
             let ns = RData::NS(rdata::NS(name("ns.test")));
             reply.add_authority(Record::from_rdata(name(zone), 3_600, ns));
@@ -620,6 +620,7 @@ impl Kept {
         };
         let root: Say = Arc::new(move |_, reply| {
             count.fetch_add(1, Ordering::Relaxed);
+            reply.metadata.recursion_available = does.load(Ordering::Relaxed) == 4;
             refer(reply, "test");
         });
         let root = lab.name_server(root, "127.0.0.1:0").await;
@@ -628,13 +629,13 @@ impl Kept {
             count.fetch_add(1, Ordering::Relaxed);
             let mode = does.load(Ordering::Relaxed);
             reply.metadata.authoritative = mode != 3;
-            reply.metadata.recursion_available = mode == 3;
             match mode {
                 1 => reply.metadata.response_code = ResponseCode::ServFail,
                 2 => {
                     reply.metadata.authoritative = false;
                     refer(reply, ".");
                 }
+                3 => {}
                 _ => a(Ipv4Addr::LOCALHOST)(asked, reply),
             }
         });
@@ -669,7 +670,11 @@ async fn a_names_own_servers_are_asked_without_the_roots_and_their_failure_is_se
     lab.mode.store(0, Ordering::Relaxed);
     let (result, roots_asked, _) = lab.probe(&prober).await;
     check(&result, Outcome::Ok, DnsPath::Unconfirmed);
-    assert_eq!(roots_asked, 1, "it may have moved meanwhile");
+    assert_eq!(roots_asked, 0, "its top-level domain has not failed");
+    // Who has no authority may not say that there is nothing: it fails, and so does the walk.
+    lab.mode.store(3, Ordering::Relaxed);
+    let (result, ..) = lab.probe(&prober).await;
+    check(&result, Outcome::DnsServfail, DnsPath::IndependentOnly);
 }
 
 #[tokio::test]
@@ -686,8 +691,8 @@ async fn name_servers_do_not_speak_of_what_is_above_them() {
 async fn where_something_answers_in_the_name_servers_place_they_are_left_alone() {
     let lab = Kept::new().await;
     let prober = lab.lab.prober();
-    lab.mode.store(3, Ordering::Relaxed);
-    for expected in [(1, 1), (0, 0)] {
+    lab.mode.store(4, Ordering::Relaxed);
+    for expected in [(1, 0), (0, 0)] {
         let (result, roots_asked, own_asked) = lab.probe(&prober).await;
         check(&result, Outcome::Ok, DnsPath::Unconfirmed);
         assert_eq!((roots_asked, own_asked), expected, "for an hour");

@@ -235,7 +235,8 @@ impl Pipeline {
         {
             let Some(key) = self.follower.keys.get(&observer) else { continue };
             let Ok(targets) = List::new(targets) else { continue };
-            let sent = self.living.ask(key, AskBack { nonce, targets, layer, standing });
+            let sent =
+                self.living.ask(key, AskBack { nonce, targets, layer: layer as u8, standing });
             self.metrics.asked(sent);
         }
         let notes = self.follower.detector.take_panels();

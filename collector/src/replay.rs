@@ -370,6 +370,7 @@ impl Recording {
         let mut detector = Detector::resume(self.catalogue.clone(), settings, state);
         let mut position = 0;
         each_line(&self.path, |_, line| {
+            let line = line.and_then(|line| plausible(line, Some(self.start)));
             let Some(record) = line.ok().and_then(|line| self.record(position + 1, line)) else {
                 return;
             };
@@ -469,7 +470,7 @@ fn catalogue(
         let known = builtin.find(name);
         let mut behind: Vec<Role> = Vec::new();
         for (layer, provider) in roles {
-            let served = matches!(layer, Layer::Dns | Layer::Edge | Layer::Hosting | Layer::Aux);
+            let served = !matches!(layer, Layer::Site | Layer::Tld | Layer::Resolver);
             let room = providers_met < tocsin_proto::limits::PROVIDERS_MAX;
             if let Ok(id) = slug(provider).parse::<Id>()
                 && served

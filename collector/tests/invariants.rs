@@ -442,7 +442,7 @@ fn a_golden_log_tells_the_same_everywhere() {
     let mut resumed = Detector::resume(catalogue(NAMES), settings, state);
     resumed_said.extend(play(&mut resumed, rest));
     assert_eq!(digest(&whole, &said), digest(&resumed, &resumed_said));
-    assert_eq!(digest(&whole, &said), "f7f717e789685b3b");
+    assert_eq!(digest(&whole, &said), "0441b4642d62798c");
 }
 
 // So that the properties above are not of nothing.

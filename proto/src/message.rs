@@ -319,11 +319,20 @@ pub struct AskBack {
     pub nonce: u64,
     /// What to probe, once each; answers are wanted within 7 s.
     pub targets: List<TargetIndex, ASK_TARGETS_MAX>,
-    /// What is suspected. Of names ([`Layer::Dns`], [`Layer::Tld`]) the independent paths are asked too,
-    /// whatever the own resolver keeps; of an issuer the certificate is wanted, so nothing is resumed.
-    pub layer: Layer,
+    /// What is suspected: the number of a [`Layer`], or of one that this reader does not know and need not.
+    /// Of names ([`Layer::Dns`], [`Layer::Tld`]) the independent paths are asked too, whatever the own
+    /// resolver keeps; of an issuer the certificate is wanted, so nothing is resumed.
+    pub layer: u8,
     /// Whether it is about an incident that is confirmed: the agent has a larger cap for those.
     pub standing: bool,
+}
+
+impl AskBack {
+    /// The layer that is suspected, where it is known here.
+    #[must_use]
+    pub fn suspected(&self) -> Option<Layer> {
+        Layer::ALL.iter().copied().find(|layer| *layer as u8 == self.layer)
+    }
 }
 
 impl Default for Schedule {

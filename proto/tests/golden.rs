@@ -292,7 +292,12 @@ fn what_follows_the_handshake_is_frozen() {
     let targets = List::new([4, 87, 203, 251].map(TargetIndex).to_vec()).unwrap();
     framed(
         "ask-back",
-        &AskBack { nonce: 0x0123_4567_89ab_cdef, targets, layer: Layer::Dns, standing: false },
+        &AskBack {
+            nonce: 0x0123_4567_89ab_cdef,
+            targets,
+            layer: Layer::Dns as u8,
+            standing: false,
+        },
     );
     framed("query", &Query::Snapshot);
     let document = Bytes::new(br#"{"schema":1,"sequence":9}"#.to_vec()).unwrap();

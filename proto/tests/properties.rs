@@ -11,7 +11,7 @@ use tocsin_proto::{
     bounded::{Bytes, Fixed, List},
     delegation::{Delegation, KeyRole, SignedDelegation},
     id::{Country, TargetIndex},
-    implicate::{DnsPath, Layer},
+    implicate::DnsPath,
     limits::{
         ACK_ENTRIES_MAX, DELEGATION_BYTES_MAX, DELEGATIONS_MAX, FRAME_TO_COLLECTOR_MAX,
         HELLO_VERSIONS_MAX, REPORT_BYTES_MAX, REPORT_OBSERVATIONS_MAX,
@@ -201,7 +201,7 @@ proptest! {
         message_comes_back(&ack)?;
         message_comes_back(&schedule)?;
         let targets = List::new(vec![TargetIndex(seq as u16); (seq % 17) as usize]).unwrap();
-        message_comes_back(&AskBack { nonce: seq, targets, layer: Layer::ALL[seq as usize % Layer::ALL.len()], standing: seq % 3 == 0 })?;
+        message_comes_back(&AskBack { nonce: seq, targets, layer: seq as u8, standing: seq % 3 == 0 })?;
         message_comes_back(&Query::from(code))?;
         message_comes_back(&SignedSnapshot { signature, document })?;
     }

@@ -52,7 +52,9 @@ impl Judge {
     /// Takes what a probe saw.
     pub fn record(&mut self, target: TargetIndex, family: Family, outcome: Outcome, dns: DnsPath) {
         let (ok, phase) = (outcome.is_answer(), outcome.phase());
-        let connected = !matches!(phase, Some(Phase::Dns | Phase::Tcp));
+        // The page came, where only the name's own servers fail.
+        let connected =
+            dns == DnsPath::IndependentOnly || !matches!(phase, Some(Phase::Dns | Phase::Tcp));
         if self.last.len() == PROBES_KEPT {
             self.last.pop_front();
         }

@@ -122,12 +122,12 @@ struct How {
 
 impl How {
     /// As a collector that suspects a layer wants it.
-    const fn asked(layer: Layer) -> (Names, bool) {
+    const fn asked(layer: Option<Layer>) -> (Names, bool) {
         let names = match layer {
-            Layer::Dns | Layer::Tld => Names::Walk,
+            Some(Layer::Dns | Layer::Tld) => Names::Walk,
             _ => Names::Own,
         };
-        (names, matches!(layer, Layer::Issuer))
+        (names, matches!(layer, Some(Layer::Issuer)))
     }
 }
 
@@ -275,8 +275,9 @@ impl Planner {
             Event::Tick => {}
             Event::ProbesPerMinute(asked) => self.pace(Some(now), asked),
             Event::Done(done) => self.done(now, done, &mut actions),
-            Event::Ask(AskBack { nonce, targets, layer, standing }) => {
-                let (names, full) = How::asked(layer);
+            Event::Ask(ask) => {
+                let (names, full) = How::asked(ask.suspected());
+                let AskBack { nonce, targets, standing, .. } = ask;
                 for target in targets.iter() {
                     if let Some(family) = self.family(now, nonce, *target) {
                         let purpose = Purpose::Asked { nonce, standing };
@@ -665,7 +666,7 @@ mod tests {
                 tocsin_proto::bounded::List::new(vec![TargetIndex(nonce as u16)]).unwrap();
             let asked = planner.step(
                 START,
-                Event::Ask(AskBack { nonce, targets, layer: Layer::Edge, standing: false }),
+                Event::Ask(AskBack { nonce, targets, layer: Layer::Edge as u8, standing: false }),
             );
             let [Action::Probe(request)] = asked.as_slice() else { panic!("{asked:?}") };
             let outcome = match request.family {

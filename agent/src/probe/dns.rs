@@ -146,6 +146,11 @@ impl Resolver {
         }
     }
 
+    /// This is another network.
+    pub(super) fn moved(&self) {
+        self.delegations.moved();
+    }
+
     /// Asks the name's own servers, by what is known of where they are. A failure is no proof: only that
     /// of a walk from the roots is.
     pub(super) async fn direct(
@@ -184,17 +189,20 @@ impl Resolver {
         traffic: &Arc<Traffic>,
     ) -> Verdict {
         let query = query(name, record_type(family), true);
-        // A pair, so that one such resolver's own trouble is not taken for the name's; both at
-        // once, since there is time for one round alone.
-        let pair: Vec<PublicResolver> = self.turned(&self.independent.fallback).take(2).collect();
+        // A pair, so that one such resolver's own trouble is not taken for the name's, and one over the
+        // other family; at once, since there is time for one round alone.
+        let list: Vec<PublicResolver> = self.turned(&self.independent.fallback).collect();
+        let of = |v4: bool| list.iter().filter(move |server| server.address.is_ipv4() == v4);
+        let asked = [of(true).next(), of(true).nth(1), of(false).next()];
         let ask = async |server: Option<&PublicResolver>| {
             let asked = self.exchange_public(server?, &query, traffic);
             let reply = timeout(deadline.left(), asked).await.ok()?.ok()?;
             Some(judge(&reply, name, family))
         };
-        let (first, second) = tokio::join!(ask(pair.first()), ask(pair.get(1)));
+        let [first, second, third] = asked;
+        let (first, second, third) = tokio::join!(ask(first), ask(second), ask(third));
         let mut verdict = Verdict::NoAnswer;
-        for said in [first, second].into_iter().flatten() {
+        for said in [first, second, third].into_iter().flatten() {
             match said {
                 Ok(resolved) => return Verdict::Resolved(resolved),
                 Err((outcome, _)) => verdict = Verdict::Failed(outcome),

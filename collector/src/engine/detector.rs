@@ -15,7 +15,7 @@ use tocsin_proto::{
     catalogue::{Catalogue, Zones},
     id::{ObserverId, TargetIndex},
     implicate::{Layer, Layers, Says},
-    incident::{Confidence, Phase, Reason},
+    incident::{Confidence, LiarBound, Phase, Reason},
     observation::Cause,
     outcome::Outcome,
     report::Report,
@@ -49,6 +49,7 @@ mod side;
 
 use asking::Call;
 pub use asking::PanelNote;
+use regions::liar_bound_of;
 pub(crate) use regions::{Here, divided, regions_of};
 
 /// An accepted report as it stands in the log.
@@ -393,7 +394,10 @@ impl Detector {
                     let says = (says != Says::Answers, blames);
                     panel.answer(who, nonce, target, says, observation.family);
                 }
-                looks.answer(*id, nonce, target, says != Says::Answers);
+                // What is the observer's own says nothing of a site.
+                if says != Says::Nothing {
+                    looks.answer(*id, nonce, target, says == Says::Fails);
+                }
             } else if says == Says::Fails && observer.weight > 0 && observer.is_healthy(p) {
                 let explained = |entity: EntityIndex| {
                     let own = class(self.plan.entity(entity).layer);
@@ -877,13 +881,16 @@ impl Detector {
             Confidence::Medium
         };
         let ruled_out = self.ruled_out(entity);
+        let regional_bound = match regional {
+            [] => LiarBound::default(),
+            regional => liar_bound_of(p, &self.by_country(entity), regional),
+        };
         let grounds = || {
-            let reach = if global || regional.is_empty() {
-                Reach::Global
+            let (reach, liar_bound) = if global || regional.is_empty() {
+                (Reach::Global, shares.liar_bound(p))
             } else {
-                Reach::Regional(regional.to_vec())
+                (Reach::Regional(regional.to_vec()), regional_bound)
             };
-            let liar_bound = shares.liar_bound(p);
             (reach, Grounds { reasons, ruled_out, liar_bound, confidence })
         };
         let lead = self.lead(entity);
@@ -896,8 +903,13 @@ impl Detector {
         let Some(suspect) = self.state.suspects.get_mut(&entity) else { return };
         let baseline = suspect.baseline;
         if let Some(incident) = &mut suspect.open {
-            let before = incident.phase();
+            let (before, reach) = (incident.phase(), incident.reach.clone());
             let entered = incident.step(p, now, &reading, baseline, grounds);
+            // How far it reaches is news, as a phase is.
+            if entered.is_none() && incident.reach != reach {
+                let (incident, phase) = (incident.id.clone(), incident.phase());
+                changed.push(Changed { incident, at: now, phase });
+            }
             let Some(phase) = entered else { return };
             // What was resolved within the hour has come back: that incident goes on.
             if (before, phase) == (Phase::Suspected, Phase::Confirmed)
@@ -922,7 +934,13 @@ impl Detector {
                 if phase == Phase::Resolved {
                     suspect.last = Some(ended.clone());
                 }
+                let over = ended.id.clone();
                 self.state.ended.push((Subject::Entity(entity), ended, symptoms));
+                // What was part of it and goes on stands by itself.
+                let others = self.state.suspects.values_mut();
+                for open in others.filter_map(|suspect| suspect.open.as_mut()) {
+                    open.part_of.take_if(|whole| *whole == over);
+                }
             }
             return;
         }

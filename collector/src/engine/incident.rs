@@ -233,11 +233,12 @@ impl Incident {
         self.enter(now, Phase::Confirmed);
     }
 
-    /// A panel has seen more of it than is said.
-    pub fn widen(&mut self, reach: Reach, grounds: Grounds) {
-        let before = std::mem::replace(&mut self.reach, Reach::Global);
-        self.reach = before.or(reach);
+    /// A panel has seen more of it than is said. Tells whether that changes how far it reaches.
+    pub fn widen(&mut self, reach: Reach, grounds: Grounds) -> bool {
+        let before = self.reach.clone();
+        self.reach = before.clone().or(reach);
         self.grounds = grounds;
+        self.reach != before
     }
 
     /// A suspicion comes to nothing.
@@ -305,7 +306,8 @@ impl Incident {
                 let below = reading.share < p.release
                     || (self.below_since.is_some() && self.held_share < p.release);
                 let below = below && !reading.goes_on;
-                let below = held(&mut self.below_since, now, below, p.resolve_held_ms);
+                let below = held(&mut self.below_since, now, below, p.resolve_held_ms)
+                    && self.slow_share < p.release;
                 if reading.relapse && reading.rate >= self.peak / 2 {
                     self.relapses += 1;
                     Some(Phase::Confirmed)

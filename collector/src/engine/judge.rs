@@ -117,11 +117,24 @@ impl Shares {
         }
     }
 
-    /// What liars it would take to make a majority in enough zones, if everybody honest saw
-    /// nothing: a prefix has one vote, a network its cap.
+    /// What liars it would take, at least, if everybody honest saw nothing: a prefix has one vote, a network
+    /// its cap, and a zone no more than its part however many vote there. So they fill the zones whose
+    /// votes count in full first; and a divided world needs fewer than half.
     #[must_use]
     pub fn liar_bound(&self, p: &Params) -> LiarBound {
-        let needed = scale(self.all.eligible, p.confirm);
+        let total: i64 = self.zones.values().map(|tally| tally.eligible).sum();
+        let zone_cap = scale(total, p.zone_cap);
+        let counted: i64 = self.zones.values().map(|tally| tally.eligible.min(zone_cap)).sum();
+        let mut left = scale(counted, p.confirm.min(p.divided));
+        let mut sizes: Vec<i64> = self.zones.values().map(|tally| tally.eligible).collect();
+        sizes.sort_unstable();
+        let mut needed = 0;
+        for size in sizes {
+            // A vote of a capped zone counts for less.
+            let of_it = left.min(size.min(zone_cap));
+            needed += scale(of_it, share(size, size.min(zone_cap)));
+            left -= of_it;
+        }
         let cap = scale(self.online, p.network_cap_share).max(p.network_cap_min);
         let up = |weight: i64, by: i64| u32::try_from((weight + by - 1) / by).unwrap_or(u32::MAX);
         LiarBound {

@@ -84,7 +84,7 @@ impl Line {
         if trouble.level == 0 {
             (trouble.began, trouble.failures, trouble.of_resolver) = (at, 0, 0);
         }
-        trouble.level = (trouble.level + p.line_up).min(p.line_cap);
+        trouble.level = trouble.level.saturating_add(p.line_up).min(p.line_cap);
         trouble.failures = trouble.failures.saturating_add(1);
         trouble.of_resolver = trouble.of_resolver.saturating_add(own_resolver.into());
         (trouble.failed, trouble.heard_at) = (at, now);

@@ -263,7 +263,7 @@ impl Observer {
                     cusum.level = if cusum.last == target {
                         cusum.level.max(step)
                     } else {
-                        (cusum.level + step).min(p.cusum_cap)
+                        cusum.level.saturating_add(step).min(p.cusum_cap)
                     };
                     cusum.last = target;
                 }

@@ -9,7 +9,7 @@ use tocsin_proto::{id::ObserverId, limits::ASK_TARGETS_MAX};
 use super::fixed::{ONE, Ppm};
 
 /// Version of the defaults below.
-pub const VERSION: u16 = 10;
+pub const VERSION: u16 = 11;
 /// Since when they are these.
 pub const DATED: &str = "2026-11-24";
 
@@ -162,6 +162,21 @@ impl Params {
             (self.site_up, self.site_down, "site_up", "site_down"),
             (self.cusum_flag.into(), self.cusum_cap.into(), "cusum_flag", "cusum_cap"),
             (self.online_ms as i64, self.forget_ms as i64, "online_ms", "forget_ms"),
+            (self.seen_min_ms as i64, self.seen_max_ms as i64, "seen_min_ms", "seen_max_ms"),
+            (
+                self.panel_backoff_ms as i64,
+                self.panel_backoff_max_ms as i64,
+                "panel_backoff_ms",
+                "panel_backoff_max_ms",
+            ),
+            (
+                self.panel_backoff_ms as i64,
+                self.look_rest_max_ms as i64,
+                "panel_backoff_ms",
+                "look_rest_max_ms",
+            ),
+            (self.strike_ms as i64, 86_400_001, "strike_ms", "a day"),
+            (self.line_cut.into(), self.line_cap.into(), "line_cut", "line_cap"),
         ];
         for (small, large, smaller, larger) in orders {
             if small >= large {
@@ -239,7 +254,7 @@ zone_share: Ppm = 250_000,
 /// Zones that must be evaluated, and that must see it.
 zones_min: usize = 3,
 /// Share of the evaluated zones that must see it; or of their weight, where half of them do.
-zones_share: Ppm = 666_667,
+zones_share: Ppm = 666_666,
 /// Share that makes a suspicion.
 suspect: Ppm = 100_000,
 /// Share that makes a candidate for attribution.

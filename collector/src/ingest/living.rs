@@ -99,7 +99,7 @@ mod tests {
         let ask = |nonce| AskBack {
             nonce,
             targets: tocsin_proto::bounded::List::default(),
-            layer: tocsin_proto::implicate::Layer::Edge,
+            layer: 1,
             standing: false,
         };
         assert!(living.ask(&observer(2), ask(7)) && !living.ask(&observer(3), ask(7)));

@@ -312,7 +312,7 @@ impl Stage<'_> {
             let transit = 20 + self.coin(person, "ask", ask.nonce).below(180);
             let Ask { nonce, targets, layer, standing, .. } = ask;
             let Ok(targets) = List::new(targets) else { continue };
-            let ask = AskBack { nonce, targets, layer, standing };
+            let ask = AskBack { nonce, targets, layer: layer as u8, standing };
             self.push(at.plus_ms(transit), Event::Ask { person, ask });
         }
     }

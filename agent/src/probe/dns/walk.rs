@@ -11,7 +11,7 @@ use std::{
 };
 
 use hickory_proto::{
-    op::Message,
+    op::{Message, ResponseCode},
     rr::{Name, RData},
 };
 use tocsin_proto::{observation::Family, outcome::Outcome};
@@ -30,8 +30,15 @@ const QUERIES_MAX: usize = 12;
 /// Root servers of each family tried before the path counts as closed, and silences of them: so half
 /// of the phase is left for the public resolvers.
 const ROOTS_TRIED: usize = 2;
-/// Name servers of one zone tried before the zone counts as failed.
-const SERVERS_TRIED: usize = 3;
+/// Name servers of one zone tried before the zone counts as failed: of several names, so that one
+/// operator of two is not taken for both.
+const SERVERS_V4: usize = 4;
+/// And so many by IPv6, more where there is nothing else.
+const SERVERS_V6: usize = 2;
+/// Silent ones before the others are not waited for.
+const SILENT_MAX: usize = 3;
+/// Walks running in which no root answers, while other probes do, before the path counts as closed.
+const SILENT_WALKS: u8 = 3;
 /// A referral is kept so long at most. RFC 8767 section 4 recommends seven days to resolvers; we want to
 /// see each delegation anew every day.
 const KEPT_MAX: Duration = Duration::from_secs(86_400);
@@ -52,6 +59,8 @@ pub(super) struct Delegations {
 struct Known {
     zones: BTreeMap<Name, Zone>,
     closed_until: Option<Instant>,
+    /// Walks running in which no root has answered.
+    silent: u8,
 }
 
 struct Zone {
@@ -88,10 +97,31 @@ impl Delegations {
         });
     }
 
-    /// Forgets what led to the name: it may have moved.
+    /// Forgets what led to the name below its top-level domain: it may have moved.
     fn forget(&self, name: &Name) {
         let name = name.to_lowercase();
-        self.with(|known| known.zones.retain(|zone, _| !zone.zone_of(&name)));
+        let of_it = |zone: &Name| zone.num_labels() > 1 && zone.zone_of(&name);
+        self.with(|known| known.zones.retain(|zone, _| !of_it(zone)));
+    }
+
+    /// Another network: what was closed there is open here, perhaps.
+    pub(super) fn moved(&self) {
+        self.with(|known| *known = Known::default());
+    }
+
+    /// No root has answered, though the line is fine.
+    fn silence(&self) {
+        let closed = self.with(|known| {
+            known.silent = known.silent.saturating_add(1);
+            known.silent >= SILENT_WALKS
+        });
+        if closed {
+            self.close();
+        }
+    }
+
+    fn heard(&self) {
+        self.with(|known| known.silent = 0);
     }
 
     fn is_closed(&self) -> bool {
@@ -100,8 +130,7 @@ impl Delegations {
 
     fn close(&self) {
         self.with(|known| {
-            known.closed_until = Some(monotonic() + CLOSED_FOR);
-            known.zones.clear();
+            *known = Known { closed_until: Some(monotonic() + CLOSED_FOR), ..Known::default() };
         });
     }
 }
@@ -220,10 +249,11 @@ impl<'a> Walk<'a> {
     /// from finding them.
     async fn servers(&mut self, zone: Vec<(Name, Vec<IpAddr>)>, deep: bool) -> Option<Vec<IpAddr>> {
         let allowed = &self.resolver.allowed;
-        let glue = zone.iter().flat_map(|(_, addresses)| addresses);
+        // The first addresses of all names before the second ones of any.
+        let most = zone.iter().map(|(_, addresses)| addresses.len()).max().unwrap_or(0);
+        let glue = (0..most).flat_map(|n| zone.iter().filter_map(move |(_, ips)| ips.get(n)));
         let mut servers: Vec<IpAddr> =
             glue.copied().filter(|ip| allowed.may_connect(*ip)).collect();
-        servers.sort_by_key(IpAddr::is_ipv6);
         let glueless = zone.iter().all(|(_, addresses)| addresses.is_empty());
         if servers.is_empty() && glueless && !deep {
             return None;
@@ -251,8 +281,9 @@ impl<'a> Walk<'a> {
                 return None;
             }
         }
-        servers.truncate(SERVERS_TRIED);
-        Some(servers)
+        let (v4, v6): (Vec<_>, Vec<_>) = servers.into_iter().partition(IpAddr::is_ipv4);
+        let of_v6 = if v4.is_empty() { SERVERS_V4 } else { SERVERS_V6 };
+        Some(v4.into_iter().take(SERVERS_V4).chain(v6.into_iter().take(of_v6)).collect())
     }
 
     /// The first useful answer of a zone's servers; the last failure when there is none.
@@ -270,53 +301,77 @@ impl<'a> Walk<'a> {
         let mut silent = 0;
         for server in servers {
             let left = self.deadline.left().min(PATIENCE);
-            if at_root && silent == ROOTS_TRIED {
+            if silent == if at_root { ROOTS_TRIED } else { SILENT_MAX } {
                 break;
             }
-            if self.queries_left == 0 {
-                return Err(Verdict::NoAnswer);
-            }
-            if left.is_zero() {
+            if self.queries_left == 0 || left.is_zero() {
                 return Err(Verdict::NoAnswer);
             }
             self.queries_left -= 1;
             let server = SocketAddr::new(*server, self.resolver.independent.port);
-            let asked = timeout(left, self.resolver.exchange(server, &query, self.traffic, false));
-            match asked.await {
+            let reply = match timeout(left, self.exchange(server, &query)).await {
                 // Silence within less than the patience is our haste.
                 Err(_) if left < PATIENCE => return Err(Verdict::NoAnswer),
-                Err(_) => silent += 1,
-                Ok(Err(_)) if at_root => {}
-                Ok(Err(_)) => failure = Some(Outcome::DnsUnreachable),
-                // No root server recurses, and who has authority says so: something on the way answers
-                // in its place.
-                Ok(Ok(reply))
-                    if reply.metadata.recursion_available
-                        && (at_root || self.knows && !reply.metadata.authoritative) =>
-                {
+                Err(_) => {
+                    silent += 1;
+                    continue;
+                }
+                Ok(Err(_)) => {
+                    failure = if at_root { None } else { Some(Outcome::DnsUnreachable) };
+                    continue;
+                }
+                Ok(Ok(reply)) => reply,
+            };
+            let has_authority = reply.metadata.authoritative;
+            let step = read(&reply, name, family);
+            if at_root {
+                // Roots refer, or know that there is no such top-level domain; none recurses. Who says
+                // anything else answers in their place.
+                let is_root = !reply.metadata.recursion_available
+                    && match &step {
+                        Step::Referral(_) => true,
+                        Step::Failed(outcome) => *outcome == Outcome::DnsNxdomain && has_authority,
+                        Step::Answer(_) | Step::Alias(..) => has_authority,
+                    };
+                if !is_root {
                     delegations.close();
                     return Err(Verdict::NoAnswer);
                 }
-                Ok(Ok(reply)) => match read(&reply, name, family) {
-                    // A lame or failing server is one server's trouble; the next may do.
-                    Step::Failed(
-                        outcome @ (Outcome::DnsServfail | Outcome::DnsRefused | Outcome::DnsBogus),
-                    ) => failure = Some(outcome),
-                    // Who refers upwards or aside knows nothing of the zone, and may not speak of others.
-                    Step::Referral(referral)
-                        if !zone.zone_of(&referral.zone)
-                            || referral.zone.num_labels() <= zone.num_labels() =>
-                    {
-                        failure = Some(Outcome::DnsServfail);
-                    }
-                    step => return Ok(step),
-                },
+                delegations.heard();
+            }
+            match step {
+                // A failing server is one server's trouble, and only who has authority knows that there is
+                // nothing; the next may do.
+                Step::Failed(
+                    outcome @ (Outcome::DnsServfail | Outcome::DnsRefused | Outcome::DnsBogus),
+                ) => failure = Some(outcome),
+                Step::Failed(_) if !has_authority => failure = Some(Outcome::DnsServfail),
+                // Who refers upwards or aside knows nothing of the zone, and may not speak of others.
+                Step::Referral(referral)
+                    if !zone.zone_of(&referral.zone)
+                        || referral.zone.num_labels() <= zone.num_labels() =>
+                {
+                    failure = Some(Outcome::DnsServfail);
+                }
+                step => return Ok(step),
             }
         }
-        if at_root && failure.is_none() {
-            delegations.close();
+        if at_root && failure.is_none() && self.knows {
+            delegations.silence();
         }
         Err(failure.map_or(Verdict::NoAnswer, Verdict::Failed))
+    }
+
+    /// One question; once more in the old form for servers that do not know EDNS (RFC 6891 section 7).
+    async fn exchange(&self, server: SocketAddr, query: &Message) -> std::io::Result<Message> {
+        let resolver = self.resolver;
+        let reply = resolver.exchange(server, query, self.traffic, false).await?;
+        if !matches!(reply.metadata.response_code, ResponseCode::FormErr | ResponseCode::NotImp) {
+            return Ok(reply);
+        }
+        let mut plain = query.clone();
+        plain.edns = None;
+        resolver.exchange(server, &plain, self.traffic, false).await
     }
 }
 

@@ -563,7 +563,11 @@ impl Detector {
         suspect.fruitless = 0;
         let Some(incident) = &mut suspect.open else { return };
         if incident.phase() != Phase::Suspected {
-            incident.widen(reach, grounds);
+            // How far it reaches is news, as a phase is.
+            if incident.widen(reach, grounds) {
+                let (incident, phase) = (incident.id.clone(), incident.phase());
+                changed.push(Changed { incident, at: now, phase });
+            }
             return;
         }
         match suspect.last.take_if(|last| last.comes_back_as(p, now, &reach)) {

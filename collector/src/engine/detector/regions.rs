@@ -5,11 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use tocsin_proto::incident::Reason;
+use tocsin_proto::incident::{LiarBound, Reason};
 
 use super::{Detector, EntityIndex, Shares};
 use crate::engine::{
-    fixed::{ONE, divergence_q16, share},
+    fixed::{ONE, divergence_q16, scale, share},
     incident::Region,
     judge::{self, Divided},
     params::Params,
@@ -66,6 +66,16 @@ impl Here {
         own > background && divergence_q16(own, background) * networks as i64 >= p.group_bits_q16
     }
 
+    /// What liars it would take, at least, to say it of this region: half of its votes, and of its networks.
+    fn liar_bound(&self, p: &Params) -> LiarBound {
+        let up = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
+        LiarBound {
+            prefixes: up((scale(self.tally.eligible, p.confirm) + ONE - 1) / ONE),
+            networks: up(self.telling().count().div_ceil(2) as i64),
+            zones: 1,
+        }
+    }
+
     /// Whether it is an outage of this region, and not of a few in it.
     fn sees(&self, p: &Params) -> bool {
         let telling = self.telling().count();
@@ -94,6 +104,24 @@ pub(crate) fn regions_of(p: &Params, countries: &BTreeMap<Region, (u8, Here)>) -
     let mut regions = majorities(p, countries);
     regions.retain(|region| of(region).stands_out(p, &world));
     regions
+}
+
+/// What liars it would take, at least, to say it of any of these regions.
+pub(crate) fn liar_bound_of(
+    p: &Params,
+    countries: &BTreeMap<Region, (u8, Here)>,
+    regions: &[Region],
+) -> LiarBound {
+    let of = |region: &Region| {
+        let mut all = Here::default();
+        for (country, (zone, here)) in countries {
+            if country == region || Region::Zone(*zone) == *region {
+                all.merge(here);
+            }
+        }
+        all.liar_bound(p)
+    };
+    regions.iter().map(of).min_by_key(|bound| bound.prefixes).unwrap_or_default()
 }
 
 /// The regions with a majority of their own, whatever is seen elsewhere.
@@ -168,7 +196,7 @@ impl Detector {
         regions_of(p, &self.by_country(entity))
     }
 
-    fn by_country(&self, entity: EntityIndex) -> BTreeMap<Region, (u8, Here)> {
+    pub(super) fn by_country(&self, entity: EntityIndex) -> BTreeMap<Region, (u8, Here)> {
         let p = &*self.settings.params;
         let now = self.state.now;
         let mut countries: BTreeMap<Region, (u8, Here)> = BTreeMap::new();

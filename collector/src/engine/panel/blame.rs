@@ -131,7 +131,9 @@ impl Panel {
         let own: Layer = plan.entity(self.entity).layer;
         plan.entities().map(|(entity, _)| entity).find(|rival| {
             let other = plan.entity(*rival).layer;
-            if *rival == self.entity || class(other) != class(own) {
+            // What is in front of a site renews its certificates.
+            let renews = own == Layer::Issuer && matches!(other, Layer::Edge | Layer::Hosting);
+            if *rival == self.entity || !(renews || class(other) == class(own)) {
                 return false;
             }
             let (mut with, mut without): (Vec<_>, Vec<_>) = (Vec::new(), Vec::new());

@@ -125,7 +125,11 @@ fn failures(lines: &[Line]) -> Vec<String> {
                 let [attack, "spread", "200", _, "asked"] = parts[..] else { return false };
                 !page::resisted(attack, came)
             }
-            _ => false,
+            Section::Keys => !page::resisted(line.cell.split('|').next().unwrap_or_default(), came),
+            Section::Traps | Section::TimeOuts | Section::Subset => {
+                came.wrong.iter().any(|name| page::is_worldwide(name) && !name.starts_with("site:"))
+            }
+            Section::Corpus | Section::Days => false,
         },
     };
     lines

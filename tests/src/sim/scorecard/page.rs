@@ -301,7 +301,7 @@ fn corpus(out: &mut String, played: &Played<'_>, cells: &[Cell]) {
 
 /// Whether what was confirmed is a provider worldwide, or a site; regions and groups are as good as
 /// who is there.
-fn is_worldwide(name: &str) -> bool {
+pub(super) fn is_worldwide(name: &str) -> bool {
     let group = ["network-", "country-", "resolver-", "zone-"];
     !name.contains(" in ") && !group.iter().any(|kind| name.starts_with(kind))
 }
