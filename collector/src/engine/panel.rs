@@ -6,7 +6,7 @@
 //! conditions as the crowd (C1 to C5) over its own answers. While an incident is open a *tracking*
 //! panel a minute measures how it goes on.
 //!
-//! This file asks and takes answers; [`found`] counts them, [`blame`] asks whether they are the
+//! This file asks and takes answers; `found` counts them, `blame` asks whether they are the
 //! suspect's. When to begin is [`super::alert`]'s, and what an incident makes of it is the detector's.
 
 mod blame;
