@@ -202,7 +202,6 @@ pub struct Detector {
     catalogue: Catalogue,
     plan: Plan,
     settings: Settings,
-    /// Those of the settings.
     state: State,
     /// Asks that are to go out.
     asks: Vec<Ask>,

@@ -44,6 +44,17 @@ impl Here {
         }
     }
 
+    /// What is seen in a region: a country, or all of a zone's.
+    fn of(countries: &BTreeMap<Region, (u8, Self)>, region: &Region) -> Self {
+        let mut all = Self::default();
+        for (country, (zone, here)) in countries {
+            if country == region || Region::Zone(*zone) == *region {
+                all.merge(here);
+            }
+        }
+        all
+    }
+
     /// Networks that can tell, by more than a passer-by.
     fn telling(&self) -> impl Iterator<Item = &Tally> {
         self.networks.values().filter(|tally| tally.eligible >= ONE / 2)
@@ -92,17 +103,8 @@ impl Here {
 pub(crate) fn regions_of(p: &Params, countries: &BTreeMap<Region, (u8, Here)>) -> Vec<Region> {
     let mut world = Here::default();
     countries.values().for_each(|(_, here)| world.merge(here));
-    let of = |region: &Region| {
-        let mut all = Here::default();
-        for (country, (zone, here)) in countries {
-            if country == region || Region::Zone(*zone) == *region {
-                all.merge(here);
-            }
-        }
-        all
-    };
     let mut regions = majorities(p, countries);
-    regions.retain(|region| of(region).stands_out(p, &world));
+    regions.retain(|region| Here::of(countries, region).stands_out(p, &world));
     regions
 }
 
@@ -112,15 +114,7 @@ pub(crate) fn liar_bound_of(
     countries: &BTreeMap<Region, (u8, Here)>,
     regions: &[Region],
 ) -> LiarBound {
-    let of = |region: &Region| {
-        let mut all = Here::default();
-        for (country, (zone, here)) in countries {
-            if country == region || Region::Zone(*zone) == *region {
-                all.merge(here);
-            }
-        }
-        all.liar_bound(p)
-    };
+    let of = |region: &Region| Here::of(countries, region).liar_bound(p);
     regions.iter().map(of).min_by_key(|bound| bound.prefixes).unwrap_or_default()
 }
 
