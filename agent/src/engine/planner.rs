@@ -200,7 +200,10 @@ pub struct Planner {
     quotas: Vec<Vec<TargetIndex>>,
     all: Vec<TargetIndex>,
     interval_ms: u64,
-    next_slot: Option<u64>,
+    /// Makes the slots of this observer its own.
+    phase: u64,
+    /// The next slot, and when it is.
+    next_slot: Option<(u64, Timestamp)>,
     full_handshakes: BTreeMap<TargetIndex, Timestamp>,
     /// Whether a name was found to have an address of a family, and when.
     addresses: BTreeMap<(TargetIndex, Family), (bool, Timestamp)>,
@@ -235,6 +238,7 @@ impl Planner {
             quotas,
             all,
             interval_ms: MINUTE_MS,
+            phase: prf(&setup.seed, b"phase", &[], 0),
             next_slot: None,
             full_handshakes: BTreeMap::new(),
             addresses: BTreeMap::new(),
@@ -299,8 +303,8 @@ impl Planner {
     /// When the next slot is.
     #[must_use]
     pub fn next_deadline(&self, now: Timestamp) -> Timestamp {
-        let slot = self.next_slot.unwrap_or_else(|| self.slot_after(now));
-        self.slot_at(slot)
+        let (_, at) = self.next_slot.unwrap_or_else(|| self.slot_after(now));
+        at
     }
 
     fn pace(&mut self, now: Option<Timestamp>, asked: u16) {
@@ -314,32 +318,38 @@ impl Planner {
 
     /// Each observer has its own phase, and each slot a jitter of up to a quarter of the interval.
     fn slot_at(&self, slot: u64) -> Timestamp {
-        let phase = prf(&self.setup.seed, b"phase", &[], 0) % self.interval_ms;
+        let phase = self.phase % self.interval_ms;
         let jitter = prf(&self.setup.seed, b"jitter", &[], slot) % (self.interval_ms / 4).max(1);
         Timestamp::from_ms(slot.saturating_mul(self.interval_ms)).plus_ms(phase + jitter)
     }
 
-    /// The first slot that is still to come.
-    fn slot_after(&self, now: Timestamp) -> u64 {
+    /// The first slot that is still to come, and when.
+    fn slot_after(&self, now: Timestamp) -> (u64, Timestamp) {
         let about = (now.as_ms() / self.interval_ms).saturating_sub(2);
-        (about..about + 5).find(|slot| self.slot_at(*slot) > now).unwrap_or(about + 5)
+        let timed = |slot| (slot, self.slot_at(slot));
+        (about..about + 5)
+            .map(timed)
+            .find(|(_, at)| *at > now)
+            .unwrap_or_else(|| timed(about + 5))
     }
 
     fn run_slot(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
-        let Some(slot) = self.next_slot else {
+        let Some((slot, at)) = self.next_slot else {
             self.next_slot = Some(self.slot_after(now));
             return;
         };
-        if now < self.slot_at(slot) {
+        if now < at {
             return;
         }
+        let next = self.slot_at(slot + 1);
         // Slots that a sleeping machine has missed stay missed.
-        self.next_slot = Some(self.slot_after(now).max(slot + 1));
+        self.next_slot =
+            Some(if next > now { (slot + 1, next) } else { self.slot_after(now) });
         if !slot.is_multiple_of(self.courtesy.stretch(now)) {
             return;
         }
-        let candidates: Vec<_> = (0..CANDIDATES).filter_map(|n| self.candidate(slot, n)).collect();
-        for target in candidates {
+        for attempt in 0..CANDIDATES {
+            let Some(target) = self.candidate(slot, attempt) else { continue };
             let Some(family) = self.family(now, slot, target) else { continue };
             // Three of four turns of a dear target go to the next one.
             let salt = target.0.to_le_bytes();
@@ -492,19 +502,14 @@ impl Planner {
         how: How,
         actions: &mut Vec<Action>,
     ) -> usize {
-        let mut shuffled: Vec<(u64, TargetIndex)> = targets
-            .into_iter()
-            .map(|target| {
-                let salt = target.0.to_le_bytes();
-                (prf(&self.setup.seed, b"burst", &salt, now.as_ms()), target)
-            })
-            .collect();
-        shuffled.sort_unstable();
-        let mut left = count;
-        for (_, target) in shuffled {
+        let (mut targets, mut left) = (targets, count);
+        for draw in 0..targets.len() as u64 {
             if left == 0 {
                 break;
             }
+            // Of those that are left, one by chance.
+            let random = prf(&self.setup.seed, b"burst", &now.as_ms().to_le_bytes(), draw);
+            let target = targets.swap_remove((random % targets.len() as u64) as usize);
             if self.request(now, target, how, actions) {
                 left -= 1;
             }
