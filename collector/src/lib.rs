@@ -173,7 +173,7 @@ impl Collector {
             feed: keys.feed,
             delegations: keys.delegations.clone(),
             attribution: ATTRIBUTION.to_owned(),
-            parameters: Arc::new(publish::parameters(&settings.params)),
+            parameters: Arc::new(publish::parameters(&settings)),
         };
         let (pipeline, published) = Pipeline::new(
             follower,

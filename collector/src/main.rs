@@ -3,7 +3,7 @@
 use std::{io::IsTerminal, process::ExitCode};
 
 use clap::Parser;
-use tocsin_collector::cli::{Args, Verb, init, location, replay, serve};
+use tocsin_collector::cli::{Args, Verb, init, location, parameters, replay, serve};
 use tracing::Level;
 use tracing_subscriber::{Layer, filter::filter_fn, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -41,6 +41,7 @@ fn run(verb: Verb) -> anyhow::Result<()> {
         Verb::Init(args) => init::init(&args),
         Verb::Delegate(args) => init::delegate(&args),
         Verb::Location(args) => location::run(args),
+        Verb::Parameters(args) => parameters::parameters(&args),
         Verb::Replay(args) => replay::replay(&args),
         Verb::Serve(args) => tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)

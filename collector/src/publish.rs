@@ -1,12 +1,10 @@
 //! From the detector to what readers get. Pure: the same state gives the same documents.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, fmt::Write, sync::Arc};
 
 use tocsin_proto::{
     bounded::Bytes,
+    catalogue::Catalogue,
     delegation::SignedDelegation,
     id::{Country, Id, TargetIndex},
     incident::{
@@ -23,12 +21,11 @@ use crate::{
     engine::{
         cells::{Cells, Key, LONG_MINUTES, SHORT_MINUTES},
         detector::{Detector, Shown, Subject, Symptoms},
-        fixed::{ONE, permille},
+        fixed::permille,
         groups::{self, Group},
         incident::{Reach, Region},
-        observer::Standing,
-        params::{self, Params},
-        window::Counts,
+        params::{self, Parameter, Settings},
+        seen::{Of, SeenBy},
     },
     feed::Published,
 };
@@ -109,11 +106,51 @@ impl Publisher {
 
 /// Every number of the detector, of the version that incidents name, with what this operator has set.
 #[must_use]
-pub fn parameters(params: &Params) -> String {
+pub fn parameters(settings: &Settings) -> String {
     let document = serde_json::json!({
-        "schema": SCHEMA, "version": params::VERSION, "dated": params::DATED, "parameters": params.table(),
+        "schema": SCHEMA,
+        "version": params::VERSION,
+        "dated": params::DATED,
+        "parameters": settings.table(),
     });
     format!("{document:#}\n")
+}
+
+/// The same as a page.
+#[must_use]
+pub fn parameters_page(settings: &Settings) -> String {
+    let mut page = format!(
+        "# The numbers of the detector\n\n\
+         Made by `tocsin-collector parameters`, never typed. Version {}, of {}; the version stands with every \
+         incident, and `/api/v1/parameters` of a collector has the same with what its operator has set. \
+         Shares, times and votes are in millionths, bits in 1/65536, probes in millionths of one of an agent. \
+         What has a dot in its name is set under that name; all others under `[detector.parameters]`. \
+         *Raised* tells what happens when it is raised; lowered, the contrary. Ask `tocsin-collector replay --set \
+         NAME=VALUE` what another one would have changed.\n",
+        params::VERSION,
+        params::DATED,
+    );
+    let mut section = "";
+    for of in settings.table() {
+        if of.section != section {
+            section = of.section;
+            write!(
+                page,
+                "\n## {section}\n\nFrom: {}.\n\n| number | default | unit | what it does | raised |\n\
+                 |---|---:|---|---|---|\n",
+                of.source
+            )
+            .expect("a text takes more");
+        }
+        let value = match of.value == of.default {
+            true => of.default.to_string(),
+            false => format!("{} (set: {})", of.default, of.value),
+        };
+        let Parameter { name, unit, meaning, raised, .. } = of;
+        writeln!(page, "| `{name}` | {value} | {unit} | {meaning} | {raised} |")
+            .expect("a text takes more");
+    }
+    page
 }
 
 fn overall(incidents: &[Incident], crowd: &Crowd) -> Overall {
@@ -177,7 +214,7 @@ fn standing(detector: &Detector, key: Key) -> Option<CellState> {
 fn incident(detector: &Detector, shown: Shown<'_>) -> Incident {
     let Shown { subject, incident, symptoms } = shown;
     let open = incident.phase().is_open();
-    let (factor, title, organisation, targets, layer) = match subject {
+    let (factor, title, organisation) = match subject {
         Subject::Entity(entity) => {
             let suspect = detector.plan().entity(entity);
             let provider = detector.catalogue().providers().get(&suspect.provider);
@@ -187,18 +224,16 @@ fn incident(detector: &Detector, shown: Shown<'_>) -> Incident {
                 Factor::Provider { provider: suspect.provider.clone(), role: suspect.layer },
                 format!("{name} ({role})"),
                 provider.map(|p| p.organisation.clone()),
-                suspect.targets.clone(),
-                Some(suspect.layer),
             )
         }
         Subject::Site(target) => {
             let site = detector.catalogue().target(target).expect("sites are of the catalogue");
-            (Factor::Site { target: site.id.clone() }, site.name.clone(), None, vec![target], None)
+            (Factor::Site { target: site.id.clone() }, site.name.clone(), None)
         }
         Subject::Group(group) => {
             let factor = of_group(group);
             let title = factor.group_title().unwrap_or_default();
-            (factor, title, None, Vec::new(), None)
+            (factor, title, None)
         }
     };
     let scope = match &incident.reach {
@@ -217,14 +252,10 @@ fn incident(detector: &Detector, shown: Shown<'_>) -> Incident {
         Reach::Site => Scope::Site,
         Reach::Observers => Scope::Observers,
     };
-    let (regions, networks) = match subject {
-        Subject::Entity(entity) if open => seen_by(detector.online().filter_map(|observer| {
-            let vote = observer.vote;
-            (vote.weight > 0 && vote.eligible.has(entity))
-                .then(|| (observer.standing, vote.flags.has(entity)))
-        })),
-        Subject::Group(group) if open => seen_by(detector.members(group)),
-        _ => (Vec::new(), Vec::new()),
+    // A suspicion rests on nothing yet: what is seen of it now.
+    let seen = match incident.phase() {
+        Phase::Suspected => &detector.seen_by(subject),
+        _ => &incident.grounds.seen,
     };
     let share = match subject {
         Subject::Entity(entity) => detector.shares(entity).share,
@@ -246,13 +277,9 @@ fn incident(detector: &Detector, shown: Shown<'_>) -> Incident {
         share_permille: if open { permille(share) } else { 0 },
         peak_permille: permille(incident.peak),
         symptoms: words(symptoms),
-        targets: targets
-            .into_iter()
-            .filter(|_| open)
-            .filter_map(|target| affected_target(detector, target, layer))
-            .collect(),
-        regions,
-        networks,
+        targets: targets(detector.catalogue(), seen),
+        regions: regions(seen),
+        networks: networks(seen),
         reasons: incident.grounds.reasons.clone(),
         ruled_out: incident.grounds.ruled_out.clone(),
         confidence: incident.grounds.confidence,
@@ -296,50 +323,42 @@ fn words(symptoms: &Symptoms) -> Vec<Symptom> {
     words
 }
 
-/// Votes of the last two minutes, rounded: a target has no list of observers.
-fn affected_target(
-    detector: &Detector,
-    target: TargetIndex,
-    layer: Option<tocsin_proto::implicate::Layer>,
-) -> Option<Affected<AffectedTarget>> {
-    let counts: Counts = detector.window(target);
-    let failing = layer.map_or(counts.failed, |layer| counts.implicating(layer));
-    let entry = detector.catalogue().target(target)?;
-    let rounded = |weight: i64| u32::try_from((weight + ONE / 2) / ONE).unwrap_or(0);
-    let what = AffectedTarget { target: entry.id.clone(), name: entry.name.clone() };
-    Some(Affected { what, observed: rounded(counts.observed), failing: rounded(failing) })
+fn affected<T>(what: T, of: &Of) -> Affected<T> {
+    Affected { what, observed: of.observed, failing: of.failing }
 }
 
-type SeenBy = (Vec<Affected<AffectedRegion>>, Vec<Affected<AffectedNetwork>>);
+fn targets(catalogue: &Catalogue, seen: &SeenBy) -> Vec<Affected<AffectedTarget>> {
+    let of = |(target, of): (&TargetIndex, &Of)| {
+        let entry = catalogue.target(*target)?;
+        let what = AffectedTarget { target: entry.id.clone(), name: entry.name.clone() };
+        Some(affected(what, of))
+    };
+    seen.targets.iter().filter_map(of).collect()
+}
 
-/// By country and network: who can tell, and who sees it.
-fn seen_by(observers: impl Iterator<Item = (Standing, bool)>) -> SeenBy {
-    let mut countries: BTreeMap<Country, (u32, u32)> = BTreeMap::new();
-    let mut networks: BTreeMap<u32, (u32, u32)> = BTreeMap::new();
-    for (standing, failing) in observers {
-        let count = |(observed, seen): &mut (u32, u32)| {
-            *observed += 1;
-            *seen += u32::from(failing);
-        };
-        count(countries.entry(standing.country).or_default());
-        count(networks.entry(standing.asn).or_default());
+fn regions(seen: &SeenBy) -> Vec<Affected<AffectedRegion>> {
+    let of = |(country, of): (&Country, &Of)| affected(AffectedRegion { country: *country }, of);
+    seen.countries.iter().map(of).collect()
+}
+
+fn networks(seen: &SeenBy) -> Vec<Affected<AffectedNetwork>> {
+    let many = |(_, of): &(&u32, &Of)| of.observed >= NETWORK_OBSERVERS_MIN;
+    let of = |(asn, of): (&u32, &Of)| affected(AffectedNetwork { asn: *asn }, of);
+    seen.networks.iter().filter(many).map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_of_numbers_is_that_of_the_code() {
+        let page = parameters_page(&Settings::default());
+        let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/PARAMETERS.md");
+        let known = std::fs::read_to_string(kept).unwrap_or_default();
+        assert!(
+            page == known,
+            "docs/PARAMETERS.md is old: cargo run --bin tocsin-collector -- parameters > docs/PARAMETERS.md"
+        );
     }
-    let regions = countries
-        .into_iter()
-        .map(|(country, (observed, failing))| Affected {
-            what: AffectedRegion { country },
-            observed,
-            failing,
-        })
-        .collect();
-    let networks = networks
-        .into_iter()
-        .filter(|(_, (observed, _))| *observed >= NETWORK_OBSERVERS_MIN)
-        .map(|(asn, (observed, failing))| Affected {
-            what: AffectedNetwork { asn },
-            observed,
-            failing,
-        })
-        .collect();
-    (regions, networks)
 }

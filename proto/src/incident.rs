@@ -160,10 +160,11 @@ impl Phase {
     }
 }
 
-/// How sure a reader may be, by a documented rule and no invented percentage: `high` when the
-/// share is at least 0.75 in every evaluated zone, `low` while fewer than 100 prefixes can
-/// tell, `medium` else; a site's is `medium`, since its rule has one threshold. A network's or
-/// country's is `low` below a majority or below five prefixes that were cut off, else `medium`.
+/// How sure a reader may be, by a documented rule and no invented percentage. Of a provider: `low`
+/// while fewer than 100 prefixes can tell, `high` when the share is at least 0.75 (of those who were
+/// asked; of what was overheard, in every evaluated zone), `medium` else. Of a site: `medium` where at
+/// least half of a full look's members had a vote, else `low`, as is what was only overheard. Of a
+/// network or country: `low` below a majority or below five prefixes that were cut off, else `medium`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Confidence {
@@ -200,8 +201,8 @@ pub struct Affected<T> {
     pub failing: u32,
 }
 
-/// A target that fails. Its counts are votes of the last two minutes, rounded, since a target's
-/// window keeps weights and no list of observers.
+/// A target that fails. Its counts are answers of those who were asked; where nobody was, votes of the
+/// last two minutes, rounded, since a target's window keeps weights and no list of observers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AffectedTarget {
     /// Its identifier.
@@ -292,7 +293,7 @@ pub struct Incident {
     pub peak_permille: u16,
     /// What the probes met.
     pub symptoms: Vec<Symptom>,
-    /// Which sites.
+    /// Which sites, when it was last confirmed (a suspicion: now); so the next two.
     pub targets: Vec<Affected<AffectedTarget>>,
     /// In which countries.
     pub regions: Vec<Affected<AffectedRegion>>,

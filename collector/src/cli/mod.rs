@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 pub mod compare;
 pub mod init;
 pub mod location;
+pub mod parameters;
 pub mod replay;
 pub mod serve;
 
@@ -32,6 +33,8 @@ pub enum Verb {
     Serve(serve::ServeArgs),
     /// Build or ask the table of locations.
     Location(location::LocationArgs),
+    /// Print every number that decides: its default, unit, source and what moves with it.
+    Parameters(parameters::ParametersArgs),
     /// Run the detector over recorded observations, or over the log with other settings.
     Replay(replay::ReplayArgs),
 }

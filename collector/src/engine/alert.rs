@@ -164,7 +164,7 @@ impl Alerts {
     /// Networks that flag it within a minute.
     #[must_use]
     pub fn flagging(&self, p: &Params, now: Timestamp, entity: EntityIndex) -> u32 {
-        self.count(p, now, entity, 60_000).0
+        self.count(p, now, entity, p.alert_beside_ms).0
     }
 
     /// Every ten seconds: what is usual, of entities that are not suspected.
@@ -270,7 +270,7 @@ impl Alerts {
         let Some(alert) = self.alerts.get_mut(&entity) else { return };
         alert.rest_ms = (alert.rest_ms * 2).clamp(p.panel_backoff_ms, p.panel_backoff_max_ms);
         alert.rest_until = now.plus_ms(alert.rest_ms);
-        self.strike(p, now, entity, if share < 50_000 { 2 } else { 1 });
+        self.strike(p, now, entity, if share < p.strike_double_below { 2 } else { 1 });
     }
 
     /// Nothing can be asked, or nobody answers: a rest, and no blame.

@@ -10,20 +10,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use tocsin_proto::{id::TargetIndex, implicate::Layer};
 
 use super::{
-    fixed::{ONE, Ppm, divergence_q16, median, percent, scale},
+    fixed::{Ppm, divergence_q16, median, percent, scale},
     params::Params,
     plan::{EntityIndex, Plan},
     window::{Counts, Windows},
 };
-
-/// Floor of a suspect's mean rate.
-const FLOOR: Ppm = 40_000;
-/// Rest targets needed for the contrast tests against them.
-const REST_MIN: usize = 5;
-/// A nested suspect needs this rate of its own.
-const OVERLAP_MIN: Ppm = 500_000;
-/// Votes of failures that make a target elevated.
-const ELEVATED_VOTES: i64 = 2_500_000;
 
 /// A failure class of a target that is already explained: names by one culprit and connections by
 /// another are apart, but an edge and what is nested in it fail alike.
@@ -181,13 +172,13 @@ fn test(
     let suspect = plan.entity(entity);
     let layer = suspect.layer;
     let all = suspect.targets.len();
-    let few = |share: usize| (all * share).div_ceil(100).max(3);
+    let few = p.elevated_of(all);
     let own_dead = suspect.targets.iter().filter(|target| dead.contains(target)).count();
     let mut targets: Vec<_> = suspect
         .targets
         .iter()
         .filter(|target| !explained.contains(&(**target, class(layer))))
-        .filter(|target| own_dead >= few(20) || !dead.contains(target))
+        .filter(|target| own_dead >= few || !dead.contains(target))
         .map(|target| (*target, of(*target)))
         .collect();
     let overlap = suspect.targets.iter().any(|t| explained.contains(&(*t, class(layer))));
@@ -207,15 +198,14 @@ fn test(
         .filter(|counts| counts.observed > 0)
         .map(|counts| counts.failure_rate())
         .collect();
-    let enough = rest.len() >= REST_MIN;
+    let enough = rest.len() >= p.rest_min;
     let rest_median =
         if enough { median(rest.clone()).unwrap_or(p.background) } else { p.background };
-    let stands_out = rate > ONE / 2 && rate > 2 * rest_median;
-    let needed = FLOOR.max(3 * rest_median);
-    if rate < needed && !stands_out {
+    let needed = p.rate_floor.max(scale(rest_median, p.contrast_times));
+    if rate < p.rate_floor || !p.stands_out(rate, rest_median) {
         return Err(Rejected::Contrast { rate, needed });
     }
-    let over_mean = mean(&rest) * 9 / 5;
+    let over_mean = scale(mean(&rest), p.contrast_mean_times);
     if enough && rate < over_mean {
         return Err(Rejected::Contrast { rate, needed: over_mean });
     }
@@ -225,14 +215,14 @@ fn test(
     if rate <= usual || bits < p.contrast_bits_q16 {
         return Err(Rejected::Chance { rate, usual });
     }
-    if overlap && rate < OVERLAP_MIN {
+    if overlap && rate < p.nested_min {
         return Err(Rejected::Nested { rate });
     }
-    let limit = (rate / 2).max(50_000);
+    let limit = (rate / 2).max(p.elevated_rate);
     let elevated = targets
         .iter()
         .filter(|(target, counts)| {
-            counts.implicating(layer) >= ELEVATED_VOTES
+            counts.implicating(layer) >= p.elevated_votes
                 && counts.rate(layer) >= limit
                 && windows
                     .by_zone(*target)
@@ -241,7 +231,7 @@ fn test(
                     >= zones_min
         })
         .count();
-    let needed = few(20).min(targets.len());
+    let needed = few.min(targets.len());
     if elevated < needed {
         return Err(Rejected::Few { elevated, needed });
     }
@@ -322,6 +312,7 @@ mod tests {
     use tocsin_proto::catalogue::Catalogue;
 
     use super::*;
+    use crate::engine::fixed::ONE;
 
     const P: &Params = &Params::DEFAULT;
 

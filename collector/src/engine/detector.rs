@@ -15,7 +15,7 @@ use tocsin_proto::{
     catalogue::{Catalogue, Zones},
     id::{ObserverId, TargetIndex},
     implicate::{Layer, Layers, Says},
-    incident::{Confidence, LiarBound, Phase, Reason},
+    incident::{Confidence, Phase, Reason},
     observation::Cause,
     outcome::Outcome,
     report::Report,
@@ -37,6 +37,7 @@ use super::{
     params::{PANEL_TICK_MS, Params, ROUND_MS, Settings, TICK_MS},
     plan::{Behind, Entities, EntityIndex, Plan},
     second_look::{self, SecondLooks},
+    seen::SeenBy,
     sites::{Scene, Sites, is_worth_a_look, seems_down},
     tally::{NOWHERE, Tallies, Vote},
     weigh::{Voter, weigh},
@@ -49,8 +50,8 @@ mod side;
 
 use asking::Call;
 pub use asking::PanelNote;
-use regions::liar_bound_of;
-pub(crate) use regions::{Here, divided, regions_of};
+pub use regions::Regional;
+pub(crate) use regions::{Here, divided};
 
 /// An accepted report as it stands in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,8 +81,6 @@ pub struct Changed {
     pub phase: Phase,
 }
 
-/// Whether a version has been in the field for long enough to be trusted by itself.
-const ESTABLISHED_MS: u64 = 86_400_000;
 /// Ended incidents stay in the state, and so on the page, for this long.
 const KEEP_ENDED_MS: u64 = 7 * 86_400_000;
 /// Suspicions that came to nothing, for this long.
@@ -368,11 +367,9 @@ impl Detector {
                 continue;
             }
             let Some(behind) = self.plan.behind(target) else { continue };
-            // An agent looks at a target once a minute: more is for nobody's good.
-            let again = observer.looked_at(p, now, target);
+            let counts = scheduled && observer.may_count(p, now, target);
             observer.observe(p, now, behind, target, implication);
-            if scheduled
-                && !again
+            if counts
                 && says != Says::Nothing
                 && observer.weight > 0
                 && observer.counts_for(p, behind)
@@ -532,11 +529,12 @@ impl Detector {
         }
         let shares: BTreeMap<EntityIndex, Shares> =
             self.plan.entities().map(|(entity, _)| (entity, self.shares(entity))).collect();
-        let regional: BTreeMap<EntityIndex, Vec<Region>> = shares
+        let regional: BTreeMap<EntityIndex, Regional> = shares
             .iter()
             .map(|(entity, shares)| (*entity, self.regions(*entity, shares)))
-            .filter(|(_, regions)| !regions.is_empty())
+            .filter(|(_, regional)| !regional.is_empty())
             .collect();
+        let none = Regional::default();
         if round {
             self.attribute(&shares, &regional);
             if self.is_settled() {
@@ -549,7 +547,7 @@ impl Detector {
             });
         }
         for (entity, shares) in &shares {
-            let regional = regional.get(entity).map_or(&[][..], Vec::as_slice);
+            let regional = regional.get(entity).unwrap_or(&none);
             self.judge(*entity, shares, regional, changed);
         }
         self.state.frozen = Entities::default();
@@ -648,7 +646,7 @@ impl Detector {
     fn attribute(
         &mut self,
         shares: &BTreeMap<EntityIndex, Shares>,
-        regional: &BTreeMap<EntityIndex, Vec<Region>>,
+        regional: &BTreeMap<EntityIndex, Regional>,
     ) {
         let p = &Arc::clone(&self.settings.params);
         let now = self.state.now;
@@ -676,8 +674,8 @@ impl Detector {
             let zones = regional
                 .iter()
                 .filter(|(entity, _)| !shares.get(entity).is_some_and(|s| s.geography(p).held))
-                .map(|(entity, regions)| {
-                    let zones = regions.iter().filter_map(|region| match region {
+                .map(|(entity, regional)| {
+                    let zones = regional.regions.iter().filter_map(|region| match region {
                         Region::Zone(zone) => Some(*zone),
                         Region::Country(country) => Zones::builtin().of(*country).map(|z| z.0),
                     });
@@ -710,7 +708,8 @@ impl Detector {
                 // Evidence of an outage begins where the quiet ended.
                 suspect.first_failure = None;
                 suspect.symptoms.clear();
-                suspect.baseline = smooth(suspect.baseline, rate, ROUND_MS, 21_600_000).min(50_000);
+                let usual = smooth(suspect.baseline, rate, ROUND_MS, p.baseline_ms);
+                suspect.baseline = usual.min(p.baseline_max);
             }
         }
     }
@@ -780,7 +779,7 @@ impl Detector {
         &mut self,
         entity: EntityIndex,
         shares: &Shares,
-        regional: &[Region],
+        regional: &Regional,
         changed: &mut Vec<Changed>,
     ) {
         let p = &Arc::clone(&self.settings.params);
@@ -871,27 +870,21 @@ impl Detector {
                             && !worldwide)),
             goes_on: suspect.open.as_ref().is_some_and(|open| self.has_parts(open)),
         };
-        let by_far = shares.zones.values().all(|tally| tally.share() >= 750_000);
-        let confidence = if participants.prefixes < 100 {
-            Confidence::Low
-        } else if by_far {
-            Confidence::High
-        } else {
-            Confidence::Medium
-        };
+        let least = shares.zones.values().map(|tally| tally.share()).min().unwrap_or(0);
+        let confidence = p.confidence(participants.prefixes, least);
         let ruled_out = self.ruled_out(entity);
-        let regional_bound = match regional {
-            [] => LiarBound::default(),
-            regional => liar_bound_of(p, &self.by_country(entity), regional),
+        let (reach, liar_bound) = if global || regional.is_empty() {
+            (Reach::Global, shares.liar_bound(p))
+        } else {
+            (Reach::Regional(regional.regions.clone()), regional.liar_bound)
         };
-        let grounds = || {
-            let (reach, liar_bound) = if global || regional.is_empty() {
-                (Reach::Global, shares.liar_bound(p))
-            } else {
-                (Reach::Regional(regional.to_vec()), regional_bound)
-            };
-            (reach, Grounds { reasons, ruled_out, liar_bound, confidence })
+        // It is counted by going through everybody: only for what may be published as a verdict.
+        let seen = if reading.confirm || reading.relapse {
+            self.seen_by(Subject::Entity(entity))
+        } else {
+            SeenBy::default()
         };
+        let grounds = || (reach, Grounds { reasons, ruled_out, liar_bound, confidence, seen });
         let lead = self.lead(entity);
         if to_ask {
             if let Some(suspect) = self.state.suspects.get_mut(&entity) {
@@ -964,11 +957,12 @@ impl Detector {
     fn is_established(&self) -> impl Fn(u16) -> bool + use<> {
         let vouched = self.settings.established_versions.clone();
         let now = self.state.now;
+        let established_ms = self.settings.params.established_ms;
         let majority = self.state.majority_version;
         move |version: u16| {
             vouched.contains(&version)
                 || majority.is_some_and(|(known, since)| {
-                    known == version && now.since_ms(since) >= ESTABLISHED_MS
+                    known == version && now.since_ms(since) >= established_ms
                 })
         }
     }
@@ -978,15 +972,11 @@ impl Detector {
             .rejected
             .iter()
             .filter(|(other, _)| *other != entity)
-            .map(|(other, why)| {
-                let suspect = self.plan.entity(*other);
-                let layer = format!("{:?}", suspect.layer).to_ascii_lowercase();
-                Reason {
-                    rule: format!("not.{}.{layer}", suspect.provider),
-                    held: true,
-                    found: why.clone(),
-                    needed: "to explain the failures better than what is named".to_owned(),
-                }
+            .map(|(other, why)| Reason {
+                rule: self.plan.entity(*other).not(),
+                held: true,
+                found: why.clone(),
+                needed: "to explain the failures better than what is named".to_owned(),
             })
             .collect()
     }
@@ -1075,6 +1065,31 @@ impl Detector {
         let now = self.state.now;
         let online = move |o: &&Observer| now < o.last_seen.plus_ms(p.online_ms);
         self.observers().map(|(_, observer)| observer).filter(online)
+    }
+
+    /// Who can tell of a subject now, and who of them sees it.
+    #[must_use]
+    pub fn seen_by(&self, subject: Subject) -> SeenBy {
+        let mut seen = SeenBy::default();
+        let mut site = |target: TargetIndex, layer: Option<Layer>| {
+            let counts = self.window(target);
+            let failing = layer.map_or(counts.failed, |layer| counts.implicating(layer));
+            seen.votes(target, &counts, failing);
+        };
+        match subject {
+            Subject::Entity(entity) => {
+                let suspect = self.plan.entity(entity);
+                suspect.targets.iter().for_each(|target| site(*target, Some(suspect.layer)));
+                seen.observers(self.online().filter_map(|observer| {
+                    let vote = observer.vote;
+                    let can_tell = vote.weight > 0 && vote.eligible.has(entity);
+                    can_tell.then(|| (observer.standing, vote.flags.has(entity)))
+                }));
+            }
+            Subject::Site(target) => site(target, None),
+            Subject::Group(group) => seen.observers(self.members(group)),
+        }
+        seen
     }
 
     /// Counts of the last two minutes for a target.

@@ -25,6 +25,7 @@ use super::{
     line::Spell,
     observer::Standing,
     params::{Params, ROUND_MS},
+    seen::SeenBy,
 };
 
 /// What observers can have in common, from the widest to the narrowest: the first that explains a
@@ -248,6 +249,8 @@ pub struct Scene<'a> {
     pub cuts: &'a [Cut],
     /// Those who fell silent lately and still are: when, who, where and with which weight.
     pub lost: &'a [(Timestamp, u32, Standing, i64)],
+    /// Who of a group was heard in the last hour and has a vote.
+    pub members: &'a dyn Fn(Group) -> Vec<(u32, Standing)>,
     /// Whether an observer was heard after a time.
     pub heard_since: &'a dyn Fn(u32, Timestamp) -> bool,
     /// How much weight each group has.
@@ -429,9 +432,10 @@ impl Groups {
                 // The widest kind; of one kind, who fails most and is supported best. A network
                 // whose names alone fail is its resolver's.
                 .min_by_key(|(group, bits, _)| {
-                    (group.order(&members), std::cmp::Reverse(*bits), *group)
+                    (group.order(p, &members), std::cmp::Reverse(*bits), *group)
                 });
-            let Some((group, _, what)) = best else { break };
+            let Some((group, _, mut what)) = best else { break };
+            what.grounds.ruled_out = ruled_out(p, scene, group, &members, &explained);
             left.retain(|cut| {
                 let stays = !group.has(&cut.standing);
                 if !stays {
@@ -483,12 +487,48 @@ impl Groups {
     }
 }
 
+/// Groups that are named as ruled out at most.
+const RULED_OUT_MAX: usize = 4;
+
+/// What else those have in common who were cut off, and why it is not that: those with whom it shares most.
+fn ruled_out(
+    p: &Params,
+    scene: &Scene<'_>,
+    group: Group,
+    members: &BTreeMap<Group, Vec<&Cut>>,
+    explained: &Census,
+) -> Vec<Reason> {
+    let mut others: Vec<(usize, Group, Reason)> = members
+        .iter()
+        .filter(|(other, _)| **other != group)
+        .filter_map(|(other, cuts)| {
+            let shared = cuts.iter().filter(|cut| group.has(&cut.standing)).count();
+            let cut: i64 = cuts.iter().map(|cut| cut.within).sum();
+            let of = (scene.census.of(*other) - explained.of(*other)).max(cut);
+            let part = share(cut, of);
+            // Of which as many are cut off is no rival that was ruled out: it is within, or goes with it.
+            let needed = other.share_needed(p);
+            let reason = Reason {
+                rule: format!("not.{}", other.name()),
+                held: true,
+                found: format!("{} of {} prefixes of it were cut off", votes(cut), votes(of)),
+                needed: percent(needed),
+            };
+            (shared > 0 && part < needed).then_some((shared, *other, reason))
+        })
+        .collect();
+    others.sort_by_key(|(shared, other, ..)| (std::cmp::Reverse(*shared), *other));
+    others.into_iter().take(RULED_OUT_MAX).map(|(.., reason)| reason).collect()
+}
+
 impl Group {
-    fn order(self, members: &BTreeMap<Self, Vec<&Cut>>) -> u8 {
-        let count = |group| members.get(&group).map_or(0, Vec::len);
+    fn order(self, p: &Params, members: &BTreeMap<Self, Vec<&Cut>>) -> u8 {
+        let count = |group| members.get(&group).map_or(0, Vec::len) as i64;
         match self {
-            // Where four of five cannot resolve names only, the resolver goes before its network.
-            Self::OwnResolver(asn) if 5 * count(self) >= 4 * count(Self::Network(asn)) => {
+            // Where most cannot resolve names only, the resolver goes before its network.
+            Self::OwnResolver(asn)
+                if share(count(self), count(Self::Network(asn))) >= p.names_share =>
+            {
                 Self::Network(asn).kind()
             }
             Self::OwnResolver(_) | Self::Network(_) => self.kind() + 1,
@@ -521,7 +561,7 @@ fn test(
     if part < p.group_contrast * rest {
         return None;
     }
-    let background = p.line_background.max(rest * 3 / 2);
+    let background = p.line_background.max(scale(rest, p.usual_times));
     let tests = i64::try_from(scene.census.rivals(p, group).max(1)).unwrap_or(i64::MAX);
     let bits = scale(of, divergence_q16(part, background)) - log2_q16(tests.saturating_mul(ONE));
     if bits < p.group_bits_q16 {
@@ -606,7 +646,10 @@ fn test(
         networks: up(networks.len().min(group.parts_needed()) as i64),
         zones: up(zones.len().min(1) as i64),
     };
-    let grounds = Grounds { reasons, ruled_out: Vec::new(), liar_bound, confidence };
+    let mut seen = SeenBy::default();
+    let told: BTreeSet<u32> = cuts.iter().filter(then).map(|cut| cut.observer).collect();
+    seen.observers((scene.members)(group).into_iter().map(|(id, at)| (at, told.contains(&id))));
+    let grounds = Grounds { reasons, ruled_out: Vec::new(), liar_bound, confidence, seen };
     Some((bits, Found { share: part, live, from, grounds }))
 }
 
@@ -630,8 +673,13 @@ impl Row {
             needed: format!("{} within five minutes, while the others stay", percent(p.dark_share)),
         }];
         let liar_bound = LiarBound::default();
-        let grounds =
-            Grounds { reasons, ruled_out: Vec::new(), liar_bound, confidence: Confidence::Low };
+        let grounds = Grounds {
+            reasons,
+            ruled_out: Vec::new(),
+            liar_bound,
+            confidence: Confidence::Low,
+            seen: SeenBy::default(),
+        };
         let id = format!("{}-{}", stamp(now), group.name());
         changed.push(Changed { incident: id.clone(), at: now, phase: Phase::Suspected });
         let reach = Reach::Observers;
@@ -651,7 +699,9 @@ impl Row {
         let now = scene.now;
         self.run = if found.is_some() { self.run.saturating_add(1) } else { 0 };
         // What is over can wait for the rest of the story.
-        let late = found.as_ref().is_some_and(|found| found.live < group.share_needed(p) / 2);
+        let late = found
+            .as_ref()
+            .is_some_and(|found| found.live < scale(group.share_needed(p), p.group_late_part));
         let hold = if late { (p.late_wait_ms / ROUND_MS) as u8 } else { p.hold };
         let dark = !self.dark.is_empty() && self.is_dark(scene);
         // A release of ours that fails is ours to mend, and no verdict on anybody.
@@ -743,7 +793,9 @@ impl Row {
         changed: &mut Vec<Changed>,
     ) {
         let Some(open) = &mut self.open else { return };
-        if open.phase() == Phase::Confirmed && live < group.share_needed(p) / 2 {
+        if open.phase() == Phase::Confirmed
+            && live < scale(group.share_needed(p), p.group_late_part)
+        {
             open.reported_late(now);
             changed.push(Changed { incident: open.id.clone(), at: now, phase: Phase::Resolved });
         }
@@ -814,6 +866,7 @@ mod tests {
                     now: NOW.plus_ms(round * 10_000),
                     cuts: &self.cuts,
                     lost: &[],
+                    members: &|_| Vec::new(),
                     heard_since: &|_, _| true,
                     census: &self.census,
                 };
@@ -907,6 +960,7 @@ mod tests {
                 now: NOW.plus_ms(at_min * MINUTE),
                 cuts: &[],
                 lost,
+                members: &|_| Vec::new(),
                 heard_since: &|_, _| back,
                 census: &world.census,
             };

@@ -10,8 +10,9 @@ use tocsin_proto::{
 };
 
 use super::{
-    fixed::{Ppm, smooth},
+    fixed::{Ppm, scale, smooth},
     params::Params,
+    seen::SeenBy,
 };
 
 /// Legal changes of phase; `None` is before the first.
@@ -84,6 +85,8 @@ pub struct Grounds {
     pub liar_bound: LiarBound,
     /// How sure a reader may be.
     pub confidence: Confidence,
+    /// Who could tell, and who saw it.
+    pub seen: SeenBy,
 }
 
 /// What an evaluation found of one entity.
@@ -270,10 +273,10 @@ impl Incident {
     ) -> Option<Phase> {
         let elapsed = now.since_ms(self.evaluated_at);
         self.evaluated_at = now;
-        self.slow_rate = smooth(self.slow_rate, reading.rate, elapsed, 300_000);
+        self.slow_rate = smooth(self.slow_rate, reading.rate, elapsed, p.slow_share_ms);
         // One observer more or less in a small panel is no relapse.
-        self.slow_share = smooth(self.slow_share, reading.share, elapsed, 300_000);
-        self.held_share = smooth(self.held_share, reading.share, elapsed, 900_000);
+        self.slow_share = smooth(self.slow_share, reading.share, elapsed, p.slow_share_ms);
+        self.held_share = smooth(self.held_share, reading.share, elapsed, p.held_share_ms);
         let phase = self.phase();
         if matches!(phase, Phase::Confirmed | Phase::Suspected) {
             self.peak = self.peak.max(reading.rate);
@@ -292,12 +295,12 @@ impl Incident {
                 let few = reading.share < p.release
                     || (self.low_since.is_some() && self.slow_share < p.release);
                 let few = few && !reading.confirm;
-                let low = few || reading.rate <= self.peak / 4;
+                let low = few || reading.rate <= scale(self.peak, p.low_part);
                 let wait = p.recover_ms << self.relapses.min(2);
                 held(&mut self.low_since, now, low, wait).then_some(Phase::Recovering)
             }
             Phase::Recovering => {
-                let quiet_rate = (2 * baseline).max(2 * reading.usual).max(25_000);
+                let quiet_rate = (2 * baseline).max(2 * reading.usual).max(p.quiet_rate);
                 let quiet =
                     self.slow_share < p.clear && self.slow_rate <= quiet_rate && !reading.goes_on;
                 let quiet = held(&mut self.quiet_since, now, quiet, p.resolve_ms);
@@ -308,7 +311,7 @@ impl Incident {
                 let below = below && !reading.goes_on;
                 let below = held(&mut self.below_since, now, below, p.resolve_held_ms)
                     && self.slow_share < p.release;
-                if reading.relapse && reading.rate >= self.peak / 2 {
+                if reading.relapse && reading.rate >= scale(self.peak, p.relapse_part) {
                     self.relapses += 1;
                     Some(Phase::Confirmed)
                 } else {
@@ -416,6 +419,7 @@ mod tests {
             ruled_out: vec![],
             liar_bound: LiarBound::default(),
             confidence: Confidence::Medium,
+            seen: SeenBy::default(),
         }
     }
 

@@ -227,7 +227,7 @@ pub fn strata<K: Copy + Ord + std::fmt::Display>(
         .iter()
         .filter(|(other, _)| *other != key)
         .fold(Tally::default(), |sum, (_, tally)| sum.plus(*tally));
-    let limit = (overall * 2 / 5).min(200_000);
+    let limit = scale(overall, p.strata_times).min(p.strata_max);
     let few = rest.eligible < p.zone_min;
     let unproved = few && !established(*key);
     // Of few votes some see anything by their own lines; with every try they are drawn anew.

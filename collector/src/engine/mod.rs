@@ -24,6 +24,7 @@ pub mod panel;
 pub mod params;
 pub mod plan;
 pub mod second_look;
+pub mod seen;
 pub mod sites;
 pub mod tally;
 pub mod weigh;

@@ -10,6 +10,7 @@ use tocsin_proto::{
     catalogue::ZoneIndex,
     id::{Country, TargetIndex},
     implicate::{Implication, Says},
+    limits::PROBES_PER_MINUTE_MAX,
     report::ResolverClass,
     time::Timestamp,
 };
@@ -128,6 +129,8 @@ impl Ring {
     }
 }
 
+const _: () = assert!(PROBES_PER_MINUTE_MAX < 64, "they are counted in six bits");
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Cusum {
     entity: EntityIndex,
@@ -177,7 +180,8 @@ pub struct Observer {
     ring: Ring,
     /// `None` while everything is at rest.
     unrest: Option<Box<Unrest>>,
-    sick: Ppm,
+    /// Share of its probes that fail, over a day, in millionths.
+    sick: u32,
     streak: u8,
     streak_edge: Option<EntityIndex>,
     /// Whether anything answers it at all.
@@ -192,6 +196,8 @@ pub struct Observer {
     pub due: u32,
     /// The tick at which that is to be looked at, where it is planned, else 0.
     pub check_at: u32,
+    /// Scheduled probes of it that were counted in a minute, in six bits, below the minute's number.
+    counted: u16,
 }
 
 impl Observer {
@@ -214,6 +220,7 @@ impl Observer {
             within: 0,
             due: 0,
             check_at: 0,
+            counted: 0,
         }
     }
 
@@ -293,7 +300,8 @@ impl Observer {
         self.last_seen = now;
         let ratio = ratio(self.ring.len() - self.ring.answered(), self.ring.len());
         if frozen == Entities::default() && !excused {
-            self.sick = smooth(self.sick, ratio, elapsed, p.slow_ms);
+            let sick = smooth(self.sick.into(), ratio, elapsed, p.slow_ms);
+            self.sick = u32::try_from(sick).unwrap_or(u32::MAX);
         }
         let flags = self.flags(p);
         let Some(Unrest { chron, .. }) = self.unrest.as_deref_mut() else { return };
@@ -321,9 +329,26 @@ impl Observer {
         flags
     }
 
-    /// Whether it looked at the target within the last minute, by its last probes.
+    /// Counts a scheduled probe. Tells whether the windows take it: no more than any schedule asks for,
+    /// and of one target no more than one within `look_again_ms`, as far as its last probes tell.
+    pub fn may_count(&mut self, p: &Params, now: Timestamp, target: TargetIndex) -> bool {
+        let minute = (now.as_s() / 60) as u16 & 0x3ff;
+        let before = if self.counted >> 6 == minute { self.counted & 0x3f } else { 0 };
+        let counts = before < PROBES_PER_MINUTE_MAX && !self.looked_at(p, now, target);
+        self.counted = minute << 6 | (before + u16::from(counts));
+        counts
+    }
+
+    /// Votes that one observer can have in so long of a target's window: it forgets which it looked at as
+    /// it looks at others.
     #[must_use]
-    pub fn looked_at(&self, p: &Params, now: Timestamp, target: TargetIndex) -> bool {
+    pub fn looks_max(p: &Params, within_ms: u64) -> i64 {
+        let washed_ms = RING as u64 * 60_000 / u64::from(PROBES_PER_MINUTE_MAX);
+        within_ms.div_ceil(p.look_again_ms.min(washed_ms)).cast_signed()
+    }
+
+    /// Whether it looked at the target lately, by its last probes.
+    fn looked_at(&self, p: &Params, now: Timestamp, target: TargetIndex) -> bool {
         let since_s = now.minus_ms(p.look_again_ms).as_s();
         self.ring.has(target)
             && self.ring.iter().any(|p| p.target == target && u64::from(p.at_s) > since_s)
@@ -345,7 +370,7 @@ impl Observer {
     /// Whether it fails for so much of the day that it says nothing of anything.
     #[must_use]
     pub const fn is_sick(&self, p: &Params) -> bool {
-        self.sick > p.sick_max
+        self.sick as Ppm > p.sick_max
     }
 
     /// Whether it is to be believed on anything at all.

@@ -26,7 +26,7 @@ use tocsin_proto::{
 pub use self::found::Finding;
 use self::member::{Answer, Member};
 use super::{
-    fixed::{Ppm, share},
+    fixed::{Ppm, scale, share},
     lot::{Luck, draw},
     observer::Standing,
     params::{Params, Settings},
@@ -228,7 +228,7 @@ impl Panel {
         let rate = match self.rounds {
             0 => self.expected,
             _ => {
-                let (sites, _) = self.counts();
+                let (sites, _) = self.counts(p);
                 let sum = |(n, f), (more, failed, _): &(i64, i64, _)| (n + more, f + failed);
                 let (n, f) = sites.values().fold((0, 0), sum);
                 Some(share(f, n))
@@ -313,14 +313,13 @@ impl Panel {
         asks
     }
 
-    const fn wanted(&self, p: &Params, online: usize) -> usize {
+    fn wanted(&self, p: &Params, online: usize) -> usize {
         match self.kind {
             Kind::Screening => p.panel_screen,
             Kind::Full => p.panel_full,
             Kind::Tracking => {
-                let part =
-                    if online / 4 > p.panel_track_min { online / 4 } else { p.panel_track_min };
-                if part < p.panel_track { part } else { p.panel_track }
+                let part = scale(online as i64, p.panel_track_share) as usize;
+                part.max(p.panel_track_min).min(p.panel_track)
             }
         }
     }
@@ -432,7 +431,7 @@ impl Panel {
                 let needed = p.panel_screen_share.max(self.bar);
                 // Of those who use one family, it may be many more.
                 let of_family = |family| {
-                    let votes = self.members.values().filter_map(|m| m.vote_over(family));
+                    let votes = self.members.values().filter_map(|m| m.vote_over(p, family));
                     let votes: Vec<bool> = votes.collect();
                     let seen = votes.iter().filter(|sees| **sees).count();
                     let part = share(seen as i64, votes.len() as i64);

@@ -84,6 +84,14 @@ pub struct Entity {
     pub targets: Vec<TargetIndex>,
 }
 
+impl Entity {
+    /// The name of the rule that it is not this one.
+    #[must_use]
+    pub fn not(&self) -> String {
+        format!("not.{}.{}", self.provider, format!("{:?}", self.layer).to_ascii_lowercase())
+    }
+}
+
 /// What stands behind one target.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Behind {

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use tocsin_proto::{
-    id::TargetIndex,
+    id::{Country, TargetIndex},
     implicate::Layer,
     incident::{Confidence, LiarBound, Reason},
     time::Timestamp,
@@ -25,6 +25,7 @@ use super::{
     panel::{Ask, Candidate},
     params::Params,
     plan::{Behind, Entities, Plan},
+    seen::SeenBy,
     tally::NOWHERE,
 };
 
@@ -56,6 +57,7 @@ enum Role {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Member {
     zone: u8,
+    country: Country,
     slot: u64,
     asn: u32,
     weight: i64,
@@ -92,6 +94,8 @@ pub struct SecondLook {
     rounds: u8,
     members: BTreeMap<u32, Member>,
     nonces: BTreeMap<u64, u32>,
+    /// Answers of siblings, and those that failed.
+    siblings: BTreeMap<TargetIndex, (i64, i64)>,
 }
 
 /// Looks under way, which sites are at rest after one, and what more may be asked.
@@ -100,6 +104,8 @@ pub struct SecondLooks {
     under_way: BTreeMap<TargetIndex, SecondLook>,
     rests: BTreeMap<TargetIndex, Rest>,
     budget: Budget,
+    /// When one was last begun that had to be.
+    forced_at: Timestamp,
 }
 
 /// A site after a look that came to nothing.
@@ -126,7 +132,12 @@ pub enum Asked {
 
 impl Default for SecondLooks {
     fn default() -> Self {
-        Self { under_way: BTreeMap::new(), rests: BTreeMap::new(), budget: Budget::FULL }
+        Self {
+            under_way: BTreeMap::new(),
+            rests: BTreeMap::new(),
+            budget: Budget::FULL,
+            forced_at: Timestamp::EPOCH,
+        }
     }
 }
 
@@ -168,19 +179,30 @@ impl SecondLooks {
         self.under_way.keys().copied()
     }
 
-    /// Begins one, or its next round; nothing is asked where the budget is empty.
+    /// Whether one may begin before all others and whatever the budget says.
+    #[must_use]
+    pub const fn may_force(&self, p: &Params, now: Timestamp) -> bool {
+        now.since_ms(self.forced_at) >= p.look_forced_every_ms
+    }
+
+    /// Begins one, or its next round; nothing is asked where the budget is empty and it need not be.
     pub fn round(
         &mut self,
         p: &Params,
         target: TargetIndex,
         online: usize,
+        must: bool,
         scene: &Scene<'_>,
     ) -> Vec<Ask> {
         let now = scene.now;
         let look = self.under_way.entry(target).or_insert_with(|| SecondLook::new(target, now));
         let cost = look.probes(p, online) as i64 * ONE / (online.max(1) as i64);
         // What was begun is brought to its end.
-        if self.budget.take(now, p.look_day, p.look_burst, cost) || look.rounds > 0 {
+        let paid = self.budget.take(now, p.look_day, p.look_burst, cost) || look.rounds > 0;
+        if !paid && must {
+            self.forced_at = now;
+        }
+        if paid || must {
             return look.begin_round(p, scene);
         }
         self.under_way.remove(&target);
@@ -197,9 +219,15 @@ impl SecondLooks {
     }
 
     /// One evaluation of the look at a site; one that is over is gone, and its site rests.
-    pub fn step(&mut self, p: &Params, now: Timestamp, target: TargetIndex) -> (u8, Step) {
+    pub fn step(
+        &mut self,
+        p: &Params,
+        plan: &Plan,
+        now: Timestamp,
+        target: TargetIndex,
+    ) -> (u8, Step) {
         let Some(look) = self.under_way.get(&target) else { return (0, Step::Wait) };
-        let (rounds, step) = (look.rounds, look.step(p, now));
+        let (rounds, step) = (look.rounds, look.step(p, plan, now));
         match &step {
             Step::Wait | Step::Round => {}
             Step::Confirmed(_) => {
@@ -273,6 +301,7 @@ impl SecondLook {
             rounds: 0,
             members: BTreeMap::new(),
             nonces: BTreeMap::new(),
+            siblings: BTreeMap::new(),
         }
     }
 
@@ -291,6 +320,7 @@ impl SecondLook {
             {
                 let member = Member {
                     zone: candidate.zone,
+                    country: candidate.country,
                     slot: candidate.slot,
                     asn: candidate.asn,
                     weight,
@@ -343,13 +373,19 @@ impl SecondLook {
         }
         let Some(member) = self.members.get_mut(&observer) else { return };
         let Some(at) = member.open.iter().position(|(open, _)| *open == target) else { return };
-        let (count, bad) = match member.open.swap_remove(at).1 {
+        let role = member.open.swap_remove(at).1;
+        let (count, bad) = match role {
             Role::Site => (&mut member.looks, &mut member.failed),
             Role::Sibling => (&mut member.siblings, &mut member.siblings_failed),
             Role::Control => (&mut member.controls, &mut member.controls_failed),
         };
         *count += 1;
         *bad += u8::from(failed);
+        if role == Role::Sibling {
+            let (answers, failures) = self.siblings.entry(target).or_default();
+            *answers += 1;
+            *failures += i64::from(failed);
+        }
     }
 
     fn find(&self, due: bool) -> Found {
@@ -402,7 +438,7 @@ impl SecondLook {
             .map(|(_, (votes, seeing))| share(*seeing, *votes))
             .collect();
         let seeing = zones.iter().filter(|share| **share >= p.look_liars).count();
-        let needed = (zones.len() * 3).div_ceil(5).max(p.zones_min);
+        let needed = p.site_zones(zones.len());
         let geography = Reason {
             rule: "look.geography".to_owned(),
             held: zones.len() >= p.zones_min && seeing >= needed,
@@ -427,9 +463,45 @@ impl SecondLook {
         (seen, vec![majority, geography, alone])
     }
 
+    /// What is behind it, and why it is not that.
+    fn ruled_out(&self, p: &Params, plan: &Plan) -> Vec<Reason> {
+        let behind = plan.behind(self.target).map_or(&[][..], Behind::entities);
+        behind
+            .iter()
+            .filter_map(|(_, entity)| {
+                let of = plan.entity(*entity);
+                let asked =
+                    self.siblings.iter().filter(|(sibling, _)| of.targets.contains(sibling));
+                let (answers, failures) =
+                    asked.fold((0, 0), |(n, f), (_, (more, failed))| (n + more, f + failed));
+                (answers > 0).then(|| Reason {
+                    rule: of.not(),
+                    held: true,
+                    found: format!(
+                        "{failures} of {answers} looks at other sites behind it failed, then"
+                    ),
+                    needed: percent(p.look_liars),
+                })
+            })
+            .collect()
+    }
+
+    /// Who voted, and the looks at it.
+    fn seen_by(&self, due: bool) -> SeenBy {
+        let mut seen = SeenBy::default();
+        for member in self.members.values() {
+            let Some(sees) = member.vote(due) else { continue };
+            seen.observer(member.country, member.asn, sees);
+            for look in 0..member.looks {
+                seen.answer(self.target, look < member.failed);
+            }
+        }
+        seen
+    }
+
     /// One evaluation.
     #[must_use]
-    pub fn step(&self, p: &Params, now: Timestamp) -> Step {
+    pub fn step(&self, p: &Params, plan: &Plan, now: Timestamp) -> Step {
         let due = now.since_ms(self.began) >= p.panel_due_ms;
         let found = self.find(due);
         let (seen, reasons) = self.judge(p, &found);
@@ -456,7 +528,8 @@ impl SecondLook {
             let needed = scale(found.prefixes.len() as i64, p.confirm);
             return Step::Confirmed(Box::new(Grounds {
                 reasons,
-                ruled_out: Vec::new(),
+                ruled_out: self.ruled_out(p, plan),
+                seen: self.seen_by(due),
                 liar_bound: LiarBound {
                     prefixes: up(needed),
                     networks: up(scale(found.networks.len() as i64, p.confirm)),
@@ -483,7 +556,7 @@ impl SecondLook {
 mod tests {
     use std::fmt::Write;
 
-    use tocsin_proto::{catalogue::Catalogue, id::Country};
+    use tocsin_proto::catalogue::Catalogue;
 
     use super::*;
 
@@ -541,7 +614,7 @@ mod tests {
                 layer: Layer::Site,
                 secret: &[7; 32],
             };
-            let asks = looks.round(P, IT, crowd.len(), &scene);
+            let asks = looks.round(P, IT, crowd.len(), false, &scene);
             assert!(!asks.is_empty());
             for Ask { observer, nonce, targets, .. } in asks {
                 assert_eq!(targets.len(), 1 + P.look_siblings + P.look_controls);
@@ -554,7 +627,7 @@ mod tests {
                 }
             }
             at = at.plus_ms(P.panel_due_ms);
-            match looks.step(P, at, IT) {
+            match looks.step(P, &plan, at, IT) {
                 (_, Step::Round) => {}
                 (rounds, step) => return (rounds, step),
             }
@@ -619,23 +692,23 @@ mod tests {
             secret: &[7; 32],
         };
         let mut looks = SecondLooks::default();
-        let asks = looks.round(P, IT, crowd.len(), &scene);
+        let asks = looks.round(P, IT, crowd.len(), false, &scene);
         for Ask { observer, nonce, targets, .. } in asks.iter().filter(|ask| ask.observer % 3 != 0)
         {
             for target in targets {
                 looks.answer(*observer, *nonce, *target, *target == IT);
             }
         }
-        assert_eq!(looks.step(P, NOW.plus_ms(3_000), IT), (1, Step::Wait));
+        assert_eq!(looks.step(P, &plan, NOW.plus_ms(3_000), IT), (1, Step::Wait));
         assert!(!looks.may_begin(P, NOW, IT, true) && looks.asked(P, NOW, IT) == Asked::UnderWay);
-        assert!(matches!(looks.step(P, DUE, IT), (1, Step::Confirmed(_))));
+        assert!(matches!(looks.step(P, &plan, DUE, IT), (1, Step::Confirmed(_))));
         let mut asked = 0;
         for minute in 0..2 * 1_440 {
             let now = DUE.plus_ms(minute * 60_000);
             if looks.may_begin(P, now, IT, false) {
-                let asks = looks.round(P, IT, crowd.len(), &Scene { now, ..scene });
+                let asks = looks.round(P, IT, crowd.len(), false, &Scene { now, ..scene });
                 asked += asks.iter().map(|ask| ask.targets.len()).sum::<usize>();
-                looks.step(P, now.plus_ms(P.panel_due_ms), IT);
+                looks.step(P, &plan, now.plus_ms(P.panel_due_ms), IT);
             }
         }
         let each = asked as f64 / crowd.len() as f64;

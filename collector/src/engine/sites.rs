@@ -16,9 +16,11 @@ use super::{
     detector::{Changed, Symptoms, stamp},
     fixed::{ONE, Ppm, divergence_q16, median, percent, scale, votes},
     incident::{Grounds, Incident, Reach},
-    params::Params,
+    observer::Observer,
+    params::{Params, ROUND_MS, WINDOW_BUCKETS},
     plan::{EntityIndex, Plan},
     second_look::{Asked, SecondLooks},
+    seen::SeenBy,
     tally::NOWHERE,
     window::{Counts, Windows},
 };
@@ -86,11 +88,16 @@ pub struct Scene<'a, F> {
 }
 
 impl<F> Scene<'_, F> {
-    /// The windows to judge a site by.
-    fn of(&self, p: &Params, target: TargetIndex) -> &Windows {
+    /// The windows to judge a site by, and how much time they hold, ms.
+    fn of(&self, p: &Params, target: TargetIndex) -> (&Windows, u64) {
         let enough = self.windows.of(target).observed >= p.site_weight;
         let zones = self.windows.by_zone(target).filter(|of| is_counted(p, of)).count();
-        if enough && zones >= p.zones_min { self.windows } else { self.slow }
+        let short_ms = WINDOW_BUCKETS as u64 * ROUND_MS;
+        if enough && zones >= p.zones_min {
+            (self.windows, short_ms)
+        } else {
+            (self.slow, 6 * short_ms)
+        }
     }
 }
 
@@ -157,6 +164,12 @@ impl Sites {
         }
     }
 
+    /// Sites that seem to be down for so long that a look at them waits for nothing else.
+    pub fn waiting(&self, p: &Params) -> BTreeSet<TargetIndex> {
+        let waits = |site: &Site| site.run >= p.look_wait && site.open.is_none();
+        self.0.iter().filter(|(_, site)| waits(site)).map(|(target, _)| *target).collect()
+    }
+
     /// A second look has confirmed it. An incident that has come back is named in `reopened`.
     pub fn confirm(
         &mut self,
@@ -192,7 +205,7 @@ impl Sites {
         let now = scene.now;
         let mut ended = Vec::new();
         for (target, site) in &mut self.0 {
-            let total = scene.of(p, *target).of(*target);
+            let total = scene.of(p, *target).0.of(*target);
             let rate = total.failure_rate();
             // However faintly a provider is known to stand behind a site: while it is down, that is
             // the likelier reason.
@@ -257,6 +270,8 @@ impl Sites {
                     site.run = 0;
                     continue;
                 }
+                // They will be, whatever it costs.
+                Asked::Nobody if scene.looks.is_some() => continue,
                 Asked::Nobody => p.look_wait,
                 Asked::Unanswered => p.hold,
             };
@@ -292,12 +307,12 @@ fn usual(
         let mut all = Counts::default();
         let siblings = scene.plan.entity(entity).targets.iter().filter(|s| **s != target);
         siblings.for_each(|sibling| all.add(&windows.of(*sibling)));
-        all.failure_rate() * 3 / 2
+        scale(all.failure_rate(), p.usual_times)
     };
     // Of the sites, and not of the looks: who looks more often is not more of the world.
     let rates = scene.plan.targets().map(|(target, _)| windows.of(target));
     let rates = rates.filter(|counts| counts.observed > 0).map(|counts| counts.failure_rate());
-    let everywhere = median(rates.collect()).unwrap_or(0) * 3 / 2;
+    let everywhere = scale(median(rates.collect()).unwrap_or(0), p.usual_times);
     behind.map(|(_, entity)| rate(*entity)).fold(p.background.max(everywhere), Ppm::max)
 }
 
@@ -307,7 +322,7 @@ pub fn seems_down(
     scene: &Scene<'_, impl Fn(EntityIndex) -> bool>,
     target: TargetIndex,
 ) -> bool {
-    is_down(p, scene, target, &scene.of(p, target).of(target)).is_ok()
+    is_down(p, scene, target, &scene.of(p, target).0.of(target)).is_ok()
 }
 
 /// Whether a site fails often enough, in either window, and in enough zones, for a second look.
@@ -356,14 +371,11 @@ fn is_down(
         format!("{} of {} votes fail", percent(rate), votes(total.observed)),
         format!("{} of at least {}", percent(p.site_down), votes(p.site_weight)),
     )?;
-    let zones: Vec<Counts> = scene
-        .of(p, target)
-        .by_zone(target)
-        .filter(|of| is_counted(p, of))
-        .map(|(_, counts)| counts)
-        .collect();
+    let (windows, within_ms) = scene.of(p, target);
+    let zones: Vec<Counts> =
+        windows.by_zone(target).filter(|of| is_counted(p, of)).map(|(_, counts)| counts).collect();
     let seeing = zones.iter().filter(|counts| counts.failure_rate() >= p.site_down).count();
-    let needed = (zones.len() * 3).div_ceil(5).max(p.zones_min);
+    let needed = p.site_zones(zones.len());
     let geography = reason(
         "site.geography",
         zones.len() >= p.zones_min && seeing >= needed,
@@ -371,12 +383,12 @@ fn is_down(
         format!("{needed} of at least {}", p.zones_min),
     )?;
     let mut unexplained = Vec::new();
-    let usual = usual(p, scene, target, scene.of(p, target));
+    let usual = usual(p, scene, target, windows);
     for (_, entity) in scene.plan.behind(target).into_iter().flat_map(|b| b.entities()) {
         let provider = scene.plan.entity(*entity);
         let siblings = provider.targets.iter().filter(|sibling| **sibling != target);
         // Over the same time: what began a minute ago is not seen in a quarter of an hour.
-        let counts = siblings.map(|sibling| scene.of(p, target).of(*sibling));
+        let counts = siblings.map(|sibling| windows.of(*sibling));
         let rates: Vec<Ppm> =
             counts.filter(|counts| counts.observed > 0).map(|c| c.failure_rate()).collect();
         let middle = median(rates).unwrap_or(0);
@@ -400,7 +412,11 @@ fn is_down(
         ),
         format!("{} bits", p.contrast_bits_q16 >> 16),
     )?;
-    let needed = scale(total.observed, p.confirm);
+    let mut seen = SeenBy::default();
+    seen.votes(target, total, total.failed);
+    // Whoever looks as often as it may has several votes.
+    let looks = Observer::looks_max(p, within_ms);
+    let needed = scale(total.observed, p.site_down) / looks;
     let up = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
     Ok(Grounds {
         reasons: vec![share, geography, evidence],
@@ -410,6 +426,7 @@ fn is_down(
             networks: up(needed / p.network_cap_min + 1),
             zones: u32::try_from(seeing).unwrap_or(u32::MAX),
         },
-        confidence: Confidence::Medium,
+        confidence: Confidence::Low,
+        seen,
     })
 }

@@ -204,7 +204,9 @@ pub(super) fn published(overall: Overall, incidents: Vec<Incident>, sequence: u6
         snapshot,
         cells_1h: cells(12, overall == Overall::Incident),
         cells_5m,
-        parameters: Arc::new(crate::publish::parameters(&crate::engine::params::Params::DEFAULT)),
+        parameters: Arc::new(crate::publish::parameters(
+            &crate::engine::params::Settings::default(),
+        )),
         delegations: vec![delegation.sign(&operator())],
     }
 }

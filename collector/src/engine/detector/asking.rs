@@ -82,9 +82,6 @@ fn note_down(notes: &mut Vec<PanelNote>, note: PanelNote) {
     }
 }
 
-/// How long a panel's verdict waits for that on a larger suspect, ms: five rounds and a second draw.
-const HELD_MS: u64 = 120_000;
-
 impl Detector {
     /// Everybody who may be asked now.
     fn crowd(&self) -> Vec<Candidate> {
@@ -148,6 +145,22 @@ impl Detector {
                         suspect.held = None;
                     }
                     if !explained {
+                        let mut found = found;
+                        found.ruled_out.insert(
+                            0,
+                            Reason {
+                                rule: self.plan.entity(parent).not(),
+                                held: true,
+                                found: if cleared {
+                                    "what else is behind it does not fail".to_owned()
+                                } else {
+                                    "those who were asked about it did not confirm that it fails"
+                                        .to_owned()
+                                },
+                                needed: "a verdict on it, which would explain these failures too"
+                                    .to_owned(),
+                            },
+                        );
                         self.confirm(entity, reach_of(&found), found, changed);
                     }
                 }
@@ -178,8 +191,7 @@ impl Detector {
             let nested = other != entity && class(of.layer) == class(own.layer) && apart < 2;
             let suspect = self.state.suspects.get(&other);
             let open = suspect.is_some_and(|s| s.panel.is_some() || s.open.is_some());
-            let seen =
-                self.state.alerts.flagging(p, now, other) >= 2.max((flags * 15).div_ceil(100));
+            let seen = self.state.alerts.flagging(p, now, other) >= p.beside_of(flags);
             (nested && larger && (open || seen)).then_some(other)
         })
     }
@@ -286,7 +298,7 @@ impl Detector {
             if stands || asked || self.state.alerts.trigger(p, now, other).is_some() {
                 rivals.insert(other);
             }
-            let beside = seen >= 2.max((flags * 15).div_ceil(100));
+            let beside = seen >= p.beside_of(flags);
             if class(of.layer) == class(own.layer) && (stands || beside) {
                 shadows.insert(other);
             }
@@ -308,6 +320,7 @@ impl Detector {
             ruled_out: Vec::new(),
             liar_bound: tocsin_proto::incident::LiarBound::default(),
             confidence: Confidence::Low,
+            seen: SeenBy::default(),
         };
         let open = Incident::open(id, now, started, Phase::Suspected, Reach::Global, grounds);
         suspect.open = Some(open);
@@ -362,7 +375,7 @@ impl Detector {
                     None => self.confirm(entity, reach_of(&found), found, changed),
                     Some(parent) => {
                         // Only its own panel can tell whether it is the larger one that fails.
-                        let until = now.plus_ms(HELD_MS);
+                        let until = now.plus_ms(p.panel_held_ms);
                         if let Some(suspect) = self.state.suspects.get_mut(&entity) {
                             suspect.held = Some((parent, until, found));
                         }
@@ -403,8 +416,9 @@ impl Detector {
                     // As a narrow majority, it must pass once more, freshly drawn.
                     self.call(entity, Kind::Full, Call { draw: 1, ..Call::default() });
                 } else if in_zones && self.parent(entity).is_none() {
-                    let reach = Reach::Regional(found.regional.clone());
-                    self.confirm(entity, reach, found, changed);
+                    let Regional { regions, liar_bound } = found.regional.clone();
+                    let found = panel::Finding { liar_bound, ..found };
+                    self.confirm(entity, Reach::Regional(regions), found, changed);
                 } else if found.crowd {
                     self.state.alerts.inconclusive(p, now, entity, found.share);
                 } else {
@@ -440,7 +454,7 @@ impl Detector {
         let under_way: Vec<TargetIndex> = self.state.looks.under_way().collect();
         for target in under_way {
             // What a provider's outage explains is not asked about again.
-            let (rounds, step) = self.state.looks.step(p, now, target);
+            let (rounds, step) = self.state.looks.step(p, &self.plan, now, target);
             let (came_to, share, missing) = match step {
                 second_look::Step::Wait => continue,
                 second_look::Step::Round => {
@@ -463,6 +477,8 @@ impl Detector {
         if now.as_ms().is_multiple_of(ROUND_MS) && online >= p.panel_online_min {
             due.extend(self.sites_worth_a_look());
         }
+        let mut forced = self.forced_look();
+        due.extend(forced.filter(|target| !due.contains(target)));
         if due.is_empty() {
             return;
         }
@@ -485,8 +501,21 @@ impl Detector {
                 layer: self.state.sites.fails_of(target),
                 secret: &self.settings.panel_secret,
             };
-            self.asks.extend(self.state.looks.round(p, target, online, &scene));
+            let must = forced.take_if(|forced| *forced == target).is_some();
+            self.asks.extend(self.state.looks.round(p, target, online, must, &scene));
         }
+    }
+
+    /// A site that has waited for long enough, once in a while: what is behind it is in doubt, or the
+    /// budget is empty.
+    fn forced_look(&self) -> Option<TargetIndex> {
+        let p = &*self.settings.params;
+        let now = self.state.now;
+        let State { looks, sites, .. } = &self.state;
+        if !looks.may_force(p, now) {
+            return None;
+        }
+        sites.waiting(p).into_iter().find(|target| looks.may_begin(p, now, *target, true))
     }
 
     fn sites_worth_a_look(&self) -> Vec<TargetIndex> {
@@ -547,15 +576,15 @@ impl Detector {
                 self.state.alerts.explained(other);
             }
         }
-        let ruled_out = self.ruled_out(entity);
-        let confidence = match (found.prefixes, found.share) {
-            (..100, _) => Confidence::Low,
-            (_, 750_000..) => Confidence::High,
-            _ => Confidence::Medium,
-        };
+        let confidence = p.confidence(found.prefixes, found.share);
         let share = found.over.and_then(|family| found.share_over(family)).unwrap_or(found.share);
-        let panel::Finding { reasons, liar_bound, rate, usual, .. } = found;
-        let grounds = Grounds { reasons, ruled_out, liar_bound, confidence };
+        let panel::Finding { reasons, mut ruled_out, seen, liar_bound, rate, usual, .. } = found;
+        for overheard in self.ruled_out(entity) {
+            if ruled_out.iter().all(|other| other.rule != overheard.rule) {
+                ruled_out.push(overheard);
+            }
+        }
+        let grounds = Grounds { reasons, ruled_out, liar_bound, confidence, seen };
         let lead = self.lead(entity);
         let Some(suspect) = self.state.suspects.get_mut(&entity) else { return };
         suspect.tracked = Some(Tracked { at: now, share, rate, usual, passes: 0 });

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use tocsin_proto::incident::{LiarBound, Reason};
 
 use super::{Detector, EntityIndex, Shares};
@@ -72,7 +73,7 @@ impl Here {
         let elsewhere = world.telling().count().saturating_sub(networks);
         let seeing = world.seeing(p).saturating_sub(self.seeing(p));
         let rest = share(seeing as i64, elsewhere as i64);
-        let background = (rest * 3 / 2).max(p.regional_background);
+        let background = scale(rest, p.usual_times).max(p.regional_background);
         let own = share(self.seeing(p) as i64, networks as i64);
         own > background && divergence_q16(own, background) * networks as i64 >= p.group_bits_q16
     }
@@ -98,24 +99,40 @@ impl Here {
     }
 }
 
-/// The regions that see it, from what is seen in each country of each zone: whole zones, or single
-/// countries where the rest of their zone does not see it.
-pub(crate) fn regions_of(p: &Params, countries: &BTreeMap<Region, (u8, Here)>) -> Vec<Region> {
-    let mut world = Here::default();
-    countries.values().for_each(|(_, here)| world.merge(here));
-    let mut regions = majorities(p, countries);
-    regions.retain(|region| Here::of(countries, region).stands_out(p, &world));
-    regions
+/// Parts of the world that see it: whole zones, or single countries where the rest of their zone does
+/// not.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Regional {
+    /// Which.
+    pub regions: Vec<Region>,
+    /// What liars it would take, at least, to say it of any of them.
+    pub liar_bound: LiarBound,
 }
 
-/// What liars it would take, at least, to say it of any of these regions.
-pub(crate) fn liar_bound_of(
-    p: &Params,
-    countries: &BTreeMap<Region, (u8, Here)>,
-    regions: &[Region],
-) -> LiarBound {
-    let of = |region: &Region| Here::of(countries, region).liar_bound(p);
-    regions.iter().map(of).min_by_key(|bound| bound.prefixes).unwrap_or_default()
+impl Regional {
+    /// From what is seen in each country of each zone.
+    pub(crate) fn of(p: &Params, countries: &BTreeMap<Region, (u8, Here)>) -> Self {
+        let mut world = Here::default();
+        countries.values().for_each(|(_, here)| world.merge(here));
+        let mut regions = majorities(p, countries);
+        let mut liar_bound: Option<LiarBound> = None;
+        regions.retain(|region| {
+            let here = Here::of(countries, region);
+            let stands_out = here.stands_out(p, &world);
+            if stands_out {
+                let bound = here.liar_bound(p);
+                liar_bound =
+                    liar_bound.filter(|least| least.prefixes <= bound.prefixes).or(Some(bound));
+            }
+            stands_out
+        });
+        Self { regions, liar_bound: liar_bound.unwrap_or_default() }
+    }
+
+    /// Whether no part does.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.regions.is_empty()
+    }
 }
 
 /// The regions with a majority of their own, whatever is seen elsewhere.
@@ -179,15 +196,15 @@ impl Detector {
     }
 
     /// The regions in which an entity fails by a majority of their own.
-    pub(super) fn regions(&self, entity: EntityIndex, shares: &Shares) -> Vec<Region> {
+    pub(super) fn regions(&self, entity: EntityIndex, shares: &Shares) -> Regional {
         let p = &*self.settings.params;
         let worth = |(zone, tally): (&u8, &Tally)| {
             *zone != NOWHERE && tally.flagging >= 4 * ONE && tally.share() >= p.regional_look
         };
         if !shares.zones.iter().any(worth) {
-            return Vec::new();
+            return Regional::default();
         }
-        regions_of(p, &self.by_country(entity))
+        Regional::of(p, &self.by_country(entity))
     }
 
     pub(super) fn by_country(&self, entity: EntityIndex) -> BTreeMap<Region, (u8, Here)> {
@@ -270,10 +287,10 @@ mod tests {
         let mut world = BTreeMap::from([country("IT", 10, 3)]);
         let names = ["ES", "PT", "FR", "DE", "PL", "SE"];
         world.extend(names.iter().zip(1..).map(|(code, n)| country(code, 100 * n, 1)));
-        assert_eq!(regions_of(P, &world), []);
+        assert_eq!(Regional::of(P, &world).regions, []);
         let mut world = BTreeMap::from([country("IT", 10, 5)]);
         world.extend(names.iter().zip(1..).map(|(code, n)| country(code, 100 * n, 0)));
-        assert_eq!(regions_of(P, &world), [super::tests::country("IT")]);
+        assert_eq!(Regional::of(P, &world).regions, [super::tests::country("IT")]);
     }
 
     #[test]
@@ -282,15 +299,18 @@ mod tests {
         let well = || here(&[(7, 6, 0), (8, 6, 0)]);
         let of = |zone: u8, code: &str, here: Here| (country(code), (zone, here));
         let spain = BTreeMap::from([of(1, "ES", down()), of(1, "IT", well())]);
-        assert_eq!(regions_of(P, &spain), [country("ES")]);
+        assert_eq!(Regional::of(P, &spain).regions, [country("ES")]);
         let far = || here(&[(20, 6, 0), (21, 6, 0), (22, 6, 0)]);
         let also = here(&[(11, 6, 6), (12, 3, 3), (13, 3, 3)]);
         let both = BTreeMap::from([of(1, "ES", down()), of(1, "IT", also), of(2, "FR", far())]);
-        assert_eq!(regions_of(P, &both), [Region::Zone(1)]);
+        assert_eq!(Regional::of(P, &both).regions, [Region::Zone(1)]);
         let few = here(&[(9, 2, 0)]);
         let all = here(&[(1, 4, 4), (2, 3, 3), (3, 3, 3), (4, 3, 2)]);
         let few = BTreeMap::from([of(1, "ES", all), of(1, "IT", few), of(2, "FR", far())]);
-        assert_eq!(regions_of(P, &few), [Region::Zone(1)]);
-        assert_eq!(regions_of(P, &BTreeMap::from([of(1, "IT", well()), of(2, "FR", far())])), []);
+        assert_eq!(Regional::of(P, &few).regions, [Region::Zone(1)]);
+        assert_eq!(
+            Regional::of(P, &BTreeMap::from([of(1, "IT", well()), of(2, "FR", far())])).regions,
+            []
+        );
     }
 }

@@ -36,6 +36,7 @@ impl Detector {
             now,
             cuts: &cuts,
             lost: &silent,
+            members: &|group| members_of(p, now, observers, group).collect(),
             heard_since: &|id, at| of(id).is_none_or(|observer| observer.last_seen > at),
             census,
         };
@@ -48,12 +49,11 @@ impl Detector {
     /// Who of a group was heard in the last hour and has a vote: where it stands, and whether it is
     /// cut off now.
     pub fn members(&self, group: Group) -> impl Iterator<Item = (Standing, bool)> {
-        let p = &*self.settings.params;
-        let now = self.state.now;
-        self.observers().filter_map(move |(_, observer)| {
-            let heard = now.since_ms(observer.last_seen) <= p.forget_ms;
-            let counts = heard && observer.within > 0 && group.has(&observer.standing);
-            counts.then(|| (observer.standing, observer.line.current().is_some()))
+        let observers = &self.state.observers;
+        let of = members_of(&self.settings.params, self.state.now, observers, group);
+        of.map(|(id, standing)| {
+            let observer = observers.get(id as usize).and_then(Option::as_deref);
+            (standing, observer.is_some_and(|observer| observer.line.current().is_some()))
         })
     }
 
@@ -69,4 +69,19 @@ impl Detector {
         };
         share(self.state.cut.iter().filter_map(cut).sum(), self.state.census.of(group))
     }
+}
+
+/// Who of a group was heard in the last hour and has a vote.
+fn members_of(
+    p: &Params,
+    now: Timestamp,
+    observers: &[Option<Box<Observer>>],
+    group: Group,
+) -> impl Iterator<Item = (u32, Standing)> {
+    (0u32..).zip(observers).filter_map(move |(id, observer)| {
+        let observer = observer.as_deref()?;
+        let heard = now.since_ms(observer.last_seen) <= p.forget_ms;
+        let counts = heard && observer.within > 0 && group.has(&observer.standing);
+        counts.then_some((id, observer.standing))
+    })
 }

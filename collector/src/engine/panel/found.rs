@@ -11,12 +11,13 @@ use tocsin_proto::{
 
 use super::{
     super::{
-        detector::{Here, divided, regions_of},
+        detector::{Here, Regional, divided},
         fixed::{Ppm, divergence_q16, percent, scale, share, votes},
         incident::Region,
         judge::{Participants, Shares, Strata, majority, strata},
         params::{Params, Settings},
         plan::Plan,
+        seen::SeenBy,
         tally::{NOWHERE, Tally},
     },
     Panel,
@@ -31,10 +32,14 @@ pub struct Finding {
     pub rate: Ppm,
     /// And over the controls.
     pub usual: Ppm,
-    /// Zones and countries with a majority of their own.
-    pub regional: Vec<Region>,
+    /// Parts of the world with a majority of their own.
+    pub regional: Regional,
     /// Each rule that was asked.
     pub reasons: Vec<Reason>,
+    /// What else was asked about, and why it is not that; of what may be confirmed.
+    pub ruled_out: Vec<Reason>,
+    /// Who answered what; of what may be confirmed.
+    pub seen: SeenBy,
     /// Whether all of them held.
     pub holds: bool,
     /// Whether those that are not of the whole world held.
@@ -183,13 +188,19 @@ impl Panel {
             Some((family, reasons, own)) => (Some(family), reasons, own),
             None => (None, world.into(), all),
         };
+        let (ruled_out, seen) = match holds_in_zones {
+            true => (self.ruled_out(p, plan), self.seen_by(p, due)),
+            false => (Vec::new(), SeenBy::default()),
+        };
         Finding {
             families,
             over,
             share: overall,
             rate,
             usual,
-            regional: regions_of(p, &countries),
+            regional: Regional::of(p, &countries),
+            ruled_out,
+            seen,
             reasons: world
                 .into_iter()
                 .chain(any)
@@ -202,6 +213,21 @@ impl Panel {
             liar_bound,
             prefixes,
         }
+    }
+
+    /// Who voted, and what they answered of each site.
+    fn seen_by(&self, p: &Params, due: bool) -> SeenBy {
+        let mut seen = SeenBy::default();
+        for member in self.members.values() {
+            let Some(sees) = member.vote(p, due) else { continue };
+            seen.observer(member.country, member.asn, sees);
+            for answer in &member.sites {
+                if let Some(failed) = answer.failed {
+                    seen.answer(answer.target, failed);
+                }
+            }
+        }
+        seen
     }
 
     /// The shares that see it over each family, and the one over which alone it fails, with what that
@@ -219,7 +245,7 @@ impl Panel {
                 let own: Vec<bool> = own.filter_map(|answer| answer.failed).collect();
                 looks += own.len() as i64;
                 failed += own.iter().filter(|failed| **failed).count() as i64;
-                let Some(sees) = member.vote_over(family) else { continue };
+                let Some(sees) = member.vote_over(p, family) else { continue };
                 let flagging = if sees { member.weight } else { 0 };
                 let tally = zones.entry(member.zone).or_default();
                 *tally = tally.plus(Tally { eligible: member.weight, flagging });
@@ -252,7 +278,10 @@ impl Panel {
             let bits = divergence_q16(other_rate, rate) * other_looks;
             // That all is well there is said by more than may lie.
             let fine = share(fine.all.eligible - fine.all.flagging, asked);
-            if other_rate > rate / 4 || bits < p.contrast_bits_q16 || fine < p.look_liars {
+            if other_rate > scale(rate, p.family_part)
+                || bits < p.contrast_bits_q16
+                || fine < p.look_liars
+            {
                 continue;
             }
             let found = format!(

@@ -42,7 +42,7 @@ impl Member {
 
     /// Whether it saw it over one family alone: `None` where it has not looked at enough, or its
     /// controls do not vouch for it there.
-    pub(super) fn vote_over(&self, family: Family) -> Option<bool> {
+    pub(super) fn vote_over(&self, p: &Params, family: Family) -> Option<bool> {
         let of = |answers: &[Answer]| -> Vec<Answer> {
             answers.iter().filter(|a| a.family == family && a.failed.is_some()).cloned().collect()
         };
@@ -50,8 +50,8 @@ impl Member {
         let (_, bad) = Self::tally(&controls);
         let failing = sites.iter().filter(|a| a.failed == Some(true)).map(|a| a.target);
         let failing = failing.collect::<BTreeSet<_>>().len();
-        let fine = controls.len() > bad && 3 * bad <= controls.len();
-        (fine && sites.len() >= 3).then_some(failing >= 2)
+        let fine = controls.len() > bad && p.is_line_fine(bad, controls.len());
+        (fine && sites.len() > p.panel_yes_sites).then_some(failing >= p.panel_yes_sites)
     }
 
     /// Its vote: `None` while its controls do not vouch for it. A no counts only once everything
@@ -64,14 +64,14 @@ impl Member {
         let (controls, bad) = Self::tally(&self.controls);
         let fine = controls - bad;
         // Of a tenth that fails two are met in three rounds, by seven of ten.
-        let needed = if sites <= 3 * p.panel_sites { 2 } else { 3 };
+        let needed = p.panel_yes_sites + usize::from(sites > 3 * p.panel_sites);
         // More failing among the suspect's sites than twice the share among the controls.
         let stands_out = failing * controls >= 2 * bad * sites;
         if failing >= needed && fine >= p.panel_controls_ok && stands_out {
             return Some(true);
         }
         let complete = due || (sites == self.sites.len() && controls == self.controls.len());
-        (complete && sites > 0 && fine >= p.panel_controls_ok && 3 * bad <= controls)
+        (complete && sites > 0 && fine >= p.panel_controls_ok && p.is_line_fine(bad, controls))
             .then_some(false)
     }
 }

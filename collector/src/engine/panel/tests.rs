@@ -255,7 +255,7 @@ fn some_sites_that_fail_are_nobodys_by_luck() {
     let rival = |fails: fn(u16) -> bool| {
         let mut asked = ask(Kind::Full, "big", SECRET);
         asked.answer(|_, target| Some(target < 20 && fails(target)));
-        let (sites, _) = asked.panel.counts();
+        let (sites, _) = asked.panel.counts(P);
         asked.panel.rival(P, &asked.plan, &sites).is_some()
     };
     assert!(rival(|target| target < 12), "all of them, and none else");
