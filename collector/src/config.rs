@@ -299,6 +299,9 @@ impl TryFrom<RawConfig> for Config {
         range("detector.crowd_zones", raw.detector.crowd_zones.into(), 3, 15)?;
         range("detector.settle_s", raw.detector.settle_s, 0, 3_600)?;
         raw.detector.parameters.check()?;
+        // Who looks as often as it is asked to has its votes.
+        let looks_turn = raw.detector.parameters.looks_turn.max(3 * probes_per_minute);
+        let params = Params { looks_turn, ..raw.detector.parameters };
         let full = raw.admission.tenure_hours_full;
         let most = if full == 0 { u64::MAX } else { full };
         range("admission.tenure_hours_min", raw.admission.tenure_hours_min, 0, most)?;
@@ -334,7 +337,7 @@ impl TryFrom<RawConfig> for Config {
                 crowd_networks: raw.detector.crowd_networks,
                 crowd_zones: raw.detector.crowd_zones,
                 settle_s: raw.detector.settle_s,
-                params: raw.detector.parameters.into(),
+                params: params.into(),
             },
             country_mmdb: bytes(&raw.location.country_mmdb)?,
             asn_mmdb: bytes(&raw.location.asn_mmdb)?,

@@ -3,13 +3,15 @@
 //! observations alone decide.
 //!
 //! A file may have been made at any pace. Time is compressed so that its usual observer looks as
-//! often as the windows are made for, and told in the file's own time.
+//! often as the windows are made for, and told in the file's own time. What people wait for, ten
+//! minutes of recovery, an hour until an outage is another, stays as long as it is.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use serde::Deserialize;
@@ -21,7 +23,7 @@ use tocsin_proto::{
     observation::{Cause, Failure, Family, LogMs, Observation},
     outcome::{Outcome, Phase as Step},
     report::{Health, Report, ResolverClass},
-    rules::{RuleNumber, RuleTable},
+    rules::{Fault, RuleNumber, RuleTable},
     sign::sha256,
     time::Timestamp,
 };
@@ -29,7 +31,8 @@ use tocsin_proto::{
 use crate::engine::{
     detector::{Changed, Detector, Record, State},
     observer::Standing,
-    params::Settings,
+    params::{PANEL_TICK_MS, Settings},
+    plan::Plan,
 };
 
 /// Bytes of one line at most.
@@ -38,13 +41,17 @@ const LINE_MAX: u64 = 64 * 1024;
 const NAMED_MAX: usize = 20;
 /// Milliseconds between an observer's observations that the windows are made for.
 const NOMINAL_MS: u64 = 20_000;
+/// Who looks at several sites at once is as one that reports once a minute: looks of a round that count.
+const ROUND_LOOKS_MAX: u64 = 3;
+/// Periods of an observer that are measured: some are enough, and the first are as good as any.
+const PERIODS_MAX: usize = 64;
 /// Observers seen within this time of the first line have been there for long, by `--tenure file`.
 const OLD_HANDS_MS: u64 = 3_600_000;
 const LONG_AGO_MS: u64 = 60 * 86_400_000;
 /// Observations of one observer within this time of each other are one look.
 const SAME_LOOK_MS: u64 = 10_000;
-/// Lines may be this much older than the first one.
-const BEFORE_MAX_MS: u64 = 3_600_000;
+/// Over a gap this long only its end is played, ms.
+const GAP_MS: u64 = 3_600_000;
 /// The year 2100: later times are in another unit.
 const LATEST: Timestamp = Timestamp::from_s(4_102_444_800);
 /// And the year 2000.
@@ -67,28 +74,65 @@ struct Line {
     received_at_ms: u64,
     observer: String,
     country: Option<String>,
-    #[serde(default)]
-    asn: u32,
+    asn: Option<u32>,
     prefix: Option<String>,
     target: String,
     providers: Option<Vec<Named>>,
     outcome: String,
     http_status: Option<u16>,
     rule_id: Option<String>,
-    #[serde(default = "yes")]
-    scheduled: bool,
+    scheduled: Option<bool>,
     agent_version: Option<serde_json::Value>,
     resolver: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 struct Named {
-    role: Layer,
+    role: String,
     id: String,
 }
 
-const fn yes() -> bool {
-    true
+impl Line {
+    /// What came of it, and the rule that tells whose fault it is: by its name, or where an edge says by the
+    /// status that its origin failed (Cloudflare's 520 to 527 and 530).
+    fn met(&self) -> Option<(Outcome, RuleNumber)> {
+        let by_fault = |fault| {
+            let rules = RuleTable::builtin().rules();
+            rules.iter().find(|rule| rule.fault == fault).map_or(RuleNumber::NONE, |r| r.number)
+        };
+        let name = self.outcome.trim().to_ascii_lowercase();
+        let (outcome, fault) = match name.as_str() {
+            "edge_error" => (Outcome::Http5xx, Some(Fault::Edge)),
+            "origin_error" => (Outcome::Http5xx, Some(Fault::Origin)),
+            name => (Outcome::from_field_name(name)?, None),
+        };
+        let status = self.http_status.or_else(|| name.strip_prefix("http_")?.parse().ok());
+        let of_origin = matches!(status, Some(520..=527 | 530)).then_some(Fault::Origin);
+        let named = self.rule_id.as_deref().and_then(|id| RuleTable::builtin().by_id(id));
+        let fault = fault.or(of_origin.filter(|_| outcome == Outcome::Http5xx));
+        let rule = named.map(|rule| rule.number).or(fault.map(by_fault));
+        Some((outcome, rule.unwrap_or(RuleNumber::NONE)))
+    }
+
+    /// Its agent's version as a number; 0 where none is told.
+    fn version(&self) -> u16 {
+        self.agent_version.as_ref().map_or(0, |version| {
+            let text = version.as_str().map_or_else(|| version.to_string(), str::to_owned);
+            text.parse::<u16>().unwrap_or_else(|_| 1 + (number_of(&text) % 65_521) as u16)
+        })
+    }
+}
+
+/// A role by its name, or by what others call it.
+fn role_of(name: &str) -> Option<Layer> {
+    Some(match name.to_ascii_lowercase().as_str() {
+        "edge" | "cdn" => Layer::Edge,
+        "dns" => Layer::Dns,
+        "hosting" | "cloud" | "origin" => Layer::Hosting,
+        "aux" | "challenge" | "subresource" => Layer::Aux,
+        "issuer" | "ca" | "pki" => Layer::Issuer,
+        _ => return None,
+    })
 }
 
 /// Why a file cannot be replayed.
@@ -122,6 +166,10 @@ pub struct Told {
     pub malformed: u64,
     /// Observations of targets beyond the most that fit.
     pub left_out: u64,
+    /// Lines that are older than one before them: they were put in order.
+    pub out_of_order: u64,
+    /// Roles of providers that are none, and were passed over.
+    pub unknown_roles: u64,
     /// The first of the malformed, by number, with what is wrong.
     pub malformed_lines: Vec<(u64, String)>,
     /// Observers, targets and providers met.
@@ -130,12 +178,16 @@ pub struct Told {
     pub targets: usize,
     /// Providers.
     pub providers: usize,
-    /// Seconds between two observations of the usual observer.
+    /// Seconds between two looks, or rounds of looks, of the usual observer.
     pub period_s: f64,
+    /// Sites that it looks at in a round.
+    pub sites_a_round: u64,
     /// By how much time was compressed.
     pub compressed: f64,
     /// What could not be tested, and why.
     pub notes: Vec<String>,
+    #[serde(skip)]
+    resolvers_told: bool,
 }
 
 /// A file that has been looked through once.
@@ -147,9 +199,56 @@ pub struct Recording {
     catalogue: Catalogue,
     by_name: BTreeMap<String, TargetIndex>,
     observers: BTreeMap<String, (u32, Timestamp)>,
+    /// What the file calls providers whose names are no identifiers.
+    names: BTreeMap<Id, String>,
+    /// Where each line begins, in order of time; `None` where they are in order.
+    order: Option<Vec<(u64, u64)>>,
     start: Timestamp,
+    /// Milliseconds of the file in [`NOMINAL_MS`] of the detector.
     period_ms: u64,
-    versions: bool,
+    /// Versions that were there from the beginning.
+    versions: BTreeSet<u16>,
+}
+
+/// How often one observer looks, and at how much at once.
+#[derive(Debug)]
+struct Pace {
+    round_at: u64,
+    last: u64,
+    looks: u64,
+    periods: Vec<u64>,
+    rounds: Vec<u64>,
+}
+
+impl Pace {
+    const fn new(at: u64) -> Self {
+        Self { round_at: at, last: at, looks: 0, periods: Vec::new(), rounds: Vec::new() }
+    }
+
+    fn look(&mut self, at: u64) {
+        // What follows within seconds is of the same round.
+        if at.saturating_sub(self.last) >= SAME_LOOK_MS && self.looks > 0 {
+            if self.periods.len() < PERIODS_MAX {
+                self.periods.push(at - self.round_at);
+                self.rounds.push(self.looks);
+            }
+            (self.round_at, self.looks) = (at, 0);
+        }
+        (self.last, self.looks) = (self.last.max(at), self.looks + 1);
+    }
+
+    /// Its period, ms, and how many sites it looks at in a round. Who never pauses has no rounds.
+    fn usual(self) -> Option<(u64, u64)> {
+        match (middle(self.periods), middle(self.rounds)) {
+            (Some(period), Some(looks)) => Some((period, looks)),
+            _ => Some(((self.last - self.round_at).checked_div(self.looks.checked_sub(1)?)?, 1)),
+        }
+    }
+}
+
+fn middle(mut values: Vec<u64>) -> Option<u64> {
+    values.sort_unstable();
+    values.get(values.len().checked_sub(1)? / 2).copied()
 }
 
 fn slug(text: &str) -> String {
@@ -175,20 +274,23 @@ fn resolver_of(text: &str) -> ResolverClass {
     }
 }
 
-/// Every line of a file that is not empty, with its number.
+/// Every line of a file that is not empty, with its number and where it begins.
 fn each_line(
     path: &Path,
-    mut take: impl FnMut(u64, Result<Line, String>),
+    mut take: impl FnMut((u64, u64), Result<Line, String>),
 ) -> Result<(), ReplayError> {
     let failed = |source| ReplayError::Read { path: path.to_owned(), source };
     let mut reader = BufReader::new(File::open(path).map_err(failed)?);
     let mut bytes = Vec::new();
+    let mut begins = 0;
     for number in 1.. {
         bytes.clear();
+        let number = (number, begins);
         let read = reader.by_ref().take(LINE_MAX).read_until(b'\n', &mut bytes).map_err(failed)?;
         if read == 0 {
             break;
         }
+        begins += read as u64;
         let whole = bytes.ends_with(b"\n") || (read as u64) < LINE_MAX;
         if !whole {
             take(number, Err(format!("longer than {LINE_MAX} bytes")));
@@ -197,6 +299,7 @@ fn each_line(
                 bytes.clear();
                 let more =
                     reader.by_ref().take(LINE_MAX).read_until(b'\n', &mut bytes).map_err(failed)?;
+                begins += more as u64;
                 if more == 0 || bytes.ends_with(b"\n") {
                     break;
                 }
@@ -206,28 +309,42 @@ fn each_line(
         if bytes.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
-        let line = serde_json::from_slice::<Line>(&bytes).map_err(|error| error.to_string());
-        take(number, line.and_then(checked));
+        take(number, parsed(&bytes));
     }
     Ok(())
 }
 
-fn plausible(line: Line, start: Option<Timestamp>) -> Result<Line, String> {
+/// The lines that begin at these places, in that order.
+fn lines_at(
+    path: &Path,
+    order: &[(u64, u64)],
+    mut take: impl FnMut(Result<Line, String>),
+) -> Result<(), ReplayError> {
+    let failed = |source| ReplayError::Read { path: path.to_owned(), source };
+    let mut reader = BufReader::new(File::open(path).map_err(failed)?);
+    let (mut bytes, mut here) = (Vec::new(), 0);
+    for (_, begins) in order {
+        // Most are where the last one ended: what was read ahead is kept then.
+        reader.seek_relative(begins.cast_signed() - here).map_err(failed)?;
+        bytes.clear();
+        let read = reader.by_ref().take(LINE_MAX).read_until(b'\n', &mut bytes).map_err(failed)?;
+        here = (begins + read as u64).cast_signed();
+        take(parsed(&bytes));
+    }
+    Ok(())
+}
+
+fn parsed(bytes: &[u8]) -> Result<Line, String> {
+    serde_json::from_slice::<Line>(bytes).map_err(|error| error.to_string()).and_then(checked)
+}
+
+fn checked(line: Line) -> Result<Line, String> {
     let at = Timestamp::from_ms(line.received_at_ms);
     if !(EARLIEST..LATEST).contains(&at) {
         let got = line.received_at_ms;
         return Err(format!("received_at_ms {got} is not between 2000 and 2100, in milliseconds"));
     }
-    match start {
-        Some(start) if start.since_ms(at) > BEFORE_MAX_MS => {
-            Err(format!("{at} is long before the first line, {start}"))
-        }
-        _ => Ok(line),
-    }
-}
-
-fn checked(line: Line) -> Result<Line, String> {
-    if Outcome::from_field_name(&line.outcome).is_none() {
+    if line.met().is_none() {
         return Err(format!("outcome {:?} is none; see docs/PROTOCOL.md, section 9", line.outcome));
     }
     if let Some(country) = &line.country
@@ -252,11 +369,11 @@ impl Recording {
         let mut told = Told::default();
         let mut names: BTreeMap<String, BTreeSet<(Layer, String)>> = BTreeMap::new();
         let mut observers: BTreeMap<String, (u32, Timestamp)> = BTreeMap::new();
-        let mut gaps: BTreeMap<u32, (u64, Vec<u64>)> = BTreeMap::new();
-        let (mut start, mut versions, mut resolvers) = (None, false, false);
-        each_line(path, |number, line| {
+        let mut paces: BTreeMap<u32, Pace> = BTreeMap::new();
+        let mut versions: BTreeMap<u16, Timestamp> = BTreeMap::new();
+        let (mut order, mut latest) = (Vec::new(), 0);
+        each_line(path, |(number, begins), line| {
             told.lines += 1;
-            let line = line.and_then(|line| plausible(line, start));
             let line = match line {
                 Ok(line) => line,
                 Err(why) => {
@@ -269,9 +386,12 @@ impl Recording {
             };
             told.observations += 1;
             let at = Timestamp::from_ms(line.received_at_ms);
-            start.get_or_insert(at);
-            versions |= line.agent_version.is_some();
-            resolvers |= line.resolver.is_some();
+            order.push((line.received_at_ms, begins));
+            told.out_of_order += u64::from(line.received_at_ms < latest);
+            latest = latest.max(line.received_at_ms);
+            let since = versions.entry(line.version()).or_insert(at);
+            *since = (*since).min(at);
+            told.resolvers_told |= line.resolver.is_some();
             if names.len() >= tocsin_proto::limits::TARGETS_MAX && !names.contains_key(&line.target)
             {
                 told.left_out += 1;
@@ -279,45 +399,71 @@ impl Recording {
             }
             let roles = names.entry(line.target).or_default();
             for named in line.providers.unwrap_or_default() {
-                roles.insert((named.role, named.id));
+                match role_of(&named.role) {
+                    Some(role) => drop(roles.insert((role, named.id))),
+                    None => told.unknown_roles += 1,
+                }
             }
             let next = u32::try_from(observers.len() + 1).unwrap_or(u32::MAX);
             let (id, seen) = observers.entry(line.observer).or_insert((next, at));
             *seen = (*seen).min(at);
-            let (last, gaps) = gaps.entry(*id).or_insert((line.received_at_ms, Vec::new()));
-            let gap = line.received_at_ms.saturating_sub(*last);
-            *last = (*last).max(line.received_at_ms);
-            // Some are enough, and the first ones are as good as any.
-            // A round of many sites at once is one look.
-            if gap >= SAME_LOOK_MS && gaps.len() < 64 {
-                gaps.push(gap);
-            }
+            let pace = paces.entry(*id).or_insert_with(|| Pace::new(line.received_at_ms));
+            pace.look(line.received_at_ms);
         })?;
-        let start = start.ok_or_else(|| ReplayError::Empty(path.to_owned()))?;
-        let middle = |mut values: Vec<u64>| {
-            values.sort_unstable();
-            values.get(values.len().checked_sub(1)? / 2).copied()
-        };
-        let periods = gaps.into_values().filter_map(|(_, gaps)| middle(gaps)).collect();
+        let in_order = told.out_of_order == 0;
+        order.sort_unstable();
+        let start = order.first().ok_or_else(|| ReplayError::Empty(path.to_owned()))?;
+        let start = Timestamp::from_ms(start.0);
+        let (periods, rounds): (Vec<u64>, Vec<u64>) =
+            paces.into_values().filter_map(Pace::usual).unzip();
         let period_ms = match period_s {
             Some(seconds) => seconds * 1000,
-            None => middle(periods).unwrap_or(NOMINAL_MS),
+            None => middle(periods).unwrap_or(NOMINAL_MS).max(1),
         };
-        let period_ms = period_ms.max(NOMINAL_MS);
-        let (catalogue, by_name) = catalogue(&names).map_err(ReplayError::Catalogue)?;
+        told.sites_a_round = middle(rounds).unwrap_or(1);
+        told.period_s = period_ms as f64 / 1000.0;
+        // Time is never stretched: who looks more often has more to tell.
+        let period_ms = (period_ms / told.sites_a_round.clamp(1, ROUND_LOOKS_MAX)).max(NOMINAL_MS);
+        told.compressed = period_ms as f64 / NOMINAL_MS as f64;
+        let Met { catalogue, by_name, names } =
+            catalogue(&names).map_err(ReplayError::Catalogue)?;
         told.observers = observers.len();
         told.targets = catalogue.targets().len();
         told.providers = catalogue.providers().len();
-        told.period_s = period_ms as f64 / 1000.0;
-        told.compressed = period_ms as f64 / NOMINAL_MS as f64;
-        if !versions {
+        if !versions.keys().any(|version| *version > 0) {
             told.notes.push("no agent_version in the file: versions are not tested".to_owned());
         }
-        if !resolvers {
+        if !told.resolvers_told {
             told.notes.push("no resolver in the file: resolvers are not tested".to_owned());
         }
-        let path = path.to_owned();
-        Ok(Self { path, told, catalogue, by_name, observers, start, period_ms, versions })
+        let left_out = Plan::left_out(&catalogue);
+        if left_out > 0 {
+            told.notes.push(format!(
+                "{left_out} providers and top-level domains with the fewest targets do not fit: of them \
+                 only sites are named"
+            ));
+        }
+        let hour = start.plus_ms(OLD_HANDS_MS);
+        let versions = versions.into_iter().filter(|(_, at)| *at < hour).map(|(v, _)| v).collect();
+        let (path, order) = (path.to_owned(), (!in_order).then_some(order));
+        Ok(Self {
+            path,
+            told,
+            catalogue,
+            by_name,
+            observers,
+            names,
+            order,
+            start,
+            period_ms,
+            versions,
+        })
+    }
+
+    /// What the file calls a provider.
+    #[must_use]
+    pub fn name_of<'a>(&'a self, provider: &'a Id) -> &'a str {
+        self.names.get(provider).map_or(provider.as_str(), String::as_str)
     }
 
     /// Compressed time.
@@ -346,9 +492,13 @@ impl Recording {
         mut tell: impl FnMut(&Changed, &Detector),
     ) -> Result<Detector, ReplayError> {
         settings.ask_back = false;
-        if !self.versions {
-            settings.established_versions = vec![0];
+        if tenure != Tenure::None {
+            settings.established_versions.extend(&self.versions);
         }
+        let params = Arc::make_mut(&mut settings.params);
+        params.compress(self.period_ms, NOMINAL_MS);
+        let looks = u16::try_from(2 * self.told.sites_a_round).unwrap_or(u16::MAX);
+        params.looks_turn = params.looks_turn.max(looks);
         // The ramp is in the file's time too.
         let compressed = |hours: u64| (hours * NOMINAL_MS).div_ceil(self.period_ms);
         settings.tenure_hours_min = compressed(settings.tenure_hours_min);
@@ -369,16 +519,28 @@ impl Recording {
         let state = State::with_tenure(known);
         let mut detector = Detector::resume(self.catalogue.clone(), settings, state);
         let mut position = 0;
-        each_line(&self.path, |_, line| {
-            let line = line.and_then(|line| plausible(line, Some(self.start)));
+        let mut take = |line: Result<Line, String>| {
             let Some(record) = line.ok().and_then(|line| self.record(position + 1, line)) else {
                 return;
             };
             position += 1;
+            // A change is told with what is known at its moment; what lies hours ahead is a gap.
+            while record.received_at.since_ms(detector.now()) > PANEL_TICK_MS
+                && record.received_at.since_ms(detector.now()) < GAP_MS
+            {
+                let next = detector.now().plus_ms(PANEL_TICK_MS);
+                for change in detector.advance(next) {
+                    tell(&change, &detector);
+                }
+            }
             for change in detector.record(&record) {
                 tell(&change, &detector);
             }
-        })?;
+        };
+        match &self.order {
+            Some(order) => lines_at(&self.path, order, take)?,
+            None => each_line(&self.path, |_, line| take(line))?,
+        }
         // What comes after the last line is not known; silence is no recovery.
         let end = detector.now().plus_ms(60_000);
         for change in detector.advance(end) {
@@ -392,10 +554,9 @@ impl Recording {
         let at = self.inner(Timestamp::from_ms(line.received_at_ms));
         let country: Country =
             line.country.as_deref().and_then(|code| code.parse().ok()).unwrap_or(Country::UNKNOWN);
-        let outcome = Outcome::from_field_name(&line.outcome)?;
-        let rule = line.rule_id.as_deref().and_then(|id| RuleTable::builtin().by_id(id));
+        let (outcome, rule) = line.met()?;
         let failure = (outcome != Outcome::Ok).then(|| Failure {
-            rule: rule.map_or(RuleNumber::NONE, |rule| rule.number),
+            rule,
             // Whoever recorded it says that the name failed, and not only a resolver.
             dns: if outcome.phase() == Some(Step::Dns) {
                 DnsPath::Both
@@ -405,10 +566,7 @@ impl Recording {
             status: line.http_status.unwrap_or(0),
             phases: [LogMs(0); 4],
         });
-        let version = line.agent_version.map_or(0, |version| {
-            let text = version.as_str().map_or_else(|| version.to_string(), str::to_owned);
-            text.parse::<u16>().unwrap_or_else(|_| (number_of(&text) % 65_521) as u16)
-        });
+        let version = line.version();
         let resolver = line.resolver.as_deref().map_or(ResolverClass::Unknown, resolver_of);
         let slot = line.prefix.as_deref().unwrap_or(&line.observer);
         let base_s = u32::try_from(at.as_s()).ok()?;
@@ -416,7 +574,11 @@ impl Recording {
             target: *self.by_name.get(&line.target)?,
             after_ds: u16::try_from(at.as_ms() % 1000 / 100).unwrap_or(0),
             family: Family::V4,
-            cause: if line.scheduled { Cause::Scheduled } else { Cause::Verification },
+            cause: if line.scheduled.unwrap_or(true) {
+                Cause::Scheduled
+            } else {
+                Cause::Verification
+            },
             outcome,
             latency: LogMs(0),
             failure,
@@ -433,7 +595,7 @@ impl Recording {
             standing: Standing {
                 country,
                 zone: Zones::builtin().of(country),
-                asn: line.asn,
+                asn: line.asn.unwrap_or(0),
                 slot: number_of(slot),
                 version,
                 resolver: resolver as u8,
@@ -450,12 +612,41 @@ impl Recording {
     }
 }
 
-type Names = BTreeMap<String, TargetIndex>;
+/// What was met.
+struct Met {
+    catalogue: Catalogue,
+    by_name: BTreeMap<String, TargetIndex>,
+    /// What the file calls providers whose names are no identifiers.
+    names: BTreeMap<Id, String>,
+}
+
+/// Identifiers for names as a file has them.
+#[derive(Default)]
+struct Identifiers {
+    of: BTreeMap<String, Id>,
+    names: BTreeMap<Id, String>,
+}
+
+impl Identifiers {
+    /// The identifier of a name; where two names come to the same, the later one has a number.
+    fn of(&mut self, name: &str) -> Option<Id> {
+        if let Some(id) = self.of.get(name) {
+            return Some(id.clone());
+        }
+        let slug = slug(name);
+        let slug = slug.trim_matches(['-', '.', '_']);
+        let numbered = (2..).map(|n| format!("{}-{n}", slug.chars().take(56).collect::<String>()));
+        let mut ids = std::iter::once(slug.to_owned()).chain(numbered).map(|id| id.parse::<Id>());
+        let id =
+            ids.find(|id| id.as_ref().map_or(true, |id| !self.names.contains_key(id)))?.ok()?;
+        self.of.insert(name.to_owned(), id.clone());
+        self.names.insert(id.clone(), name.to_owned());
+        Some(id)
+    }
+}
 
 /// A catalogue of what was met: roles as the file gives them, else as the built-in one knows them.
-fn catalogue(
-    names: &BTreeMap<String, BTreeSet<(Layer, String)>>,
-) -> Result<(Catalogue, Names), CatalogueError> {
+fn catalogue(names: &BTreeMap<String, BTreeSet<(Layer, String)>>) -> Result<Met, CatalogueError> {
     let builtin = Catalogue::builtin();
     let mut providers: BTreeMap<Id, Provider> = BTreeMap::new();
     let mut add = |id: Id| {
@@ -465,6 +656,7 @@ fn catalogue(
             .or_insert_with(|| known.unwrap_or_else(|| Provider::unlisted(id)));
     };
     let (mut met, mut providers_met) = (BTreeSet::new(), 0);
+    let mut identifiers = Identifiers::default();
     let (mut targets, mut by_name) = (Vec::new(), BTreeMap::new());
     for (index, (name, roles)) in (0u16..).map(TargetIndex).zip(names) {
         let known = builtin.find(name);
@@ -472,7 +664,7 @@ fn catalogue(
         for (layer, provider) in roles {
             let served = !matches!(layer, Layer::Site | Layer::Tld | Layer::Resolver);
             let room = providers_met < tocsin_proto::limits::PROVIDERS_MAX;
-            if let Ok(id) = slug(provider).parse::<Id>()
+            if let Some(id) = identifiers.of(provider)
                 && served
                 && room
             {
@@ -512,12 +704,14 @@ fn catalogue(
         by_name.insert(name.clone(), index);
     }
     let providers = providers.into_values().collect();
-    Ok((Catalogue::from_parts(1, providers, targets)?, by_name))
+    let catalogue = Catalogue::from_parts(1, providers, targets)?;
+    Ok(Met { catalogue, by_name, names: identifiers.names })
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::engine::detector::Subject;
     use tocsin_proto::incident::Phase;
 
     /// Eighty observers in forty networks and eight countries look at thirty sites, ten of them
@@ -574,6 +768,102 @@ pub(crate) mod tests {
             assert_ne!(change.phase, Phase::Confirmed, "nobody has a vote yet");
         });
         assert!(young.is_ok());
+    }
+
+    fn confirmed(recording: &Recording, settings: Settings) -> Vec<(String, u64)> {
+        let mut found = Vec::new();
+        recording
+            .play(settings, Tenure::File, |change, detector| {
+                if change.phase != Phase::Confirmed {
+                    return;
+                }
+                let shown = detector.incidents();
+                let shown = shown.iter().find(|s| s.incident.id == change.incident).unwrap();
+                let name = match shown.subject {
+                    Subject::Entity(entity) => {
+                        recording.name_of(&detector.plan().entity(entity).provider).to_owned()
+                    }
+                    Subject::Site(target) => {
+                        detector.catalogue().target(target).unwrap().name.clone()
+                    }
+                    Subject::Group(group) => group.name(),
+                };
+                let minutes = recording.outer(change.at).since_ms(recording.start) / 60_000;
+                found.push((name, minutes));
+            })
+            .unwrap();
+        found
+    }
+
+    /// Sixty observers look at so many sites every five minutes, all at once; those of the first third are
+    /// behind `Acme:EU/1`, which fails from the second hour on.
+    fn rounds(dir: &Path, sites: u64, shuffled: bool) -> PathBuf {
+        let countries = ["US", "GB", "FR", "DE", "IT", "SE", "PL", "JP"];
+        let mut lines = Vec::new();
+        for round in 0..36u64 {
+            for observer in 0..60u64 {
+                let at = 1_763_460_000_000 + round * 300_000 + observer * 4_900;
+                for site in 0..sites {
+                    let acme = site < sites / 3;
+                    let outcome = if acme && round >= 24 { "http_500" } else { "ok" };
+                    let id = if acme { "Acme:EU/1" } else { "other" };
+                    let country = countries[observer as usize % 8];
+                    lines.push(
+                        serde_json::json!({
+                            "received_at_ms": at, "observer": format!("o{observer}"),
+                            "country": country, "asn": null, "target": format!("s{site}"),
+                            "providers": [{"role": "edge", "id": id}, {"role": "dance", "id": "x"}],
+                            "outcome": outcome, "scheduled": null, "resolver": null,
+                            "asn": 64_500 + observer / 2,
+                        })
+                        .to_string(),
+                    );
+                }
+            }
+        }
+        if shuffled {
+            let last = lines.len() - 1;
+            lines.swap(0, last);
+            lines.swap(100, last / 2);
+        }
+        let path = dir.join("rounds.jsonl");
+        std::fs::write(&path, lines.join("\n")).unwrap();
+        path
+    }
+
+    #[test]
+    fn rounds_of_many_sites_are_found_whatever_their_size_and_order() {
+        for (sites, shuffled) in [(12, false), (21, true), (90, false)] {
+            let dir = tempfile::tempdir().unwrap();
+            let recording = Recording::open(&rounds(dir.path(), sites, shuffled), None).unwrap();
+            let Told { period_s, sites_a_round, unknown_roles, malformed, .. } = recording.told;
+            assert_eq!((period_s, sites_a_round, malformed), (300.0, sites, 0));
+            assert_eq!(unknown_roles, recording.told.observations);
+            assert_eq!(recording.told.out_of_order > 0, shuffled);
+            let found = confirmed(&recording, Settings::default());
+            assert_eq!(found.len(), 1, "{sites}: {found:?}");
+            assert_eq!(found[0].0, "Acme:EU/1");
+            assert!((120..135).contains(&found[0].1), "{sites}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn what_an_edge_says_of_its_origin_is_no_fault_of_the_edge() {
+        let met = |outcome: &str, status: Option<u16>| {
+            let text = serde_json::json!({
+                "received_at_ms": 1_763_460_000_000u64, "observer": "o", "target": "t",
+                "outcome": outcome, "http_status": status,
+            });
+            let line: Line = serde_json::from_value(text).unwrap();
+            let (outcome, rule) = line.met().unwrap();
+            (outcome, RuleTable::builtin().get(rule).map(|rule| rule.fault))
+        };
+        let server = Outcome::Http5xx;
+        assert_eq!(met("http_5xx", Some(522)), (server, Some(Fault::Origin)));
+        assert_eq!(met("http_522", None), (server, Some(Fault::Origin)));
+        assert_eq!(met("origin_error", Some(502)), (server, Some(Fault::Origin)));
+        assert_eq!(met("edge_error", None), (server, Some(Fault::Edge)));
+        assert_eq!(met("http_5xx", Some(503)), (server, None));
     }
 
     #[test]

@@ -327,10 +327,7 @@ impl Planner {
     fn slot_after(&self, now: Timestamp) -> (u64, Timestamp) {
         let about = (now.as_ms() / self.interval_ms).saturating_sub(2);
         let timed = |slot| (slot, self.slot_at(slot));
-        (about..about + 5)
-            .map(timed)
-            .find(|(_, at)| *at > now)
-            .unwrap_or_else(|| timed(about + 5))
+        (about..about + 5).map(timed).find(|(_, at)| *at > now).unwrap_or_else(|| timed(about + 5))
     }
 
     fn run_slot(&mut self, now: Timestamp, actions: &mut Vec<Action>) {
@@ -343,8 +340,7 @@ impl Planner {
         }
         let next = self.slot_at(slot + 1);
         // Slots that a sleeping machine has missed stay missed.
-        self.next_slot =
-            Some(if next > now { (slot + 1, next) } else { self.slot_after(now) });
+        self.next_slot = Some(if next > now { (slot + 1, next) } else { self.slot_after(now) });
         if !slot.is_multiple_of(self.courtesy.stretch(now)) {
             return;
         }

@@ -1,14 +1,18 @@
 //! What other parameters would have changed: two tellings of one recording, side by side.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use tocsin_proto::{
-    incident::{Confidence, Reason},
+    id::{Country, Id},
+    incident::{Confidence, LiarBound, Reason},
     time::Timestamp,
 };
 
 use crate::engine::{
-    detector::{Changed, Detector, Subject},
-    incident::Reach,
+    detector::{Changed, Detector, Subject, stamp},
+    incident::{Incident, Reach},
+    seen::Of,
 };
 
 /// Tellings of one incident lie within this time of each other, ms; further apart they are of two.
@@ -23,6 +27,8 @@ pub struct Line {
     pub at: String,
     /// The incident's name.
     pub incident: String,
+    /// First evidence, ms.
+    pub started_at_ms: Option<u64>,
     /// Its phase from then on.
     pub phase: &'static str,
     /// `provider`, `site`, `group` or `unknown`.
@@ -39,19 +45,35 @@ pub struct Line {
     pub reasons: Option<Vec<Reason>>,
     /// What else was thought of.
     pub ruled_out: Option<Vec<Reason>>,
+    /// What liars it would take, at least.
+    pub liar_bound: Option<LiarBound>,
+    /// Observers that could tell, by country, and those of them that saw it.
+    pub countries: Option<BTreeMap<Country, Of>>,
+    /// The same by network.
+    pub networks: Option<BTreeMap<u32, Of>>,
+    /// It was over when it was told of.
+    pub late: bool,
+    /// The incident that it is part of.
+    pub part_of: Option<String>,
 }
 
 impl Line {
-    /// Of a change, at the recording's own time.
+    /// Of a change, in the recording's own time and words: `outer` tells them of the detector's.
     #[must_use]
-    pub fn new(at: Timestamp, change: &Changed, detector: &Detector) -> Self {
+    pub fn new(
+        change: &Changed,
+        detector: &Detector,
+        outer: impl Fn(Timestamp) -> Timestamp,
+        named: impl Fn(&Id) -> String,
+    ) -> Self {
+        let at = outer(change.at);
         let incidents = detector.incidents();
         let shown = incidents.iter().find(|shown| shown.incident.id == change.incident);
         let (kind, name, role) = match shown.map(|shown| shown.subject) {
             Some(Subject::Entity(entity)) => {
                 let entity = detector.plan().entity(entity);
                 let role = format!("{:?}", entity.layer).to_ascii_lowercase();
-                ("provider", entity.provider.to_string(), Some(role))
+                ("provider", named(&entity.provider), Some(role))
             }
             Some(Subject::Site(target)) => {
                 let target = detector.catalogue().target(target);
@@ -74,7 +96,8 @@ impl Line {
         Self {
             at_ms: at.as_ms(),
             at: at.to_string(),
-            incident: change.incident.clone(),
+            incident: renamed(&change.incident, shown.map(|shown| shown.incident), &outer),
+            started_at_ms: shown.map(|shown| outer(shown.incident.started_at).as_ms()),
             phase: change.phase.name(),
             kind,
             name,
@@ -83,6 +106,11 @@ impl Line {
             confidence: grounds.map(|grounds| grounds.confidence),
             reasons: grounds.map(|grounds| grounds.reasons.clone()),
             ruled_out: grounds.map(|grounds| grounds.ruled_out.clone()),
+            liar_bound: grounds.map(|grounds| grounds.liar_bound),
+            countries: grounds.map(|grounds| grounds.seen.countries.clone()),
+            networks: grounds.map(|grounds| grounds.seen.networks.clone()),
+            late: shown.is_some_and(|shown| shown.incident.late),
+            part_of: shown.and_then(|shown| shown.incident.part_of.clone()),
         }
     }
 
@@ -101,6 +129,19 @@ impl Line {
     fn is_of(&self, other: &Self) -> bool {
         (self.phase, self.kind, &self.name, &self.role)
             == (other.phase, other.kind, &other.name, &other.role)
+    }
+}
+
+/// An incident's name, with the time in it told in the recording's own.
+fn renamed(
+    id: &str,
+    incident: Option<&Incident>,
+    outer: impl Fn(Timestamp) -> Timestamp,
+) -> String {
+    let first = incident.and_then(|incident| incident.transitions.first());
+    match (first, id.split_once('-')) {
+        (Some(first), Some((_, rest))) => format!("{}-{rest}", stamp(outer(first.at))),
+        _ => id.to_owned(),
     }
 }
 
@@ -201,6 +242,12 @@ mod tests {
             confidence: None,
             reasons: None,
             ruled_out: None,
+            liar_bound: None,
+            started_at_ms: None,
+            countries: None,
+            networks: None,
+            late: false,
+            part_of: None,
         }
     }
 

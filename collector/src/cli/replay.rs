@@ -1,7 +1,10 @@
 //! `replay` runs the detector over recorded observations, or over this collector's own log with
 //! other settings, and prints each change of each incident, or what other numbers would have changed.
 
-use std::{io::Write, path::PathBuf, sync::Arc};
+use std::{io::Write, path::PathBuf};
+
+use anyhow::Context;
+use tocsin_proto::id::Id;
 
 use super::{
     ConfigArgs,
@@ -50,7 +53,12 @@ fn setting(text: &str) -> Result<(String, i64), String> {
 
 /// What is replayed.
 enum Source {
-    File(Box<Recording>, Tenure),
+    /// The copy that it is read from, where it came through a pipe, goes with it.
+    File(
+        Box<Recording>,
+        Tenure,
+        #[expect(dead_code, reason = "kept for its end")] Option<tempfile::NamedTempFile>,
+    ),
     Log(LogReader),
 }
 
@@ -63,9 +71,10 @@ impl Source {
         mut tell: impl FnMut(Line),
     ) -> anyhow::Result<serde_json::Value> {
         Ok(match self {
-            Self::File(recording, tenure) => {
+            Self::File(recording, tenure, _) => {
                 recording.play(settings, *tenure, |change, detector| {
-                    tell(Line::new(recording.outer(change.at), change, detector));
+                    let named = |id: &Id| recording.name_of(id).to_owned();
+                    tell(Line::new(change, detector, |at| recording.outer(at), named));
                 })?;
                 serde_json::to_value(&recording.told)?
             }
@@ -77,7 +86,7 @@ impl Source {
                 log.replay(0, |record, _| {
                     records += 1;
                     for change in detector.record(&record) {
-                        tell(Line::new(change.at, &change, &detector));
+                        tell(Line::new(&change, &detector, |at| at, ToString::to_string));
                     }
                     // Who was asked then has answered then.
                     drop((detector.take_asks(), detector.take_panels()));
@@ -101,11 +110,14 @@ fn tell(args: &ReplayArgs, out: &mut impl Write) -> anyhow::Result<()> {
     let mut settings = config.settings.clone();
     let source = match &args.observations {
         Some(path) => {
+            // What comes through a pipe is read twice too.
+            let kept = if path.is_file() { None } else { Some(kept(path)?) };
+            let path = kept.as_ref().map_or(path.as_path(), |kept| kept.path());
             let recording = Recording::open(path, args.period_s)?;
             for (number, why) in &recording.told.malformed_lines {
                 tracing::warn!("line {number} is passed over: {why}");
             }
-            Source::File(Box::new(recording), args.tenure)
+            Source::File(Box::new(recording), args.tenure, kept)
         }
         None => {
             // Under the same secret the same observers are asked at the same moments, and their answers
@@ -131,7 +143,7 @@ fn tell(args: &ReplayArgs, out: &mut impl Write) -> anyhow::Result<()> {
     } else {
         let mut other = settings.clone();
         for (name, value) in &args.sets {
-            Arc::make_mut(&mut other.params).set(name, *value)?;
+            other.set(name, *value)?;
         }
         other.params.check()?;
         let (mut was, mut now) = (Vec::new(), Vec::new());
@@ -159,6 +171,16 @@ fn tell(args: &ReplayArgs, out: &mut impl Write) -> anyhow::Result<()> {
         writeln!(out, "{summary:#}")?;
     }
     Ok(())
+}
+
+/// A copy of what can be read once only.
+fn kept(path: &std::path::Path) -> anyhow::Result<tempfile::NamedTempFile> {
+    let mut kept = tempfile::NamedTempFile::new().context("no room for a copy of what is read")?;
+    let mut once =
+        std::fs::File::open(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    std::io::copy(&mut once, &mut kept)
+        .with_context(|| format!("{} cannot be copied", path.display()))?;
+    Ok(kept)
 }
 
 fn in_json(line: &impl serde::Serialize) -> serde_json::Result<String> {
@@ -204,6 +226,7 @@ mod tests {
         assert!(same.contains("\"differences\": 0"), "{same}");
         for (set, why) in [
             ("confirn=1", "/api/v1/parameters"),
+            ("detector.crowd_zones=99", "no larger"),
             ("confirm=0", "1 to 1,000,000"),
             ("hold=300", "u8"),
             ("hold", "NAME=VALUE"),

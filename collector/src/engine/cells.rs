@@ -26,6 +26,8 @@ pub const SHORT_MINUTES: u64 = 5;
 pub const LONG_MINUTES: u64 = 60;
 /// A region with fewer observers is folded into its zone, and says nothing by itself.
 pub const OBSERVERS_MIN: usize = 3;
+/// Of fewer prefixes nothing is said: keys are free, and one prefix has many.
+pub const PREFIXES_MIN: usize = 5;
 
 /// What a cell is about, in the engine's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -201,7 +203,7 @@ fn cell(region: Region, subject: Subject, sum: &Sum, standing: Option<CellState>
     let prefixes: BTreeSet<u64> = sum.observers.values().map(|last| last.slot).collect();
     let networks: BTreeSet<u32> = sum.observers.values().map(|last| last.asn).collect();
     let newest_at = sum.observers.values().map(|last| last.at).max().unwrap_or_default();
-    let state = if sum.observers.len() < OBSERVERS_MIN {
+    let state = if prefixes.len() < PREFIXES_MIN {
         CellState::InsufficientEvidence
     } else {
         standing.unwrap_or_else(|| by_rate(sum))

@@ -51,7 +51,7 @@ mod side;
 use asking::Call;
 pub use asking::PanelNote;
 pub use regions::Regional;
-pub(crate) use regions::{Here, divided};
+pub(crate) use regions::{Here, Voice, divided};
 
 /// An accepted report as it stands in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,6 +161,9 @@ pub struct State {
     alerts: Alerts,
     /// Entities whose incident stands.
     frozen: Entities,
+    /// And stands of the whole world: what else fails alike is explained by it. What is said of a part of it
+    /// explains nothing elsewhere.
+    worldwide: Entities,
     ended: Vec<(Subject, Incident, Symptoms)>,
     rejected: Vec<(EntityIndex, String)>,
     /// Since when observers are known from before this log, by number.
@@ -170,6 +173,8 @@ pub struct State {
     heard_at: Timestamp,
     weighed_at: Timestamp,
     unweighed: bool,
+    /// The weight that is usually online, as a mean over an hour.
+    usual_online: i64,
     majority_version: Option<(u16, Timestamp)>,
 }
 
@@ -222,7 +227,7 @@ impl State {
     pub fn tenure(&self) -> BTreeMap<u32, Timestamp> {
         let observers = (0u32..).zip(&self.observers);
         let mut tenure = self.tenure.clone();
-        tenure.extend(observers.filter_map(|(id, o)| Some((id, o.as_ref()?.first_seen))));
+        tenure.extend(observers.filter_map(|(id, o)| Some((id, o.as_ref()?.first_seen()))));
         tenure
     }
 }
@@ -318,6 +323,7 @@ impl Detector {
             sites,
             unweighed,
             frozen,
+            worldwide,
             tenure,
             alerts,
             groups,
@@ -368,7 +374,7 @@ impl Detector {
             }
             let Some(behind) = self.plan.behind(target) else { continue };
             let counts = scheduled && observer.may_count(p, now, target);
-            observer.observe(p, now, behind, target, implication);
+            observer.observe(p, now, &self.plan, (behind, target), implication);
             if counts
                 && says != Says::Nothing
                 && observer.weight > 0
@@ -398,7 +404,7 @@ impl Detector {
                 let explained = |entity: EntityIndex| {
                     let own = class(self.plan.entity(entity).layer);
                     behind.entities().iter().any(|(layer, other)| {
-                        *other != entity && frozen.has(*other) && class(*layer) == own
+                        *other != entity && worldwide.has(*other) && class(*layer) == own
                     })
                 };
                 for entity in behind.blamed(implication).chain(behind.half_blamed(implication)) {
@@ -541,6 +547,9 @@ impl Detector {
                 self.judge_sites(changed);
                 self.judge_groups(changed);
             }
+            let online = self.state.tallies.online();
+            let usual = smooth(self.state.usual_online, online, ROUND_MS, p.usual_online_ms);
+            self.state.usual_online = usual.max(online);
             let State { alerts, suspects, tallies, .. } = &mut self.state;
             alerts.rest(p, now, ROUND_MS, tallies.online(), |entity| {
                 suspects.get(&entity).is_none_or(|s| s.open.is_none() && s.panel.is_none())
@@ -550,10 +559,19 @@ impl Detector {
             let regional = regional.get(entity).unwrap_or(&none);
             self.judge(*entity, shares, regional, changed);
         }
-        self.state.frozen = Entities::default();
-        for (entity, suspect) in &self.state.suspects {
-            if suspect.open.as_ref().is_some_and(|open| open.phase() != Phase::Suspected) {
-                self.state.frozen.insert(*entity);
+        self.note_standing();
+    }
+
+    /// Notes which entities' incidents stand, and how far.
+    fn note_standing(&mut self) {
+        let State { suspects, frozen, worldwide, .. } = &mut self.state;
+        (*frozen, *worldwide) = (Entities::default(), Entities::default());
+        for (entity, suspect) in suspects {
+            let open = suspect.open.as_ref().filter(|open| open.phase() != Phase::Suspected);
+            let Some(open) = open else { continue };
+            frozen.insert(*entity);
+            if open.reach == Reach::Global {
+                worldwide.insert(*entity);
             }
         }
     }
@@ -576,7 +594,7 @@ impl Detector {
             if observer.anchor {
                 return ONE;
             }
-            self.settings.tenure(now.since_ms(observer.first_seen))
+            self.settings.tenure(observer.tenure_ms(p, now))
         };
         let voters: Vec<Voter> = self
             .observers()
@@ -591,7 +609,8 @@ impl Detector {
         *census = Census::default();
         for (observer, weight) in observers.iter_mut().flatten().zip(weigh(p, &voters)) {
             let online = now < observer.last_seen.plus_ms(p.online_ms);
-            (observer.weight, observer.within) = (weight.vote, weight.within);
+            observer.weight = weight.vote;
+            observer.within = u32::try_from(weight.within).unwrap_or(u32::MAX);
             let vote = Vote { weight: if online { weight.vote } else { 0 }, ..observer.vote };
             tallies.replace(&observer.vote, &vote);
             observer.vote = vote;
@@ -620,7 +639,7 @@ impl Detector {
         for place in observers {
             // Tenure is kept for those who have some; a passer-by is dropped.
             let gone = place.take_if(|observer| {
-                let present = observer.last_seen.since_ms(observer.first_seen);
+                let present = observer.last_seen.since_ms(observer.first_seen());
                 now.since_ms(observer.last_seen) > p.forget_ms.max(present / 2)
             });
             if let Some(observer) = gone {
@@ -714,15 +733,24 @@ impl Detector {
         }
     }
 
-    /// The incident of another role of the same organisation that stands: for the reader it is one.
-    fn lead(&self, entity: EntityIndex) -> Option<String> {
+    /// The incident of another role of the same organisation that stands: for the reader it is one, where
+    /// they began together and the other reaches as far.
+    fn lead(&self, entity: EntityIndex, reach: &Reach) -> Option<String> {
+        let p = &*self.settings.params;
+        let now = self.state.now;
+        let began =
+            self.state.suspects.get(&entity).and_then(|s| Some(s.open.as_ref()?.started_at));
+        let began = began.unwrap_or(now);
+        let local = |reach: &Reach| matches!(reach, Reach::Regional(_));
         let organisation = |entity| self.catalogue.organisation(&self.plan.entity(entity).provider);
         let own = organisation(entity);
         self.state.suspects.iter().find_map(|(other, suspect)| {
             let open = suspect.open.as_ref()?;
             let stands = open.phase() != Phase::Suspected && open.part_of.is_none();
             let of_it = *other != entity && organisation(*other) == own;
-            (stands && of_it).then(|| open.id.clone())
+            let together = began.as_ms().abs_diff(open.started_at.as_ms()) <= p.lead_ms;
+            let as_far = local(reach) || !local(&open.reach);
+            (stands && of_it && together && as_far).then(|| open.id.clone())
         })
     }
 
@@ -816,7 +844,8 @@ impl Detector {
         ];
         let global = reasons.iter().all(|reason| reason.held);
         let others = |but: &str| reasons.iter().filter(|r| r.rule != but).all(|r| r.held);
-        let local = !regional.is_empty() && twice && strata_hold && !versions.unproved;
+        // The strata of a part of the world are among its own rules.
+        let local = !regional.is_empty() && twice;
         // A regional incident stands or falls with its own zones.
         let zones = suspect.open.as_ref().map(|incident| &incident.reach);
         let share = match zones {
@@ -826,11 +855,8 @@ impl Detector {
         // A panel that was asked a moment ago knows better than what is overheard.
         let tracked = suspect.tracked.filter(|t| now.since_ms(t.at) < p.panel_track_good_ms);
         let passes = tracked.map_or(0, |tracked| tracked.passes);
-        // Of the whole world, that is: zones of their own go by their own votes.
-        let regional_only = matches!(zones, Some(Reach::Regional(_)));
-        let (share, rate, usual) = tracked.map_or((share, rate, 0), |of| {
-            (if regional_only { share } else { of.share }, of.rate, of.usual)
-        });
+        let (share, rate, usual) =
+            tracked.map_or((share, rate, 0), |of| (of.share, of.rate, of.usual));
         // Where observers can be asked, what is volunteered only raises suspicion; it decides where
         // those who were asked did not answer, and where nobody can be.
         let heard = match suspect.asked {
@@ -858,25 +884,25 @@ impl Detector {
             share,
             rate,
             usual,
-            suspect: (is_suspect(p, shares.share) || !regional.is_empty()) && strata_hold && recent,
+            suspect: recent && (is_suspect(p, shares.share) && strata_hold || !regional.is_empty()),
             // While a full panel is out, nothing narrower than the world is said in its place.
             confirm: self.is_settled() && (global || (local && !asking)),
             relapse: passes >= p.hold
                 || recent
-                    && ((heard && others("c5.attributed"))
-                        || (!regional.is_empty()
-                            && strata_hold
-                            && !versions.unproved
-                            && !worldwide)),
+                    && ((heard && others("c5.attributed")) || (!regional.is_empty() && !worldwide)),
+            known: tracked.is_some() || self.is_crowd_whole() && shares.is_told(p),
             goes_on: suspect.open.as_ref().is_some_and(|open| self.has_parts(open)),
         };
-        let least = shares.zones.values().map(|tally| tally.share()).min().unwrap_or(0);
-        let confidence = p.confidence(participants.prefixes, least);
         let ruled_out = self.ruled_out(entity);
-        let (reach, liar_bound) = if global || regional.is_empty() {
-            (Reach::Global, shares.liar_bound(p))
+        let (reach, liar_bound, reasons, confidence) = if global || regional.is_empty() {
+            let least = shares.zones.values().map(|tally| tally.share()).min().unwrap_or(0);
+            let confidence = p.confidence(participants.prefixes, least);
+            (Reach::Global, shares.liar_bound(p), reasons, confidence)
         } else {
-            (Reach::Regional(regional.regions.clone()), regional.liar_bound)
+            let Regional { regions, liar_bound, reasons: own, observers, share } = regional.clone();
+            let attributed = reasons.into_iter().filter(|r| r.rule == "c5.attributed");
+            let reasons = own.into_iter().chain(attributed).collect();
+            (Reach::Regional(regions), liar_bound, reasons, p.confidence(observers, share))
         };
         // It is counted by going through everybody: only for what may be published as a verdict.
         let seen = if reading.confirm || reading.relapse {
@@ -884,8 +910,8 @@ impl Detector {
         } else {
             SeenBy::default()
         };
+        let lead = self.lead(entity, &reach);
         let grounds = || (reach, Grounds { reasons, ruled_out, liar_bound, confidence, seen });
-        let lead = self.lead(entity);
         if to_ask {
             if let Some(suspect) = self.state.suspects.get_mut(&entity) {
                 suspect.fruitless = (suspect.fruitless + 1).min(p.asked_doublings);
@@ -947,6 +973,14 @@ impl Detector {
         }
     }
 
+    /// Whether no large part of the crowd fell silent within the last hour: what the others say then is not
+    /// what all would say.
+    fn is_crowd_whole(&self) -> bool {
+        let State { tallies, usual_online, .. } = &self.state;
+        tallies.online() > 0
+            && share(tallies.online(), *usual_online) >= self.settings.params.coverage
+    }
+
     /// Whether there is a crowd that can be asked.
     fn can_ask(&self) -> bool {
         let p = &*self.settings.params;
@@ -984,7 +1018,7 @@ impl Detector {
     /// What the rules for sites look at.
     fn sites_scene(&self) -> Scene<'_, impl Fn(EntityIndex) -> bool> {
         let p = &*self.settings.params;
-        let State { windows, slow, suspects, now, frozen, looks, .. } = &self.state;
+        let State { windows, slow, suspects, now, worldwide, looks, .. } = &self.state;
         Scene {
             now: *now,
             plan: &self.plan,
@@ -992,7 +1026,7 @@ impl Detector {
             windows,
             slow,
             looks: self.can_ask().then_some(looks),
-            standing: frozen
+            standing: worldwide
                 .iter()
                 .filter_map(|entity| {
                     let open = suspects.get(&entity)?.open.as_ref()?;
@@ -1004,7 +1038,9 @@ impl Detector {
             named: |entity| {
                 let Some(suspect) = suspects.get(&entity) else { return false };
                 // While its incident stands it explains its sites, also in a quiet minute of it.
-                let stands = |open: &Incident| open.phase() != Phase::Suspected;
+                let stands = |open: &Incident| {
+                    open.phase() != Phase::Suspected && open.reach == Reach::Global
+                };
                 suspect.open.as_ref().is_some_and(stands)
                     || suspect.picked_at.is_some_and(|at| now.since_ms(at) <= p.pick_recent_ms)
             },
@@ -1158,7 +1194,8 @@ fn window_counts(full: Layers, half: Layers, weight: i64) -> Counts {
 }
 
 /// A time as it stands in an incident's name: `20251118t112812`.
-pub(super) fn stamp(at: Timestamp) -> String {
+#[must_use]
+pub fn stamp(at: Timestamp) -> String {
     let text = at.to_string();
     let compact: String = text.chars().filter(char::is_ascii_alphanumeric).collect();
     compact.get(..15).unwrap_or(&compact).to_ascii_lowercase()

@@ -104,6 +104,8 @@ pub struct Reading {
     pub confirm: bool,
     /// Whether they hold but for the second round of attribution: enough for a relapse.
     pub relapse: bool,
+    /// Whether enough can tell for a low share to mean something: silence is no recovery.
+    pub known: bool,
     /// Whether another role of the same organisation still fails: then it is not over.
     pub goes_on: bool,
 }
@@ -273,6 +275,15 @@ impl Incident {
     ) -> Option<Phase> {
         let elapsed = now.since_ms(self.evaluated_at);
         self.evaluated_at = now;
+        // While nobody can tell nothing gets better; a new verdict still counts.
+        if !reading.known
+            && !reading.confirm
+            && !reading.relapse
+            && self.phase() != Phase::Suspected
+        {
+            (self.low_since, self.quiet_since, self.below_since) = (None, None, None);
+            return None;
+        }
         self.slow_rate = smooth(self.slow_rate, reading.rate, elapsed, p.slow_share_ms);
         // One observer more or less in a small panel is no relapse.
         self.slow_share = smooth(self.slow_share, reading.share, elapsed, p.slow_share_ms);
@@ -370,7 +381,7 @@ impl Incident {
         let next = match self.phase() {
             Phase::Confirmed => {
                 self.peak = self.peak.max(share);
-                let low = known && !holds && share <= self.peak / 2;
+                let low = known && !holds && share <= scale(self.peak, p.relapse_part);
                 let wait = p.recover_ms << self.relapses.min(2);
                 held(&mut self.low_since, now, low, wait).then_some(Phase::Recovering)
             }
@@ -440,6 +451,7 @@ mod tests {
                     suspect: *bad,
                     confirm: *bad,
                     relapse: *bad,
+                    known: true,
                     goes_on: false,
                 };
                 if incident.phase().is_open()
@@ -496,12 +508,30 @@ mod tests {
     }
 
     #[test]
+    fn silence_is_no_recovery() {
+        let now = Timestamp::from_s(1_000_000);
+        let mut incident =
+            Incident::open("x".into(), now, now, Phase::Confirmed, Reach::Global, grounds());
+        incident.peak = ONE;
+        let minute = |m: u64| now.plus_ms(m * 60_000);
+        let mut step = |m, known| {
+            let reading = Reading { known, ..Reading::default() };
+            incident.step(P, minute(m), &reading, 0, || (Reach::Global, grounds()))
+        };
+        assert_eq!((step(0, true), step(5, false), step(600, false)), (None, None, None));
+        assert_eq!((step(601, true), step(610, true)), (None, None), "ten minutes from then on");
+        assert_eq!(step(611, true), Some(Phase::Recovering));
+        assert_eq!((step(612, false), step(900, false)), (None, None));
+        assert_eq!((step(901, true), step(931, true)), (None, Some(Phase::Resolved)));
+    }
+
+    #[test]
     fn a_held_share_cannot_keep_it_open_for_ever() {
         let now = Timestamp::from_s(1_000_000);
         let mut incident =
             Incident::open("x".into(), now, now, Phase::Confirmed, Reach::Global, grounds());
         incident.peak = ONE;
-        let reading = Reading { share: 300_000, rate: 200_000, ..Reading::default() };
+        let reading = Reading { share: 300_000, rate: 200_000, known: true, ..Reading::default() };
         let minute = |m: u64| now.plus_ms(m * 60_000);
         let mut step = |m| incident.step(P, minute(m), &reading, 0, || (Reach::Global, grounds()));
         assert_eq!((step(0), step(10)), (None, Some(Phase::Recovering)));

@@ -117,6 +117,13 @@ impl Shares {
         }
     }
 
+    /// Whether enough can tell for a low share to be a recovery: half of what a verdict needs, since a provider
+    /// of few sites is looked at seldom.
+    #[must_use]
+    pub fn is_told(&self, p: &Params) -> bool {
+        2 * share(self.all.eligible, self.online) >= p.coverage
+    }
+
     /// What liars it would take, at least, if everybody honest saw nothing: a prefix has one vote, a network
     /// its cap, and a zone no more than its part however many vote there. So they fill the zones whose
     /// votes count in full first; and a divided world needs fewer than half.
@@ -137,10 +144,12 @@ impl Shares {
         }
         let cap = scale(self.online, p.network_cap_share).max(p.network_cap_min);
         let up = |weight: i64, by: i64| u32::try_from((weight + by - 1) / by).unwrap_or(u32::MAX);
+        // Half of the zones are enough where they hold most of the weight.
+        let zones = self.zones_needed(p).min(self.zones.len().div_ceil(2).max(p.zones_min));
         LiarBound {
             prefixes: up(needed, ONE),
             networks: up(needed, cap),
-            zones: u32::try_from(self.zones_needed(p)).unwrap_or(u32::MAX),
+            zones: u32::try_from(zones).unwrap_or(u32::MAX),
         }
     }
 }
@@ -205,7 +214,7 @@ pub struct Strata {
 /// C4: the failure is not one of a version of our own program, or of one resolver. Where nearly
 /// everybody is in one stratum, `established` says whether that one is trusted by its age.
 #[must_use]
-pub fn strata<K: Copy + Ord + std::fmt::Display>(
+pub fn strata<K: Copy + Ord + Default + std::fmt::Display>(
     p: &Params,
     rule: &str,
     what: &str,
@@ -223,6 +232,15 @@ pub fn strata<K: Copy + Ord + std::fmt::Display>(
         };
         return Strata { holds: false, unproved: false, reason };
     };
+    if *key == K::default() && by_stratum.len() == 1 {
+        let reason = Reason {
+            rule: rule.to_owned(),
+            held: true,
+            found: format!("not tested: no observer tells its {what}"),
+            needed: "observers of more than one".to_owned(),
+        };
+        return Strata { holds: true, unproved: false, reason };
+    }
     let rest = by_stratum
         .iter()
         .filter(|(other, _)| *other != key)
@@ -351,5 +369,8 @@ mod tests {
             "three of ten are chance"
         );
         assert_eq!(check(&[(1, 98, 90), (2, 10, 6)], true), (true, false));
+        let unknown = [(0u16, tally(98, 90))].into();
+        let found = super::strata(P, "c4", "version", &unknown, 600_000, |_| false);
+        assert!(found.holds && !found.unproved && found.reason.found.contains("not tested"));
     }
 }

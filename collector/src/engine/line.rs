@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 use tocsin_proto::time::Timestamp;
 
-use super::params::Params;
+use super::{fixed::share, params::Params};
 
 /// A time for which next to nothing answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +46,8 @@ struct Trouble {
     /// Failures of the run, and those of the own resolver among them; both stop at 255.
     failures: u8,
     of_resolver: u8,
+    /// Whether those of the own resolver are most.
+    names: bool,
     began: Timestamp,
     failed: Timestamp,
     heard_at: Timestamp,
@@ -87,6 +89,8 @@ impl Line {
         trouble.level = trouble.level.saturating_add(p.line_up).min(p.line_cap);
         trouble.failures = trouble.failures.saturating_add(1);
         trouble.of_resolver = trouble.of_resolver.saturating_add(own_resolver.into());
+        let of_resolver = share(trouble.of_resolver.into(), trouble.failures.into());
+        trouble.names = of_resolver >= p.names_share;
         (trouble.failed, trouble.heard_at) = (at, now);
         trouble.cut |= trouble.level >= p.line_cut;
     }
@@ -106,7 +110,7 @@ impl Line {
         Some(Spell {
             from: trouble.began,
             to: trouble.failed,
-            names: u16::from(trouble.of_resolver) * 5 >= u16::from(trouble.failures) * 4,
+            names: trouble.names,
             heard_at: trouble.heard_at,
         })
     }

@@ -10,13 +10,12 @@ use tocsin_proto::{
     catalogue::ZoneIndex,
     id::{Country, TargetIndex},
     implicate::{Implication, Says},
-    limits::PROBES_PER_MINUTE_MAX,
     report::ResolverClass,
     time::Timestamp,
 };
 
 use super::{
-    fixed::{ONE, Ppm, smooth},
+    fixed::{ONE, Ppm, scale, smooth},
     line::Line,
     params::{Params, RING},
     plan::{Behind, ENTITIES_MAX, Entities, EntityIndex, Plan},
@@ -77,12 +76,14 @@ impl Ring {
     /// How far back a ring reaches, s: nine hours, half of what the times can tell apart.
     const SPAN_S: u32 = (1 << 15) - 1;
 
-    fn push(&mut self, Probe { target, answered, at_s }: Probe) {
+    /// Takes a probe, and gives the one whose place it takes.
+    fn push(&mut self, Probe { target, answered, at_s }: Probe) -> Option<Probe> {
         let gap = at_s.saturating_sub(self.newest_s);
         if gap > Self::SPAN_S {
             *self = Self::default();
         }
         let place = usize::from(self.next);
+        let lost = self.iter().next().filter(|_| self.len() == RING);
         if let (Some(of), Some(at)) = (self.targets.get_mut(place), self.at.get_mut(place)) {
             // The lower half of the time: the upper one is that of the newest.
             (*of, *at) = (target, at_s as u16);
@@ -95,6 +96,7 @@ impl Ring {
             self.answered &= !(1 << self.oldest());
             self.length -= 1;
         }
+        lost
     }
 
     fn oldest(&self) -> usize {
@@ -115,11 +117,6 @@ impl Ring {
         })
     }
 
-    /// Whether a target may be among them: quick, for most it is not.
-    fn has(&self, target: TargetIndex) -> bool {
-        self.targets.contains(&target)
-    }
-
     fn len(&self) -> usize {
         usize::from(self.length)
     }
@@ -128,8 +125,6 @@ impl Ring {
         self.answered.count_ones() as usize
     }
 }
-
-const _: () = assert!(PROBES_PER_MINUTE_MAX < 64, "they are counted in six bits");
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Cusum {
@@ -164,15 +159,26 @@ struct Unrest {
     cusums: Vec<Cusum>,
     /// Entities that it flagged within days, and for which part of the time.
     chron: Vec<(EntityIndex, Ppm)>,
+    /// Entities of probes that the ring has lost while they still counted, each with when it was touched last,
+    /// seconds since the Unix epoch: of who looks more often than the ring is long.
+    lost: Vec<(EntityIndex, u32)>,
+}
+
+impl Unrest {
+    const fn is_over(&self) -> bool {
+        self.cusums.is_empty() && self.chron.is_empty() && self.lost.is_empty()
+    }
 }
 
 /// An observer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observer {
-    /// When its first report came.
-    pub first_seen: Timestamp,
+    /// When its first report came, s.
+    first_s: u32,
     /// When its last report came.
     pub last_seen: Timestamp,
+    /// For how many minutes it was heard: between reports that followed on each other; 45 days at most.
+    present_min: u16,
     /// Where it stands.
     pub standing: Standing,
     /// Whether the operator vouches for it.
@@ -190,14 +196,16 @@ pub struct Observer {
     pub vote: Vote,
     /// Its weight, online or not.
     pub weight: i64,
-    /// Its weight within its network.
-    pub within: i64,
+    /// Its weight within its network, millionths.
+    pub within: u32,
     /// The tick from which its bits may change by time alone.
     pub due: u32,
     /// The tick at which that is to be looked at, where it is planned, else 0.
     pub check_at: u32,
-    /// Scheduled probes of it that were counted in a minute, in six bits, below the minute's number.
-    counted: u16,
+    /// Looks that the windows took in this turn of `look_again_ms`, in the lower half, below its number.
+    counted: u32,
+    /// At which targets, as bits by their numbers: two may share one.
+    looked: u32,
 }
 
 impl Observer {
@@ -205,8 +213,10 @@ impl Observer {
     #[must_use]
     pub fn new(now: Timestamp, first_seen: Timestamp, standing: Standing, anchor: bool) -> Self {
         Self {
-            first_seen,
+            first_s: u32::try_from(first_seen.as_s()).unwrap_or(u32::MAX),
             last_seen: now,
+            // What is known of it from before this log it was there for.
+            present_min: u16::try_from(now.since_ms(first_seen) / 60_000).unwrap_or(u16::MAX),
             standing,
             anchor,
             ring: Ring::default(),
@@ -221,6 +231,7 @@ impl Observer {
             due: 0,
             check_at: 0,
             counted: 0,
+            looked: 0,
         }
     }
 
@@ -229,14 +240,16 @@ impl Observer {
         &mut self,
         p: &Params,
         now: Timestamp,
-        behind: &Behind,
-        target: TargetIndex,
+        plan: &Plan,
+        (behind, target): (&Behind, TargetIndex),
         implication: &Implication,
     ) {
         // What says nothing of the target speaks against the observer's own line.
         let failed = implication.says() != Says::Answers;
         let at_s = u32::try_from(now.as_s()).unwrap_or(u32::MAX);
-        self.ring.push(Probe { target, answered: !failed, at_s });
+        if let Some(lost) = self.ring.push(Probe { target, answered: !failed, at_s }) {
+            self.lose(p, plan, at_s, lost);
+        }
         for entity in behind.blamed(implication) {
             self.raise(p, entity, target, p.cusum_up);
         }
@@ -251,6 +264,23 @@ impl Observer {
         } else if self.streak == 0 || behind.edge() != self.streak_edge {
             self.streak = self.streak.saturating_add(1);
             self.streak_edge = behind.edge();
+        }
+    }
+
+    /// What was touched so lately that it still counts is kept beside the ring.
+    fn lose(&mut self, p: &Params, plan: &Plan, now_s: u32, lost: Probe) {
+        let fresh = |at_s: u32| u64::from(now_s.saturating_sub(at_s)) * 1_000 < p.seen_min_ms;
+        if let Some(unrest) = &mut self.unrest {
+            unrest.lost.retain(|(_, at_s)| fresh(*at_s));
+            self.unrest.take_if(|unrest| unrest.is_over());
+        }
+        let Some(behind) = plan.behind(lost.target).filter(|_| fresh(lost.at_s)) else { return };
+        let kept = &mut self.unrest.get_or_insert_default().lost;
+        for entity in behind.set().iter() {
+            match kept.iter_mut().find(|(of, _)| *of == entity) {
+                Some((_, at_s)) => *at_s = lost.at_s,
+                None => kept.push((entity, lost.at_s)),
+            }
         }
     }
 
@@ -289,7 +319,7 @@ impl Observer {
                 unrest.cusums.remove(at);
             }
         }
-        self.unrest.take_if(|unrest| unrest.cusums.is_empty() && unrest.chron.is_empty());
+        self.unrest.take_if(|unrest| unrest.is_over());
     }
 
     /// The slow averages: how much of the day it flagged an entity, and how much it fails at all.
@@ -297,6 +327,11 @@ impl Observer {
     /// an outage is not the observer's habit.
     pub fn age(&mut self, p: &Params, now: Timestamp, frozen: Entities, excused: bool) {
         let elapsed = now.since_ms(self.last_seen);
+        if elapsed <= p.online_ms {
+            // Whole minutes, of which the parts add up from report to report.
+            let minutes = now.as_s() / 60 - self.last_seen.as_s() / 60;
+            self.present_min = self.present_min.saturating_add(minutes as u16);
+        }
         self.last_seen = now;
         let ratio = ratio(self.ring.len() - self.ring.answered(), self.ring.len());
         if frozen == Entities::default() && !excused {
@@ -319,6 +354,20 @@ impl Observer {
         }
     }
 
+    /// When its first report came.
+    #[must_use]
+    pub fn first_seen(&self) -> Timestamp {
+        Timestamp::from_s(self.first_s.into())
+    }
+
+    /// Since when it is known, as far as it was there, ms: a key that is kept in reserve earns nothing.
+    #[must_use]
+    pub fn tenure_ms(&self, p: &Params, now: Timestamp) -> u64 {
+        let present_ms = u64::from(self.present_min) * 60_000;
+        let most = scale(present_ms.cast_signed(), p.presence_times).cast_unsigned();
+        now.since_ms(self.first_seen()).min(most)
+    }
+
     /// The entities it flags.
     #[must_use]
     pub fn flags(&self, p: &Params) -> Entities {
@@ -329,29 +378,26 @@ impl Observer {
         flags
     }
 
-    /// Counts a scheduled probe. Tells whether the windows take it: no more than any schedule asks for,
-    /// and of one target no more than one within `look_again_ms`, as far as its last probes tell.
+    /// Counts a scheduled probe. Tells whether the windows take it: `looks_turn` in a turn of `look_again_ms`,
+    /// and each target once. Of 32 bits two targets may share one, which loses three honest looks in a
+    /// hundred where three come at once; a recording with more looks than bits is only counted.
     pub fn may_count(&mut self, p: &Params, now: Timestamp, target: TargetIndex) -> bool {
-        let minute = (now.as_s() / 60) as u16 & 0x3ff;
-        let before = if self.counted >> 6 == minute { self.counted & 0x3f } else { 0 };
-        let counts = before < PROBES_PER_MINUTE_MAX && !self.looked_at(p, now, target);
-        self.counted = minute << 6 | (before + u16::from(counts));
+        let turn = (now.as_ms() / p.look_again_ms) as u32 & 0xffff;
+        if self.counted >> 16 != turn {
+            (self.counted, self.looked) = (turn << 16, 0);
+        }
+        let bit = 1 << (target.0 % 32);
+        let again = p.looks_turn <= 32 && self.looked & bit != 0;
+        let counts = self.counted & 0xffff < u32::from(p.looks_turn) && !again;
+        self.counted += u32::from(counts);
+        self.looked |= bit;
         counts
     }
 
-    /// Votes that one observer can have in so long of a target's window: it forgets which it looked at as
-    /// it looks at others.
+    /// Votes that one observer can have in so long of a target's window.
     #[must_use]
-    pub fn looks_max(p: &Params, within_ms: u64) -> i64 {
-        let washed_ms = RING as u64 * 60_000 / u64::from(PROBES_PER_MINUTE_MAX);
-        within_ms.div_ceil(p.look_again_ms.min(washed_ms)).cast_signed()
-    }
-
-    /// Whether it looked at the target lately, by its last probes.
-    fn looked_at(&self, p: &Params, now: Timestamp, target: TargetIndex) -> bool {
-        let since_s = now.minus_ms(p.look_again_ms).as_s();
-        self.ring.has(target)
-            && self.ring.iter().any(|p| p.target == target && u64::from(p.at_s) > since_s)
+    pub const fn looks_max(p: &Params, within_ms: u64) -> i64 {
+        (within_ms.div_ceil(p.look_again_ms) + 1).cast_signed()
     }
 
     /// Whether two of the entity's sites have failed here lately.
@@ -433,6 +479,17 @@ impl Observer {
             bits.eligible.insert(entity);
             due_ms = due_ms.min(until_ms + 1);
         }
+        // What the ring has lost already was no failure of a control either.
+        let lost = self.unrest.as_ref().map_or(&[][..], |unrest| &unrest.lost);
+        for (entity, at_s) in lost.iter().filter(|(entity, _)| !touched.has(*entity)) {
+            let until = Timestamp::from_s((*at_s).into()).plus_ms(p.seen_min_ms);
+            if now > until || answered < p.controls_min || self.is_chronic(p, *entity) {
+                continue;
+            }
+            bits.eligible.insert(*entity);
+            let left = u32::try_from(until.since_ms(base) + 1).unwrap_or(u32::MAX);
+            due_ms = due_ms.min(left);
+        }
         bits.due = (due_ms != u32::MAX).then(|| base.plus_ms(due_ms.into()));
         bits
     }
@@ -506,7 +563,7 @@ mod tests {
         let implication = implication(outcome, Some(Fault::Edge), DnsPath::Unconfirmed);
         let behind = plan.behind(TargetIndex(target)).unwrap();
         let now = Timestamp::from_s(1_000_000 + at_s);
-        observer.observe(P, now, behind, TargetIndex(target), implication);
+        observer.observe(P, now, plan, (behind, TargetIndex(target)), implication);
     }
 
     #[test]
@@ -525,12 +582,14 @@ mod tests {
         let hours = |ring: &Ring| ring.iter().map(|p| p.at_s / 3_600).collect::<Vec<_>>();
         for hour in 0..12 {
             let answered = hour % 2 == 0;
-            ring.push(Probe { target: TargetIndex(hour as u16), answered, at_s: hour * 3_600 });
+            let target = TargetIndex(hour as u16);
+            ring.push(Probe { target, answered, at_s: hour * 3_600 });
             let kept = hour.saturating_sub(9)..=hour;
             assert_eq!(hours(&ring), kept.clone().collect::<Vec<_>>());
             assert_eq!(ring.answered(), kept.filter(|hour| hour % 2 == 0).count());
         }
-        ring.push(Probe { target: TargetIndex(0), answered: false, at_s: 100 * 3_600 });
+        let target = TargetIndex(0);
+        ring.push(Probe { target, answered: false, at_s: 100 * 3_600 });
         assert_eq!((hours(&ring), ring.answered()), (vec![100], 0));
     }
 
@@ -572,6 +631,30 @@ mod tests {
         }
         assert!(observer.bits(P, now(6), &plan).eligible.has(P5));
         assert!(!observer.bits(P, now(200), &plan).eligible.has(P5), "too long ago");
+    }
+
+    #[test]
+    fn who_looks_at_more_than_the_ring_holds_is_still_eligible_on_all_of_it() {
+        let plan = plan();
+        let mut observer = Observer::new(Timestamp::EPOCH, Timestamp::EPOCH, standing(), false);
+        // A round over the one edge, and a longer one over the other: the ring holds the latter alone.
+        (0..8).for_each(|target| see(&mut observer, &plan, 0, target, true));
+        (0..30).for_each(|n| see(&mut observer, &plan, 1, 8 + n % 4, true));
+        let at = |s: u64| observer.bits(P, Timestamp::from_s(1_000_000 + s), &plan);
+        assert!(at(60).eligible.has(P5));
+        assert!(!at(91).eligible.has(P5), "a minute and a half is long ago");
+    }
+
+    #[test]
+    fn the_windows_take_a_target_once_in_half_a_minute_and_no_more_looks_than_are_asked_for() {
+        let mut observer = Observer::new(Timestamp::EPOCH, Timestamp::EPOCH, standing(), false);
+        let mut counts = |s: u64, target: u16| {
+            observer.may_count(P, Timestamp::from_s(1_000_020 + s), TargetIndex(target))
+        };
+        assert!(counts(0, 8) && !counts(20, 8) && counts(30, 8));
+        let taken = (0..60).filter(|n| counts(60 + n / 30, *n as u16)).count();
+        assert_eq!(taken, usize::from(P.looks_turn));
+        assert_eq!(Observer::looks_max(P, 120_000), 5);
     }
 
     #[test]

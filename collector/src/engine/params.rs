@@ -202,6 +202,20 @@ impl Params {
                 return Err(ParamsError::Range { name, value, needed });
             }
         }
+        // What would not fit where it is counted.
+        let limits = [
+            (i64::from(self.asked_doublings), 16, "asked_doublings", "1 to 16"),
+            (i64::from(self.strikes_max), 100, "strikes_max", "1 to 100"),
+            (i64::from(self.looks_turn), 10_000, "looks_turn", "1 to 10,000"),
+            (self.late_wait_ms.cast_signed(), 2_500_000, "late_wait_ms", "1 to 2,500,000 ms"),
+            (self.seen_max_ms.cast_signed(), 32_400_000, "seen_max_ms", "at most nine hours"),
+            (self.picks_max as i64, 16, "picks_max", "1 to 16"),
+        ];
+        for (value, most, name, needed) in limits {
+            if value > most {
+                return Err(ParamsError::Range { name, value, needed });
+            }
+        }
         if self.panel_probes() > ASK_TARGETS_MAX {
             let value = self.panel_sites_many as i64;
             let needed =
@@ -243,6 +257,30 @@ impl Params {
             }
         }
         Ok(())
+    }
+
+    /// For time that runs `by` to `to` as fast: what goes by people and their days, and not by looks, is made so
+    /// much shorter, and never shorter than a window.
+    pub fn compress(&mut self, by: u64, to: u64) {
+        for (ms, least) in [
+            (&mut self.recover_ms, 120_000),
+            (&mut self.resolve_ms, 120_000),
+            (&mut self.resolve_held_ms, 240_000),
+            (&mut self.retract_ms, 60_000),
+            (&mut self.reopen_ms, 240_000),
+            (&mut self.merge_ms, 120_000),
+            (&mut self.lead_ms, 120_000),
+            (&mut self.part_of_ms, 240_000),
+            (&mut self.site_resolve_ms, 120_000),
+            (&mut self.slow_share_ms, 60_000),
+            (&mut self.held_share_ms, 120_000),
+            (&mut self.usual_online_ms, 600_000),
+            (&mut self.slow_ms, 3_600_000),
+            (&mut self.baseline_ms, 1_200_000),
+            (&mut self.established_ms, 3_600_000),
+        ] {
+            *ms = (*ms * to / by.max(1)).clamp(least.min(*ms), *ms);
+        }
     }
 
     /// Those that are not as measured, in words.
@@ -287,6 +325,9 @@ cusum_flag: u8 = 18, "flags need more failures: later, and fewer by chance",
 cusum_cap: u8 = 36, "a flag outlives its outage by more answers",
 /// A target that an observer looks at again within this time counts once in the windows, ms.
 look_again_ms: u64 = 30_000, "who looks often at one site has fewer votes on it",
+/// Scheduled looks of an observer that the windows take in each such time: those of some minutes may arrive at
+/// once. A schedule that asks for more than a third of it a minute raises it.
+looks_turn: u16 = 12, "who looks more often than the schedule asks has more votes in the windows",
 /// Sites not behind the suspect that must be fine at an observer for it to be believed.
 controls_min: usize = 3, "fewer observers can tell, and those better",
 /// Failures over different edges in a row that silence an observer.
@@ -303,6 +344,9 @@ forget_ms: u64 = 3_600_000, "memory is kept for longer",
 weigh_ms: u64 = 600_000, "less work; a change of the crowd counts later",
 /// Time constant of an observer's habits (`chron_max`, `sick_max`), ms.
 slow_ms: u64 = 86_400_000, "habits form and fade more slowly",
+/// Tenure is at most so many times the time for which an observer was heard, in millionths: three times, so that
+/// a machine that is on for eight hours a day has all of it.
+presence_times: Times = 3 * ONE, "who is seldom there has a vote sooner, and so has who keeps many keys in reserve",
 /// An observer that flagged an entity for this share of a day abstains on it.
 chron_max: Ppm = 500_000, "observers with a broken path to one provider keep their vote on it for longer",
 /// An observer with this failure ratio over a day abstains on everything.
@@ -448,6 +492,9 @@ recover_ms: u64 = 600_000, "incidents recover later, and flap less",
 resolve_ms: u64 = 1_800_000, "incidents are resolved later, and flap less",
 /// Below the majority for this long is resolved too, ms: bounds what liars can hold open.
 resolve_held_ms: u64 = 7_200_000, "liars hold an incident open for longer",
+/// Time constant of the weight that is usually online, ms. While less than `coverage` of it is, silence is no
+/// recovery.
+usual_online_ms: u64 = 3_600_000, "incidents wait for longer for those who fell silent",
 /// Time constant of the share and rate by which an incident is left, ms.
 slow_share_ms: u64 = 300_000, "one panel more or less decides less",
 /// Time constant of the share by which a recovering incident is held open, ms.
@@ -458,6 +505,8 @@ reopen_ms: u64 = 3_600_000, "more outages are one incident",
 retract_ms: u64 = 300_000, "suspicions stay for longer",
 /// Incidents of what one layer explains that began within this long of each other are one, ms.
 merge_ms: u64 = 1_800_000, "more is told as one incident",
+/// Roles of one organisation whose first failures lie within this time are one incident, ms.
+lead_ms: u64 = 900_000, "roles of one organisation that fail one after the other are told as one incident",
 "When a suspicion is worth asking about":
     "flags as a Poisson process, with chance at one in a thousand; by simulation";
 /// Windows in which flags are counted, ms.
@@ -829,6 +878,37 @@ impl Settings {
         ];
         table.extend(self.params.table());
         table
+    }
+
+    /// Sets one by its name, as the table has it.
+    ///
+    /// # Errors
+    /// When there is none of that name, or its type cannot hold the value.
+    pub fn set(&mut self, name: &str, value: i64) -> Result<(), ParamsError> {
+        let whole = |name, most: u64| {
+            let needed =
+                "a whole number that is not negative, and no larger than such settings are";
+            let value_of = u64::try_from(value).ok().filter(|value| *value <= most);
+            value_of.ok_or(ParamsError::Range { name, value, needed })
+        };
+        match name {
+            "admission.tenure_hours_min" => {
+                self.tenure_hours_min = whole("tenure_hours_min", 87_600)?
+            }
+            "admission.tenure_hours_full" => {
+                self.tenure_hours_full = whole("tenure_hours_full", 87_600)?;
+            }
+            "detector.settle_s" => self.settle_s = whole("settle_s", 3_600)?,
+            "detector.crowd_observers" => {
+                self.crowd_observers = whole("crowd_observers", 1_000_000)? as u32;
+            }
+            "detector.crowd_networks" => {
+                self.crowd_networks = whole("crowd_networks", 1_000_000)? as u32;
+            }
+            "detector.crowd_zones" => self.crowd_zones = whole("crowd_zones", 15)? as u32,
+            _ => Arc::make_mut(&mut self.params).set(name, value)?,
+        }
+        Ok(())
     }
 
     /// A new observer's vote after so long.

@@ -16,6 +16,9 @@ pub const ENTITY_TARGETS_MIN: usize = 3;
 /// Entities at most: their sets are the bits of one number.
 pub const ENTITIES_MAX: usize = 128;
 
+/// Never a top-level domain (RFC 6761, section 6.4): what has no name of its own stands under it.
+const NO_TLD: &str = "invalid";
+
 /// Number of an entity in a [`Plan`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -170,21 +173,7 @@ impl Plan {
     /// From a catalogue; roles known from fair memory only decide nothing.
     #[must_use]
     pub fn new(catalogue: &Catalogue) -> Self {
-        let mut targets: BTreeMap<(Id, Layer), Vec<TargetIndex>> = BTreeMap::new();
-        for (index, target) in catalogue.targets() {
-            // A top-level domain is known from the name itself.
-            if let Ok(tld) = target.tld().parse::<Id>() {
-                targets.entry((tld, Layer::Tld)).or_default().push(*index);
-            }
-            for role in target.deciding_roles() {
-                targets.entry((role.provider.clone(), role.role)).or_default().push(*index);
-            }
-        }
-        let mut entities: Vec<_> = targets
-            .into_iter()
-            .filter(|(_, targets)| targets.len() >= ENTITY_TARGETS_MIN)
-            .map(|((provider, layer), targets)| Entity { provider, layer, targets })
-            .collect();
+        let mut entities = Self::entities_of(catalogue);
         // Of more than fit, those with the most targets: the others are seen as sites only.
         if entities.len() > ENTITIES_MAX {
             entities.sort_by_key(|entity| std::cmp::Reverse(entity.targets.len()));
@@ -208,6 +197,32 @@ impl Plan {
             }
         }
         Self { entities, behind }
+    }
+
+    /// How many there are beyond those that fit.
+    #[must_use]
+    pub fn left_out(catalogue: &Catalogue) -> usize {
+        Self::entities_of(catalogue).len().saturating_sub(ENTITIES_MAX)
+    }
+
+    fn entities_of(catalogue: &Catalogue) -> Vec<Entity> {
+        let mut targets: BTreeMap<(Id, Layer), Vec<TargetIndex>> = BTreeMap::new();
+        for (index, target) in catalogue.targets() {
+            // A top-level domain is known from the name itself.
+            if let Ok(tld) = target.tld().parse::<Id>()
+                && tld.as_str() != NO_TLD
+            {
+                targets.entry((tld, Layer::Tld)).or_default().push(*index);
+            }
+            for role in target.deciding_roles() {
+                targets.entry((role.provider.clone(), role.role)).or_default().push(*index);
+            }
+        }
+        targets
+            .into_iter()
+            .filter(|(_, targets)| targets.len() >= ENTITY_TARGETS_MIN)
+            .map(|((provider, layer), targets)| Entity { provider, layer, targets })
+            .collect()
     }
 
     /// How many entities there are.

@@ -135,7 +135,7 @@ impl Detector {
             }
             if let Some((parent, until, found)) = suspect.held.clone() {
                 let asked = self.state.suspects.get(&parent).is_some_and(|s| s.panel.is_some());
-                let explained = self.state.frozen.has(parent);
+                let explained = self.state.worldwide.has(parent);
                 // The larger one's own panel may have found by now that this one explains it.
                 let of_parent = self.state.suspects.get(&parent).and_then(|s| s.panel.as_ref());
                 let cleared =
@@ -250,8 +250,19 @@ impl Detector {
         let dead = self.state.sites.dead_before(now.minus_ms(p.site_alone_ms));
         let online = self.state.tallies.voters();
         let panel = |state: &State| Some(state.suspects.get(&entity)?.panel.as_ref()?.rounds);
-        // Members are drawn in the first round.
-        let crowd = if panel(&self.state) == Some(0) { self.crowd() } else { Vec::new() };
+        // Members are drawn in the first round; how a part of the world recovers is asked there.
+        let mut crowd = if panel(&self.state) == Some(0) { self.crowd() } else { Vec::new() };
+        let suspect = self.state.suspects.get(&entity);
+        let tracks = suspect.and_then(|s| s.panel.as_ref()).map(|panel| panel.kind);
+        if tracks == Some(Kind::Tracking)
+            && let Some(Reach::Regional(regions)) =
+                suspect.and_then(|s| s.open.as_ref()).map(|open| &open.reach)
+        {
+            crowd.retain(|candidate| {
+                regions.contains(&Region::Zone(candidate.zone))
+                    || regions.contains(&Region::Country(candidate.country))
+            });
+        }
         let Some(suspect) = self.state.suspects.get_mut(&entity) else { return Paid::No };
         let Some(panel) = &mut suspect.panel else { return Paid::No };
         let scene = panel::Scene {
@@ -381,7 +392,7 @@ impl Detector {
                         }
                         let asked =
                             self.state.suspects.get(&parent).is_some_and(|s| s.panel.is_some());
-                        if !asked && !self.state.frozen.has(parent) {
+                        if !asked && !self.state.worldwide.has(parent) {
                             self.call(parent, Kind::Full, Call::default());
                         }
                     }
@@ -411,13 +422,15 @@ impl Detector {
             Step::Inconclusive(found) => {
                 suspect.panel = None;
                 suspect.asked = Some((now, true));
-                let in_zones = found.holds_in_zones && !found.regional.is_empty();
+                let in_zones = found.holds_in_parts && !found.regional.is_empty();
                 if in_zones && draw == 0 {
                     // As a narrow majority, it must pass once more, freshly drawn.
                     self.call(entity, Kind::Full, Call { draw: 1, ..Call::default() });
                 } else if in_zones && self.parent(entity).is_none() {
-                    let Regional { regions, liar_bound } = found.regional.clone();
-                    let found = panel::Finding { liar_bound, ..found };
+                    let Regional { regions, liar_bound, reasons, observers, share } =
+                        found.regional.clone();
+                    let prefixes = observers;
+                    let found = panel::Finding { liar_bound, reasons, prefixes, share, ..found };
                     self.confirm(entity, Reach::Regional(regions), found, changed);
                 } else if found.crowd {
                     self.state.alerts.inconclusive(p, now, entity, found.share);
@@ -576,8 +589,8 @@ impl Detector {
                 self.state.alerts.explained(other);
             }
         }
-        let confidence = p.confidence(found.prefixes, found.share);
         let share = found.over.and_then(|family| found.share_over(family)).unwrap_or(found.share);
+        let confidence = p.confidence(found.prefixes, share);
         let panel::Finding { reasons, mut ruled_out, seen, liar_bound, rate, usual, .. } = found;
         for overheard in self.ruled_out(entity) {
             if ruled_out.iter().all(|other| other.rule != overheard.rule) {
@@ -585,7 +598,7 @@ impl Detector {
             }
         }
         let grounds = Grounds { reasons, ruled_out, liar_bound, confidence, seen };
-        let lead = self.lead(entity);
+        let lead = self.lead(entity, &reach);
         let Some(suspect) = self.state.suspects.get_mut(&entity) else { return };
         suspect.tracked = Some(Tracked { at: now, share, rate, usual, passes: 0 });
         suspect.track_at = now;
@@ -610,7 +623,7 @@ impl Detector {
         }
         incident.part_of = incident.part_of.take().or(lead);
         let id = incident.id.clone();
-        self.state.frozen.insert(entity);
+        self.note_standing();
         changed.push(Changed { incident: id, at: now, phase: Phase::Confirmed });
     }
 }

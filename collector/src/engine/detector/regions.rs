@@ -10,39 +10,68 @@ use tocsin_proto::incident::{LiarBound, Reason};
 
 use super::{Detector, EntityIndex, Shares};
 use crate::engine::{
-    fixed::{ONE, divergence_q16, scale, share},
+    fixed::{ONE, Ppm, divergence_q16, percent, scale, share, votes},
     incident::Region,
-    judge::{self, Divided},
+    judge::{self, Divided, strata},
+    observer::Standing,
     params::Params,
     tally::{NOWHERE, Tally},
 };
+
+/// Regions whose rules are spelt out in a verdict, at most: of more the first ones tell how it was found.
+const REGIONS_TOLD_MAX: usize = 8;
+
+/// What of an observer matters to a region.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Voice {
+    /// Its network.
+    pub(crate) asn: u32,
+    /// Its probe-core version.
+    pub(crate) version: u16,
+    /// Its resolver class.
+    pub(crate) resolver: u8,
+    /// Its vote's weight.
+    pub(crate) weight: i64,
+}
 
 /// What is seen in one country or zone.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Here {
     online: i64,
+    /// Observers that can tell.
+    observers: u32,
     tally: Tally,
     networks: BTreeMap<u32, Tally>,
+    versions: BTreeMap<u16, Tally>,
+    resolvers: BTreeMap<u8, Tally>,
+}
+
+fn add_to<K: Ord>(tallies: &mut BTreeMap<K, Tally>, key: K, more: Tally) {
+    let tally = tallies.entry(key).or_default();
+    *tally = tally.plus(more);
 }
 
 impl Here {
     /// Counts one who is online there: whether it can tell, and whether it sees it.
-    pub(crate) fn add(&mut self, asn: u32, weight: i64, vote: Option<bool>) {
+    pub(crate) fn add(&mut self, voice: Voice, vote: Option<bool>) {
+        let Voice { asn, version, resolver, weight } = voice;
         self.online += weight;
         let Some(sees) = vote else { return };
         let more = Tally { eligible: weight, flagging: if sees { weight } else { 0 } };
+        self.observers += 1;
         self.tally = self.tally.plus(more);
-        let network = self.networks.entry(asn).or_default();
-        *network = network.plus(more);
+        add_to(&mut self.networks, asn, more);
+        add_to(&mut self.versions, version, more);
+        add_to(&mut self.resolvers, resolver, more);
     }
 
     fn merge(&mut self, other: &Self) {
         self.online += other.online;
+        self.observers += other.observers;
         self.tally = self.tally.plus(other.tally);
-        for (asn, tally) in &other.networks {
-            let network = self.networks.entry(*asn).or_default();
-            *network = network.plus(*tally);
-        }
+        other.networks.iter().for_each(|(key, tally)| add_to(&mut self.networks, *key, *tally));
+        other.versions.iter().for_each(|(key, tally)| add_to(&mut self.versions, *key, *tally));
+        other.resolvers.iter().for_each(|(key, tally)| add_to(&mut self.resolvers, *key, *tally));
     }
 
     /// What is seen in a region: a country, or all of a zone's.
@@ -68,14 +97,74 @@ impl Here {
 
     /// Whether its networks see it so much more often than those elsewhere that it is no chance:
     /// with one path in seven broken, some small country has most of the bad ones.
-    fn stands_out(&self, p: &Params, world: &Self) -> bool {
+    fn stands_out(&self, p: &Params, world: &Self, name: &str) -> Reason {
         let networks = self.telling().count();
         let elsewhere = world.telling().count().saturating_sub(networks);
         let seeing = world.seeing(p).saturating_sub(self.seeing(p));
         let rest = share(seeing as i64, elsewhere as i64);
         let background = scale(rest, p.usual_times).max(p.regional_background);
         let own = share(self.seeing(p) as i64, networks as i64);
-        own > background && divergence_q16(own, background) * networks as i64 >= p.group_bits_q16
+        let bits = divergence_q16(own, background) * networks as i64;
+        Reason {
+            rule: "region.contrast".to_owned(),
+            held: own > background && bits >= p.group_bits_q16,
+            found: format!(
+                "{name}: {} of its networks see it, {seeing} of {elsewhere} elsewhere",
+                percent(own)
+            ),
+            needed: format!(
+                "more than {}, by {} bits",
+                percent(background),
+                p.group_bits_q16 >> 16
+            ),
+        }
+    }
+
+    /// The rules of a region: a majority of its votes and of its networks, enough who can tell, and
+    /// neither one version of our own program nor one resolver.
+    fn rules(
+        &self,
+        p: &Params,
+        world: &Self,
+        name: &str,
+        established: impl Fn(u16) -> bool,
+    ) -> Vec<Reason> {
+        let (telling, seeing) = (self.telling().count(), self.seeing(p));
+        let told = share(self.tally.eligible, self.online);
+        let named =
+            |reason: Reason| Reason { found: format!("{name}: {}", reason.found), ..reason };
+        let own = self.tally.share();
+        let versions =
+            strata(p, "c4.versions", "probe-core version", &self.versions, own, established);
+        let resolvers = strata(p, "c4.resolvers", "resolver class", &self.resolvers, own, |_| true);
+        vec![
+            Reason {
+                rule: "region.majority".to_owned(),
+                held: self.tally.eligible >= p.regional_min && own >= p.confirm,
+                found: format!(
+                    "{name}: {} of the votes see it ({} of {})",
+                    percent(own),
+                    votes(self.tally.flagging),
+                    votes(self.tally.eligible)
+                ),
+                needed: format!("{} of at least {}", percent(p.confirm), votes(p.regional_min)),
+            },
+            Reason {
+                rule: "region.networks".to_owned(),
+                held: telling >= p.regional_networks && 2 * seeing >= telling,
+                found: format!("{name}: {seeing} of {telling} networks see it"),
+                needed: format!("half of at least {}", p.regional_networks),
+            },
+            Reason {
+                rule: "region.coverage".to_owned(),
+                held: told >= p.coverage,
+                found: format!("{name}: {} of the votes online can tell", percent(told)),
+                needed: format!("at least {}", percent(p.coverage)),
+            },
+            self.stands_out(p, world, name),
+            named(versions.reason),
+            named(resolvers.reason),
+        ]
     }
 
     /// What liars it would take, at least, to say it of this region: half of its votes, and of its networks.
@@ -107,26 +196,42 @@ pub struct Regional {
     pub regions: Vec<Region>,
     /// What liars it would take, at least, to say it of any of them.
     pub liar_bound: LiarBound,
+    /// The rules that each of them keeps.
+    pub reasons: Vec<Reason>,
+    /// Observers that can tell in the one that has fewest.
+    pub observers: u32,
+    /// The share that sees it in the one where that is least.
+    pub share: Ppm,
 }
 
 impl Regional {
     /// From what is seen in each country of each zone.
-    pub(crate) fn of(p: &Params, countries: &BTreeMap<Region, (u8, Here)>) -> Self {
+    pub(crate) fn of(
+        p: &Params,
+        countries: &BTreeMap<Region, (u8, Here)>,
+        established: impl Fn(u16) -> bool,
+    ) -> Self {
         let mut world = Here::default();
         countries.values().for_each(|(_, here)| world.merge(here));
-        let mut regions = majorities(p, countries);
-        let mut liar_bound: Option<LiarBound> = None;
-        regions.retain(|region| {
-            let here = Here::of(countries, region);
-            let stands_out = here.stands_out(p, &world);
-            if stands_out {
-                let bound = here.liar_bound(p);
-                liar_bound =
-                    liar_bound.filter(|least| least.prefixes <= bound.prefixes).or(Some(bound));
+        let mut of = Self { observers: u32::MAX, share: ONE, ..Self::default() };
+        for region in majorities(p, countries) {
+            let here = Here::of(countries, &region);
+            let rules = here.rules(p, &world, &Detector::region_name(&region), &established);
+            if rules.iter().any(|rule| !rule.held) {
+                continue;
             }
-            stands_out
-        });
-        Self { regions, liar_bound: liar_bound.unwrap_or_default() }
+            let bound = here.liar_bound(p);
+            if of.regions.is_empty() || bound.prefixes < of.liar_bound.prefixes {
+                of.liar_bound = bound;
+            }
+            if of.regions.len() < REGIONS_TOLD_MAX {
+                of.reasons.extend(rules);
+            }
+            of.observers = of.observers.min(here.observers);
+            of.share = of.share.min(here.tally.share());
+            of.regions.push(region);
+        }
+        if of.is_empty() { Self::default() } else { of }
     }
 
     /// Whether no part does.
@@ -199,12 +304,12 @@ impl Detector {
     pub(super) fn regions(&self, entity: EntityIndex, shares: &Shares) -> Regional {
         let p = &*self.settings.params;
         let worth = |(zone, tally): (&u8, &Tally)| {
-            *zone != NOWHERE && tally.flagging >= 4 * ONE && tally.share() >= p.regional_look
+            *zone != NOWHERE && tally.flagging >= p.zone_min && tally.share() >= p.regional_look
         };
         if !shares.zones.iter().any(worth) {
             return Regional::default();
         }
-        Regional::of(p, &self.by_country(entity))
+        Regional::of(p, &self.by_country(entity), self.is_established())
     }
 
     pub(super) fn by_country(&self, entity: EntityIndex) -> BTreeMap<Region, (u8, Here)> {
@@ -221,7 +326,8 @@ impl Detector {
             let (_, here) = countries.entry(country).or_insert((zone.0, Here::default()));
             let vote = observer.vote;
             let sees = vote.eligible.has(entity).then(|| vote.flags.has(entity));
-            here.add(observer.standing.asn, observer.weight, sees);
+            let Standing { asn, version, resolver, .. } = observer.standing;
+            here.add(Voice { asn, version, resolver, weight: observer.weight }, sees);
         }
         countries
     }
@@ -252,11 +358,19 @@ mod tests {
 
     const P: &Params = &Params::DEFAULT;
 
+    fn voice(asn: u32, votes: i64) -> Voice {
+        Voice { asn, version: 1, resolver: (asn % 3) as u8, weight: votes * ONE }
+    }
+
+    fn of(countries: &BTreeMap<Region, (u8, Here)>) -> Vec<Region> {
+        Regional::of(P, countries, |_| true).regions
+    }
+
     fn here(networks: &[(u32, i64, i64)]) -> Here {
         let mut here = Here::default();
         for (asn, eligible, flagging) in networks {
             for n in 0..*eligible {
-                here.add(*asn, ONE, Some(n < *flagging));
+                here.add(voice(*asn, 1), Some(n < *flagging));
             }
         }
         here
@@ -272,7 +386,7 @@ mod tests {
         assert!(!here(&[(1, 9, 9), (2, 1, 0), (3, 1, 0), (4, 1, 0)]).sees(P), "one network");
         assert!(!here(&[(1, 4, 4), (2, 3, 3)]).sees(P), "too few");
         let mut silent = here(&[(1, 6, 6), (2, 3, 3), (3, 3, 0)]);
-        silent.add(4, 13 * ONE, None);
+        silent.add(voice(4, 13), None);
         assert!(!silent.sees(P), "most cannot tell");
     }
 
@@ -287,10 +401,10 @@ mod tests {
         let mut world = BTreeMap::from([country("IT", 10, 3)]);
         let names = ["ES", "PT", "FR", "DE", "PL", "SE"];
         world.extend(names.iter().zip(1..).map(|(code, n)| country(code, 100 * n, 1)));
-        assert_eq!(Regional::of(P, &world).regions, []);
+        assert_eq!(of(&world), []);
         let mut world = BTreeMap::from([country("IT", 10, 5)]);
         world.extend(names.iter().zip(1..).map(|(code, n)| country(code, 100 * n, 0)));
-        assert_eq!(Regional::of(P, &world).regions, [super::tests::country("IT")]);
+        assert_eq!(of(&world), [super::tests::country("IT")]);
     }
 
     #[test]
@@ -299,17 +413,17 @@ mod tests {
         let well = || here(&[(7, 6, 0), (8, 6, 0)]);
         let of = |zone: u8, code: &str, here: Here| (country(code), (zone, here));
         let spain = BTreeMap::from([of(1, "ES", down()), of(1, "IT", well())]);
-        assert_eq!(Regional::of(P, &spain).regions, [country("ES")]);
+        assert_eq!(super::tests::of(&spain), [country("ES")]);
         let far = || here(&[(20, 6, 0), (21, 6, 0), (22, 6, 0)]);
         let also = here(&[(11, 6, 6), (12, 3, 3), (13, 3, 3)]);
         let both = BTreeMap::from([of(1, "ES", down()), of(1, "IT", also), of(2, "FR", far())]);
-        assert_eq!(Regional::of(P, &both).regions, [Region::Zone(1)]);
+        assert_eq!(super::tests::of(&both), [Region::Zone(1)]);
         let few = here(&[(9, 2, 0)]);
         let all = here(&[(1, 4, 4), (2, 3, 3), (3, 3, 3), (4, 3, 2)]);
         let few = BTreeMap::from([of(1, "ES", all), of(1, "IT", few), of(2, "FR", far())]);
-        assert_eq!(Regional::of(P, &few).regions, [Region::Zone(1)]);
+        assert_eq!(super::tests::of(&few), [Region::Zone(1)]);
         assert_eq!(
-            Regional::of(P, &BTreeMap::from([of(1, "IT", well()), of(2, "FR", far())])).regions,
+            super::tests::of(&BTreeMap::from([of(1, "IT", well()), of(2, "FR", far())])),
             []
         );
     }

@@ -18,7 +18,7 @@ impl Detector {
             let fresh = |spell: &Spell| now.since_ms(spell.heard_at) <= p.spell_fresh_ms;
             let Some(spell) = current.or(observer.line.past()).filter(fresh) else { return false };
             if !observer.is_sick(p) {
-                let (standing, within) = (observer.standing, observer.within);
+                let (standing, within) = (observer.standing, observer.within.into());
                 let cut_now = online && current.is_some();
                 cuts.push(Cut { observer: *id, standing, within, spell, now: cut_now });
             }
@@ -29,7 +29,7 @@ impl Detector {
             .iter()
             .filter_map(|(id, at)| {
                 let observer = of(*id).filter(|o| now >= o.last_seen.plus_ms(p.online_ms))?;
-                Some((*at, *id, observer.standing, observer.within))
+                Some((*at, *id, observer.standing, observer.within.into()))
             })
             .collect();
         let scene = groups::Scene {
@@ -65,7 +65,7 @@ impl Detector {
             let observer = self.state.observers.get(*id as usize)?.as_deref()?;
             let online = self.state.now < observer.last_seen.plus_ms(p.online_ms);
             let counts = online && observer.line.current().is_some() && !observer.is_sick(p);
-            (counts && group.has(&observer.standing)).then_some(observer.within)
+            (counts && group.has(&observer.standing)).then_some(i64::from(observer.within))
         };
         share(self.state.cut.iter().filter_map(cut).sum(), self.state.census.of(group))
     }

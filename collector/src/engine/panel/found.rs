@@ -11,7 +11,7 @@ use tocsin_proto::{
 
 use super::{
     super::{
-        detector::{Here, Regional, divided},
+        detector::{Here, Regional, Voice, divided},
         fixed::{Ppm, divergence_q16, percent, scale, share, votes},
         incident::Region,
         judge::{Participants, Shares, Strata, majority, strata},
@@ -44,6 +44,8 @@ pub struct Finding {
     pub holds: bool,
     /// Whether those that are not of the whole world held.
     pub holds_in_zones: bool,
+    /// Whether those that are of no region's own held: coverage and attribution.
+    pub holds_in_parts: bool,
     /// Whether enough of those asked answered for anything to be said.
     pub answered: bool,
     /// Whether those who voted are enough to say something of the whole world.
@@ -105,7 +107,13 @@ impl Panel {
             if member.zone != NOWHERE {
                 let country = countries.entry(Region::Country(member.country));
                 let (_, here) = country.or_insert((member.zone, Here::default()));
-                here.add(member.asn, member.weight, vote.or((!due).then_some(false)));
+                let voice = Voice {
+                    asn: member.asn,
+                    version: member.version,
+                    resolver: member.resolver,
+                    weight: member.weight,
+                };
+                here.add(voice, vote.or((!due).then_some(false)));
             }
             let Some(yes) = vote else {
                 // Who has not answered yet counts as a no: those who have might be the quick liars.
@@ -169,13 +177,17 @@ impl Panel {
             needed: format!("at least {}", percent(p.coverage)),
         };
         let by_version: Strata =
-            strata(p, "c4.versions", "probe-core version", &versions, overall, established);
+            strata(p, "c4.versions", "probe-core version", &versions, overall, &established);
         let by_resolver: Strata =
             strata(p, "c4.resolvers", "resolver class", &resolvers, overall, |_| true);
         let (attributed, rate, usual) = self.attributed(p, plan);
         let enough = participants.enough(settings);
         let crowd = enough.held;
         let world = [enough, majority, shares.geography(p)];
+        // What asks the same of a part of the world has its own strata.
+        let holds_in_parts = coverage.held && attributed.held;
+        let mut regional = Regional::of(p, &countries, &established);
+        regional.reasons.extend([coverage.clone(), attributed.clone()]);
         let any = [coverage, by_version.reason.clone(), by_resolver.reason.clone(), attributed];
         let holds_in_zones = any.iter().all(|reason| reason.held);
         let of_all = holds_in_zones && world.iter().all(|reason| reason.held);
@@ -188,7 +200,7 @@ impl Panel {
             Some((family, reasons, own)) => (Some(family), reasons, own),
             None => (None, world.into(), all),
         };
-        let (ruled_out, seen) = match holds_in_zones {
+        let (ruled_out, seen) = match holds_in_parts {
             true => (self.ruled_out(p, plan), self.seen_by(p, due)),
             false => (Vec::new(), SeenBy::default()),
         };
@@ -198,7 +210,7 @@ impl Panel {
             share: overall,
             rate,
             usual,
-            regional: Regional::of(p, &countries),
+            regional,
             ruled_out,
             seen,
             reasons: world
@@ -208,6 +220,7 @@ impl Panel {
                 .collect(),
             holds,
             holds_in_zones,
+            holds_in_parts,
             answered: asked > 0 && part >= p.coverage,
             crowd,
             liar_bound,
