@@ -19,7 +19,7 @@ use tocsin_proto::{
     sign::PublicKey,
 };
 
-use crate::{network::default_v6, probe::profile::Profile};
+use crate::{network::default_v6, probe::profile::Profile, uplink::way::Transport};
 
 /// Bytes of a configuration file, at most.
 const FILE_BYTES_MAX: u64 = 256 * 1024;
@@ -65,6 +65,9 @@ pub struct RawConfig {
     /// How connections are opened: `modern` or `classic`. Default: one agent in eight is classic, so that
     /// a change at a server that breaks the one is told from an outage.
     pub profile: Option<Profile>,
+    /// How collectors are reached: `auto` is over QUIC, and over TCP on the same port where UDP is
+    /// blocked, until it is not; `quic` and `tcp` are over that alone. Default: `auto`.
+    pub transport: Option<Transport>,
     /// How a site's operator can reach you: a URL or an address, part of the User-Agent.
     pub contact: Option<String>,
 }
@@ -106,6 +109,8 @@ pub struct Config {
     pub user_agent: String,
     /// How connections are opened; `None` leaves it to the agent's own seed.
     pub profile: Option<Profile>,
+    /// How collectors are reached.
+    pub transport: Transport,
 }
 
 /// Why a configuration was refused.
@@ -198,6 +203,7 @@ impl RawConfig {
             day_bytes_max: over.day_bytes_max.or(self.day_bytes_max),
             outbox_bytes_max: over.outbox_bytes_max.or(self.outbox_bytes_max),
             profile: over.profile.or(self.profile),
+            transport: over.transport.or(self.transport),
             contact: over.contact.or(self.contact),
         }
     }
@@ -285,6 +291,7 @@ impl TryFrom<RawConfig> for Config {
             )?,
             user_agent: format!("tocsin/{} (outage crowd{contact})", env!("CARGO_PKG_VERSION")),
             profile: raw.profile,
+            transport: raw.transport.unwrap_or_default(),
         })
     }
 }
@@ -346,6 +353,7 @@ mod tests {
         let config = Config::try_from(file.overlaid(flags)).unwrap();
         assert_eq!((config.state_dir, config.probes_per_minute_max), ("/b".into(), 5));
         assert_eq!(config.day_bytes_max, 30_000_000);
+        assert_eq!(config.transport, Transport::Auto);
     }
 
     #[test]
@@ -365,6 +373,7 @@ mod tests {
         );
         check("families = ['v5']", &["v5", "v4", "v6"]);
         check("families = []", &["families", "both"]);
+        check("transport = 'udp'", &["udp", "auto", "quic", "tcp"]);
         check("catalogue_keys = ['x']", &["catalogue_keys", "base32"]);
         check("catalogue_file = '/no/such'", &["/no/such", "catalogue_file"]);
     }

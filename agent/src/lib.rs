@@ -16,7 +16,7 @@ pub mod voice;
 
 use std::{
     fs, io,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -46,7 +46,10 @@ use identity::{Identity, IdentityError};
 use network::Network;
 use probe::{Independent, ProbeResult, ProbeSettings, ProbeSetupError, Prober, profile::Profile};
 use spool::{Spool, SpoolError};
-use uplink::{SharedSpool, Status, Uplink, UplinkError};
+use uplink::{
+    SharedSpool, Status, Uplink, UplinkError,
+    way::{Pace, Way},
+};
 use voice::{Remarks, Voice};
 
 /// Build of the code that resolves, connects and classifies: a stratum of the detector. It rises
@@ -107,7 +110,7 @@ struct Operator {
     voice: Arc<Voice>,
     status: watch::Receiver<Status>,
     /// As it was told last.
-    connected: Option<SocketAddr>,
+    connected: Option<Way>,
 }
 
 /// The prober that a configuration describes.
@@ -156,8 +159,8 @@ pub enum Told {
         at: Timestamp,
         /// Whose collector.
         operator: PublicKey,
-        /// Where it is reached; `None` when the session is over.
-        address: Option<SocketAddr>,
+        /// Which way it is reached; `None` when the session is over.
+        way: Option<Way>,
     },
 }
 
@@ -211,6 +214,8 @@ pub async fn run_and_tell(
         let (sender, status) = watch::channel(Status::default());
         let uplink = Uplink {
             line: line.clone(),
+            transport: config.transport,
+            pace: Pace::default(),
             voice: Arc::clone(&voice),
             clock,
             sources: config.source_address.clone(),
@@ -399,10 +404,10 @@ impl Work {
             return Ok(());
         }
         for operator in &mut self.operators {
-            let address = operator.status.borrow().connected;
-            if address != operator.connected {
-                operator.connected = address;
-                (self.tell)(Told::Session { at: now, operator: operator.operator, address });
+            let way = operator.status.borrow().connected;
+            if way != operator.connected {
+                operator.connected = way;
+                (self.tell)(Told::Session { at: now, operator: operator.operator, way });
             }
         }
         let of = |op: &mut Operator| op.status.borrow_and_update().schedule;
@@ -520,7 +525,8 @@ impl Work {
         Line {
             route: self.network.borrow().route,
             clock: nearest.map(|ms| ms <= CLOCK_OFFSET_MAX_MS),
-            udp: statuses.iter().any(|status| status.connected.is_some()).then_some(true),
+            // It passes when it does to one of them.
+            udp: statuses.iter().filter_map(|status| status.udp).max(),
             ..Line::default()
         }
     }

@@ -25,8 +25,10 @@ use crate::engine::{
 pub struct RawConfig {
     /// Where keys, the log and the detector's state are kept.
     pub data_dir: PathBuf,
-    /// UDP addresses on which agents are served.
+    /// Addresses on which agents are served: UDP for QUIC, and TCP on the same port.
     pub listen: Vec<SocketAddr>,
+    /// Whether agents whose UDP is blocked are served over TCP.
+    pub tcp: bool,
     /// TCP address of the public page and feed.
     pub web_listen: SocketAddr,
     /// TCP address of metrics and readiness, for the operator alone.
@@ -128,6 +130,7 @@ impl Default for RawConfig {
         Self {
             data_dir: PathBuf::from("tocsin-collector-data"),
             listen: vec![SocketAddr::from(([0, 0, 0, 0], 4433))],
+            tcp: true,
             web_listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
             operator_listen: SocketAddr::from(([127, 0, 0, 1], 9464)),
             catalogue_file: None,
@@ -178,8 +181,10 @@ impl Default for RawDetector {
 pub struct Config {
     /// Where keys, the log and the detector's state are kept.
     pub data_dir: PathBuf,
-    /// UDP addresses on which agents are served.
+    /// Addresses on which agents are served: UDP for QUIC, and TCP on the same port.
     pub listen: Vec<SocketAddr>,
+    /// Whether agents whose UDP is blocked are served over TCP.
+    pub tcp: bool,
     /// TCP address of the public page and feed.
     pub web_listen: SocketAddr,
     /// TCP address of metrics and readiness.
@@ -252,7 +257,7 @@ pub enum ConfigError {
     #[error(transparent)]
     Params(#[from] ParamsError),
     /// Nothing to listen on.
-    #[error("listen is empty: name at least one UDP address, such as \"0.0.0.0:4433\"")]
+    #[error("listen is empty: name at least one address, such as \"0.0.0.0:4433\"")]
     NoListen,
 }
 
@@ -317,6 +322,7 @@ impl TryFrom<RawConfig> for Config {
         Ok(Self {
             data_dir: raw.data_dir,
             listen: raw.listen,
+            tcp: raw.tcp,
             web_listen: raw.web_listen,
             operator_listen: raw.operator_listen,
             catalogue,

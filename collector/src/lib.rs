@@ -2,7 +2,7 @@
 //! what the detector makes of it.
 //!
 //! ```text
-//! ingest (QUIC sessions) -> admit -> store (writer thread, commit, ack) -> pipeline (detector)
+//! ingest (sessions) -> admit -> store (writer thread, commit, ack) -> pipeline (detector)
 //!                                                                              -> publish -> web
 //! ```
 //!
@@ -41,10 +41,13 @@ use crate::{
         params::Settings,
     },
     ingest::{
-        endpoint::{self, EndpointError, EndpointSecrets},
+        endpoint::{Endpoint, EndpointError, EndpointSecrets},
+        gate::Gate,
         living::Living,
         prefix::{PrefixLimit, Slots},
+        quic,
         session::Context,
+        tcp,
     },
     keys::{Keys, KeysError, keep_secret},
     metrics::Metrics,
@@ -136,7 +139,7 @@ fn locator(config: &Config) -> Result<Locator, RunError> {
 #[derive(Debug)]
 pub struct Collector {
     addresses: Addresses,
-    endpoints: Vec<quinn::Endpoint>,
+    endpoints: Vec<Endpoint>,
     context: Arc<Context>,
     sessions: Arc<Semaphore>,
     prefixes: PrefixLimit,
@@ -194,9 +197,9 @@ impl Collector {
         let mut endpoints = Vec::new();
         let mut reached = Vec::new();
         for address in &config.listen {
-            let endpoint =
-                endpoint::bind(*address, &keys.transport, secrets).map_err(RunError::Endpoint)?;
-            reached.push(endpoint.local_addr().unwrap_or(*address));
+            let endpoint = Endpoint::bind(*address, config.tcp, &keys.transport, secrets)
+                .map_err(RunError::Endpoint)?;
+            reached.push(endpoint.address);
             endpoints.push(endpoint);
         }
         let listen = async |what, address| {
@@ -246,6 +249,12 @@ impl Collector {
         Arc::clone(&self.context.metrics)
     }
 
+    /// Who has a session, and can be asked.
+    #[must_use]
+    pub fn living(&self) -> Living {
+        self.context.living.clone()
+    }
+
     /// What it publishes, as it changes.
     #[must_use]
     pub fn published(&self) -> tokio::sync::watch::Receiver<Arc<feed::Published>> {
@@ -259,14 +268,26 @@ impl Collector {
     /// When a part ends that should not have.
     pub async fn serve(self, shutdown: CancellationToken) -> Result<(), RunError> {
         let mut tasks: JoinSet<&'static str> = JoinSet::new();
-        for endpoint in self.endpoints {
-            let (context, sessions) = (Arc::clone(&self.context), Arc::clone(&self.sessions));
-            let (prefixes, shutdown) = (self.prefixes.clone(), shutdown.clone());
+        let gate = Gate {
+            context: Arc::clone(&self.context),
+            sessions: self.sessions,
+            prefixes: self.prefixes,
+        };
+        for Endpoint { quic: endpoint, tcp: listener, .. } in self.endpoints {
+            let (opened, stop) = (gate.clone(), shutdown.clone());
             tasks.spawn(async move {
-                endpoint::accept(endpoint, context, sessions, prefixes, shutdown).await;
-                "endpoint"
+                quic::accept(endpoint, opened, stop).await;
+                "QUIC endpoint"
+            });
+            let Some(listener) = listener else { continue };
+            let (opened, stop) = (gate.clone(), shutdown.clone());
+            tasks.spawn(async move {
+                tcp::accept(listener, opened, stop).await;
+                "TCP listener"
             });
         }
+        // What is left of it are the acceptors' own: with the last session the context goes.
+        drop(gate);
         let site = web::Site {
             published: self.context.published.clone(),
             catalogue: Arc::clone(&self.context.catalogue),

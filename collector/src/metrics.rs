@@ -18,6 +18,38 @@ struct Reason {
     reason: &'static str,
 }
 
+/// What a session travels over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// QUIC, as it should.
+    Quic,
+    /// TLS on TCP, for agents whose UDP is blocked.
+    Tcp,
+}
+
+impl Transport {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Quic, Self::Tcp];
+
+    /// Stable name, as in labels.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Quic => "quic",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Over {
+    transport: &'static str,
+}
+
+const fn over(transport: Transport) -> Over {
+    Over { transport: transport.name() }
+}
+
 /// The collector's metrics.
 #[derive(Debug)]
 pub struct Metrics {
@@ -28,7 +60,9 @@ pub struct Metrics {
     asks: Family<Reason, Counter<u64, AtomicU64>>,
     ended: Family<Reason, Counter<u64, AtomicU64>>,
     refused: Family<Reason, Counter<u64, AtomicU64>>,
-    sessions: Gauge<i64, AtomicI64>,
+    begun: Family<Over, Counter<u64, AtomicU64>>,
+    sessions: Family<Over, Gauge<i64, AtomicI64>>,
+    tcp_permille: Gauge<i64, AtomicI64>,
     position: Gauge<i64, AtomicI64>,
     incidents: Gauge<i64, AtomicI64>,
 }
@@ -44,7 +78,9 @@ impl Default for Metrics {
             asks: Family::default(),
             ended: Family::default(),
             refused: Family::default(),
-            sessions: Gauge::default(),
+            begun: Family::default(),
+            sessions: Family::default(),
+            tcp_permille: Gauge::default(),
             position: Gauge::default(),
             incidents: Gauge::default(),
         };
@@ -77,7 +113,17 @@ impl Default for Metrics {
             "Connections refused before a session, by reason",
             metrics.refused.clone(),
         );
-        registry.register("sessions", "Sessions open now", metrics.sessions.clone());
+        registry.register(
+            "sessions_begun",
+            "Sessions that began, by transport",
+            metrics.begun.clone(),
+        );
+        registry.register("sessions", "Sessions open now, by transport", metrics.sessions.clone());
+        registry.register(
+            "sessions_tcp_permille",
+            "Share of the open sessions that are on TCP, in thousandths: agents whose UDP is blocked",
+            metrics.tcp_permille.clone(),
+        );
         registry.register(
             "log_position",
             "Position of the last record the detector has taken",
@@ -90,6 +136,10 @@ impl Default for Metrics {
         );
         for reason in Rejection::ALL {
             metrics.rejected.get_or_create(&Reason { reason: reason.name() }).inc_by(0);
+        }
+        for transport in Transport::ALL {
+            metrics.begun.get_or_create(&over(transport)).inc_by(0);
+            metrics.sessions.get_or_create(&over(transport)).set(0);
         }
         Self { registry: Mutex::new(registry), ..metrics }
     }
@@ -114,13 +164,19 @@ impl Metrics {
     }
 
     /// A session began.
-    pub fn session_began(&self) {
-        self.sessions.inc();
+    pub fn session_began(&self, transport: Transport) {
+        self.begun.get_or_create(&over(transport)).inc();
+        self.sessions.get_or_create(&over(transport)).inc();
+    }
+
+    /// Sessions open now.
+    fn open(&self, transport: Transport) -> i64 {
+        self.sessions.get_or_create(&over(transport)).get()
     }
 
     /// A session ended: by the collector for a reason, or by the peer.
-    pub fn session_ended(&self, reason: Option<GoAwayReason>) {
-        self.sessions.dec();
+    pub fn session_ended(&self, transport: Transport, reason: Option<GoAwayReason>) {
+        self.sessions.get_or_create(&over(transport)).dec();
         let reason = reason.map_or("peer", GoAwayReason::name);
         self.ended.get_or_create(&Reason { reason }).inc();
     }
@@ -139,6 +195,9 @@ impl Metrics {
     /// All of it as OpenMetrics text.
     #[must_use]
     pub fn text(&self) -> String {
+        let tcp = self.open(Transport::Tcp);
+        let all = self.open(Transport::Quic).saturating_add(tcp);
+        self.tcp_permille.set(tcp.saturating_mul(1_000).checked_div(all).unwrap_or(0));
         let mut text = String::new();
         if let Ok(registry) = self.registry.lock()
             && encode(&mut text, &registry).is_err()
@@ -146,5 +205,31 @@ impl Metrics {
             tracing::error!("the metrics could not be written");
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_are_counted_by_transport() {
+        let metrics = Metrics::default();
+        let told = |line: &str| {
+            let text = metrics.text();
+            assert!(text.lines().any(|found| found == line), "no {line} in {text}");
+        };
+        told("tocsin_sessions_tcp_permille 0");
+        for _ in 0..3 {
+            metrics.session_began(Transport::Quic);
+        }
+        metrics.session_began(Transport::Tcp);
+        told("tocsin_sessions{transport=\"quic\"} 3");
+        told("tocsin_sessions{transport=\"tcp\"} 1");
+        told("tocsin_sessions_tcp_permille 250");
+        metrics.session_ended(Transport::Tcp, Some(GoAwayReason::Replaced));
+        told("tocsin_sessions{transport=\"tcp\"} 0");
+        told("tocsin_sessions_begun_total{transport=\"tcp\"} 1");
+        told("tocsin_sessions_ended_total{reason=\"replaced\"} 1");
     }
 }

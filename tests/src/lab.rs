@@ -1,7 +1,7 @@
 //! The lab: a real crowd over a real, small internet, all on this machine and without root.
 //!
 //! Ninety agents (the agent library, each bound to its own /24 of 127/8) probe thirty sites behind
-//! three edges, and report over QUIC to one collector with its page. Then something breaks. Only
+//! three edges, and report to one collector with its page. Then something breaks. Only
 //! documented settings are used: no tenure ramp, a vouched probe-core version, extra roots, a
 //! resolver, allowed ranges, and a raised schedule.
 
@@ -14,7 +14,10 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use serde::Serialize;
-use tocsin_agent::config::{Config as AgentConfig, RawConfig as RawAgentConfig};
+use tocsin_agent::{
+    config::{Config as AgentConfig, RawConfig as RawAgentConfig},
+    uplink::way::Transport,
+};
 use tocsin_collector::{
     Collector,
     clock::Clock,
@@ -54,6 +57,8 @@ pub struct Play {
     pub web: SocketAddr,
     /// Whether the collector may ask its agents to look closer.
     pub ask_back: bool,
+    /// What agents report over.
+    pub transport: Transport,
 }
 
 /// What is told of a run, as it happens.
@@ -198,6 +203,7 @@ impl Lab {
                 families: Some(vec![Family::V4]),
                 context: Some(format!("lab-{at}")),
                 probes_per_minute_max: Some(PROBES_PER_MINUTE),
+                transport: Some(play.transport),
                 ..RawAgentConfig::default()
             };
             let mut config = AgentConfig::try_from(raw)?;

@@ -5,4 +5,5 @@
 pub mod internet;
 pub mod lab;
 pub mod peer;
+pub mod relay;
 pub mod sim;

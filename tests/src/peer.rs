@@ -1,7 +1,7 @@
-//! Peers that follow a script: a QUIC client and a QUIC server written from `docs/PROTOCOL.md`
-//! and not from the agent, which do the right step or a wrong one; and the built programs,
-//! started, killed, and cleaned up. No suite sleeps: every wait is for a condition, with a
-//! deadline.
+//! Peers that follow a script: a client over QUIC or TCP and a QUIC server written from
+//! `docs/PROTOCOL.md` and not from the agent, which do the right step or a wrong one; and the built
+//! programs, started, killed, and cleaned up. No suite sleeps: every wait is for a condition, with
+//! a deadline.
 
 use std::{
     fs::File,
@@ -34,8 +34,10 @@ use tocsin_proto::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
     time::timeout,
 };
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// Longest wait for one answer on loopback, on a machine that is busy.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -137,15 +139,22 @@ impl ServerCertVerifier for AnyCertificate {
     }
 }
 
-fn client_config(alpn: &[u8]) -> anyhow::Result<quinn::ClientConfig> {
+/// Without an ALPN nothing is offered.
+fn tls_config(alpn: &[u8]) -> anyhow::Result<rustls::ClientConfig> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut tls = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
         .with_no_client_auth();
-    tls.alpn_protocols = vec![alpn.to_vec()];
-    let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls)?;
+    if !alpn.is_empty() {
+        tls.alpn_protocols = vec![alpn.to_vec()];
+    }
+    Ok(tls)
+}
+
+fn client_config(alpn: &[u8]) -> anyhow::Result<quinn::ClientConfig> {
+    let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls_config(alpn)?)?;
     Ok(quinn::ClientConfig::new(Arc::new(tls)))
 }
 
@@ -157,15 +166,22 @@ pub struct Away(pub GoAway);
 /// One end of a session's stream, with its connection.
 #[derive(Debug)]
 pub struct Peer {
-    /// The connection.
-    pub connection: Connection,
     /// The TLS exporter of this connection.
     pub exporter: [u8; 32],
-    send: SendStream,
-    receive: RecvStream,
+    stream: Stream,
     deframer: Deframer,
-    // Holds the socket of a client.
-    _endpoint: Endpoint,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Quic {
+        connection: Connection,
+        send: SendStream,
+        receive: RecvStream,
+        // Holds the socket of a client.
+        _endpoint: Endpoint,
+    },
+    Tcp(Box<TlsStream<TcpStream>>),
 }
 
 fn exporter_of(connection: &Connection) -> anyhow::Result<[u8; 32]> {
@@ -203,8 +219,35 @@ impl Peer {
             timeout(Duration::from_secs(3), connecting).await.context("no answer")??;
         let (send, receive) = timeout(PATIENCE, connection.open_bi()).await??;
         let exporter = exporter_of(&connection)?;
-        let deframer = Deframer::new(FRAME_TO_AGENT_MAX);
-        Ok(Self { connection, exporter, send, receive, deframer, _endpoint: endpoint })
+        let stream = Stream::Quic { connection, send, receive, _endpoint: endpoint };
+        Ok(Self { exporter, stream, deframer: Deframer::new(FRAME_TO_AGENT_MAX) })
+    }
+
+    /// Connects over TCP, under any ALPN; none is offered where it is empty.
+    ///
+    /// # Errors
+    /// When there is no connection.
+    pub async fn connect_tcp(
+        address: SocketAddr,
+        source: IpAddr,
+        alpn: &[u8],
+    ) -> anyhow::Result<Self> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.bind(SocketAddr::new(source, 0))?;
+        let connector = TlsConnector::from(Arc::new(tls_config(alpn)?));
+        let connecting = async {
+            let stream = socket.connect(address).await?;
+            connector
+                .connect(ServerName::try_from("collector.invalid")?, stream)
+                .await
+                .map_err(anyhow::Error::from)
+        };
+        let stream = timeout(PATIENCE, connecting).await.context("no answer")??;
+        let (_, tls) = stream.get_ref();
+        let context = Some(b"".as_slice());
+        let exporter = tls.export_keying_material([0u8; 32], EXPORTER_LABEL, context)?;
+        let stream = Stream::Tcp(Box::new(stream));
+        Ok(Self { exporter, stream, deframer: Deframer::new(FRAME_TO_AGENT_MAX) })
     }
 
     /// Connects and shakes hands rightly, up to Ready.
@@ -217,10 +260,18 @@ impl Peer {
         key: &SecretKey,
     ) -> anyhow::Result<(Self, Ready)> {
         let mut peer = Self::connect(line, source).await?;
-        let transcript = peer.greet().await?;
-        peer.send(&transcript.prove(key, 0)).await?;
-        let ready = peer.message().await?;
+        let ready = peer.prove(key).await?;
         Ok((peer, ready))
+    }
+
+    /// Shakes hands rightly, up to Ready.
+    ///
+    /// # Errors
+    /// When the collector does not agree.
+    pub async fn prove(&mut self, key: &SecretKey) -> anyhow::Result<Ready> {
+        let transcript = self.greet().await?;
+        self.send(&transcript.prove(key, 0)).await?;
+        self.message().await
     }
 
     /// Writes bytes, whatever they are.
@@ -228,8 +279,17 @@ impl Peer {
     /// # Errors
     /// When the stream is closed, or the other side does not read.
     pub async fn send_bytes(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
-        timeout(PATIENCE, self.send.write_all(bytes)).await.context("nobody reads")??;
-        Ok(())
+        let writing = async {
+            match &mut self.stream {
+                Stream::Quic { send, .. } => send.write_all(bytes).await?,
+                Stream::Tcp(stream) => {
+                    stream.write_all(bytes).await?;
+                    stream.flush().await?;
+                }
+            }
+            anyhow::Ok(())
+        };
+        timeout(PATIENCE, writing).await.context("nobody reads")?
     }
 
     /// Writes a message.
@@ -264,7 +324,11 @@ impl Peer {
                 if let Some(frame) = self.deframer.next_frame()? {
                     return anyhow::Ok(frame);
                 }
-                let length = self.receive.read(&mut buffer).await?.context("the stream ended")?;
+                let length = match &mut self.stream {
+                    Stream::Quic { receive, .. } => receive.read(&mut buffer).await?.unwrap_or(0),
+                    Stream::Tcp(stream) => stream.read(&mut buffer).await?,
+                };
+                ensure!(length > 0, "the stream ended");
                 self.deframer.push(buffer.get(..length).unwrap_or_default());
             }
         };
@@ -287,9 +351,17 @@ impl Peer {
         }
     }
 
-    /// Ends the connection.
+    /// Ends a connection over QUIC; one over TCP ends when this is dropped.
     pub fn close(&self) {
-        self.connection.close(VarInt::from_u32(0), b"");
+        if let Stream::Quic { connection, .. } = &self.stream {
+            connection.close(VarInt::from_u32(0), b"");
+        }
+    }
+
+    /// Whether the other side has closed the connection, over QUIC.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        matches!(&self.stream, Stream::Quic { connection, .. } if connection.close_reason().is_some())
     }
 }
 
@@ -355,8 +427,8 @@ impl FakeCollector {
         let (send, receive) = timeout(PATIENCE, connection.accept_bi()).await??;
         let exporter = exporter_of(&connection)?;
         let deframer = Deframer::new(FRAME_TO_AGENT_MAX);
-        let endpoint = self.endpoint.clone();
-        let mut peer = Peer { connection, exporter, send, receive, deframer, _endpoint: endpoint };
+        let stream = Stream::Quic { connection, send, receive, _endpoint: self.endpoint.clone() };
+        let mut peer = Peer { exporter, stream, deframer };
         let hello = peer.frame(PATIENCE).await?;
         ensure!(hello.tag == Tag::Hello as u8, "tag {} is no hello", hello.tag);
         let delegation = Delegation {
@@ -501,7 +573,7 @@ fn field<'a>(json: &'a serde_json::Value, name: &str) -> anyhow::Result<&'a str>
 pub struct Serving {
     /// Its folder, with keys in it.
     pub data_dir: PathBuf,
-    /// Its UDP address; port 0 for any.
+    /// Its address, over UDP and TCP; port 0 for any.
     pub listen: SocketAddr,
     /// Its configuration, when it has one.
     pub config: Option<PathBuf>,

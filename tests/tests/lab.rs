@@ -11,9 +11,13 @@ use std::{
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn play(fault: &str) {
+    play_with(fault, &[]);
+}
+
+fn play_with(fault: &str, more: &[&str]) {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let lab = env!("CARGO_BIN_EXE_tocsin-lab");
-    let output = Command::new(lab).args(["--fault", fault, "--json"]).output().unwrap();
+    let output = Command::new(lab).args(["--fault", fault, "--json"]).args(more).output().unwrap();
     let told = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     let last: serde_json::Value = serde_json::from_str(told.lines().last().unwrap()).unwrap();
@@ -41,4 +45,10 @@ faults! {
     challenges_are_no_outage = "edge-challenge";
     one_network_is_not_the_world = "one-network";
     nothing_is_nothing = "none";
+}
+
+/// Reports, asks and answers travel over TCP alike.
+#[test]
+fn an_edge_that_answers_500_to_a_crowd_on_tcp() {
+    play_with("edge-500", &["--tcp"]);
 }

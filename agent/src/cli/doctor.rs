@@ -1,12 +1,14 @@
-//! `tocsin doctor`: can each collector be reached, with which key, and how far apart are the
-//! clocks?
+//! `tocsin doctor`: can each collector be reached, over which transport, with which key, and how
+//! far apart are the clocks?
 
 use std::{
     error::Error,
     io,
+    net::SocketAddr,
     sync::{Arc, Mutex},
 };
 
+use tocsin_proto::line::CollectorLine;
 use tokio::sync::{mpsc, watch};
 
 use super::{Exit, say, say_json};
@@ -16,11 +18,57 @@ use crate::{
     config::Config,
     identity::Identity,
     spool::Spool,
-    uplink::{Status, Uplink},
+    uplink::{
+        Status, Uplink, UplinkError,
+        way::{Pace, Via, Way},
+    },
     voice::Voice,
 };
 
-/// Tries every address of every collector.
+/// What one way led to.
+struct Check {
+    way: Way,
+    found: Result<Status, UplinkError>,
+}
+
+impl Check {
+    fn offset_ms(&self) -> Option<i64> {
+        self.found.as_ref().ok().and_then(|status| status.offset_ms)
+    }
+
+    fn key(&self) -> Option<String> {
+        self.found.as_ref().ok().and_then(|status| status.transport).map(|key| key.to_string())
+    }
+
+    fn is_good(&self) -> bool {
+        self.offset_ms().is_some_and(|ms| ms.unsigned_abs() <= CLOCK_OFFSET_MAX_MS)
+    }
+
+    fn sentence(&self) -> String {
+        let way = self.way;
+        match &self.found {
+            Err(error) => format!("{way}: {}", chain(error)),
+            Ok(_) => format!(
+                "{way}: reached, key {}, clock offset {} ms{}",
+                self.key().as_deref().unwrap_or("?"),
+                self.offset_ms().unwrap_or(0),
+                if self.is_good() { "" } else { ": set this machine's clock" }
+            ),
+        }
+    }
+
+    fn document(&self, line: &CollectorLine) -> serde_json::Value {
+        serde_json::json!({
+            "operator": line.operator, "address": self.way.address, "ok": self.is_good(),
+            "via": self.way.via.name(), "transport_key": self.key(),
+            "clock_offset_ms": self.offset_ms(),
+            "error": self.found.as_ref().err().map(|error| chain(error)),
+        })
+    }
+}
+
+/// Tries every address of every collector, over each transport that is allowed. An address is well
+/// when one of them is.
 ///
 /// # Errors
 /// When the output is closed, or the outbox cannot be opened.
@@ -28,63 +76,92 @@ pub async fn doctor(config: &Config, identity: Identity, json: bool) -> io::Resu
     let spool =
         Spool::open(&config.state_dir, config.outbox_bytes_max).map_err(io::Error::other)?;
     let identity = Arc::new(identity);
-    let (mut all_well, mut checks) = (!config.collectors.is_empty(), Vec::new());
+    let (mut all_well, mut documents) = (!config.collectors.is_empty(), Vec::new());
     for line in &config.collectors {
         for address in &line.addresses {
-            let uplink = Uplink {
-                line: line.clone(),
-                // An observer of its own and an empty outbox: the running agent keeps its session
-                // and its reports.
-                voice: Arc::new(Voice::new(
-                    line.operator,
-                    Arc::clone(&identity),
-                    Arc::new(Mutex::new(spool.scratch().map_err(io::Error::other)?)),
-                    // Another one each time, so that nothing links the places it is run in.
-                    Some(format!("doctor {:x}", getrandom::u64().unwrap_or(0))),
-                    config.profile.unwrap_or_default(),
-                )),
-                clock: Clock::start(),
-                sources: config.source_address.clone(),
-                catalogue_version: config.catalogue.version(),
-                asks: mpsc::channel(1).0,
-                status: watch::channel(Status::default()).0,
-            };
-            let found = uplink.check(*address).await;
-            let offset = found.as_ref().ok().and_then(|status| status.offset_ms);
-            let good = offset.is_some_and(|ms| ms.unsigned_abs() <= CLOCK_OFFSET_MAX_MS);
-            all_well &= good;
-            let (key, error) = match &found {
-                Ok(status) => (status.transport.map(|key| key.to_string()), None),
-                Err(error) => (None, Some(chain(error))),
-            };
-            if !json {
-                match (&error, offset) {
-                    (Some(error), _) => say(format_args!("{address}: {error}"))?,
-                    (None, offset) => {
-                        say(format_args!(
-                            "{address}: reached by QUIC, key {}, clock offset {} ms{}",
-                            key.as_deref().unwrap_or("?"),
-                            offset.unwrap_or(0),
-                            if good { "" } else { ": set this machine's clock" }
-                        ))?;
-                    }
+            let mut checks = Vec::new();
+            for via in config.transport.vias() {
+                let uplink = scratch(config, line, &spool, &identity)?;
+                let way = Way { via: *via, address: *address };
+                let check = Check { way, found: uplink.check(way).await };
+                if !json {
+                    say(check.sentence())?;
                 }
+                documents.push(check.document(line));
+                checks.push(check);
             }
-            checks.push(serde_json::json!({
-                "operator": line.operator, "address": address, "ok": good, "via": "quic",
-                "transport_key": key, "clock_offset_ms": offset, "error": error,
-            }));
+            all_well &= checks.iter().any(Check::is_good);
+            if !json && udp_is_blocked(&checks) {
+                say(advice(*address))?;
+            }
         }
     }
     if json {
-        say_json(serde_json::json!({"ok": all_well, "collectors": checks}))?;
+        say_json(serde_json::json!({"ok": all_well, "collectors": documents}))?;
     } else if config.collectors.is_empty() {
         say("no collector is configured; add a tocsin:// line to collectors")?;
     }
     Ok(if all_well { Exit::Ok } else { Exit::Problem })
 }
 
+/// TCP reaches it and QUIC does not.
+fn udp_is_blocked(checks: &[Check]) -> bool {
+    let reached = |via| checks.iter().find(|check| check.way.via == via).map(|c| c.found.is_ok());
+    reached(Via::Quic) == Some(false) && reached(Via::Tcp) == Some(true)
+}
+
+fn advice(address: SocketAddr) -> String {
+    format!("{address}: UDP seems to be blocked on the way; reports go over TCP until it passes")
+}
+
+/// An uplink for one check: an observer of its own and an empty outbox, so that the running agent
+/// keeps its session and its reports.
+fn scratch(
+    config: &Config,
+    line: &CollectorLine,
+    spool: &Spool,
+    identity: &Arc<Identity>,
+) -> io::Result<Uplink> {
+    Ok(Uplink {
+        line: line.clone(),
+        transport: config.transport,
+        pace: Pace::default(),
+        voice: Arc::new(Voice::new(
+            line.operator,
+            Arc::clone(identity),
+            Arc::new(Mutex::new(spool.scratch().map_err(io::Error::other)?)),
+            // Another one each time, so that nothing links the places it is run in.
+            Some(format!("doctor {:x}", getrandom::u64().unwrap_or(0))),
+            config.profile.unwrap_or_default(),
+        )),
+        clock: Clock::start(),
+        sources: config.source_address.clone(),
+        catalogue_version: config.catalogue.version(),
+        asks: mpsc::channel(1).0,
+        status: watch::channel(Status::default()).0,
+    })
+}
+
 fn chain(error: &dyn Error) -> String {
     let causes = std::iter::successors(error.source(), |&error| error.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocked_udp_is_told_from_a_collector_that_is_away() {
+        let check = |via, reached: bool| {
+            let found = if reached { Ok(Status::default()) } else { Err(UplinkError::Ended) };
+            Check { way: Way { via, address: SocketAddr::from(([192, 0, 2, 1], 1)) }, found }
+        };
+        for (quic, tcp, blocked) in
+            [(true, true, false), (false, true, true), (true, false, false), (false, false, false)]
+        {
+            assert_eq!(udp_is_blocked(&[check(Via::Quic, quic), check(Via::Tcp, tcp)]), blocked);
+        }
+        assert!(!udp_is_blocked(&[check(Via::Tcp, true)]));
+    }
 }

@@ -62,8 +62,9 @@ fn document(catalogue: &Catalogue, told: &Told) -> serde_json::Value {
             "family": request.family, "cause": request.purpose.cause(),
             "outcome": outcome, "total_ms": took.as_secs_f64() * 1000.0,
         }),
-        Told::Session { at, operator, address } => serde_json::json!({
-            "event": "session", "at": at.to_string(), "operator": operator, "address": address,
+        Told::Session { at, operator, way } => serde_json::json!({
+            "event": "session", "at": at.to_string(), "operator": operator,
+            "address": way.map(|way| way.address), "via": way.map(|way| way.via.name()),
         }),
     }
 }
@@ -76,9 +77,7 @@ fn sentence(catalogue: &Catalogue, told: &Told) -> Option<String> {
             let (family, ms) = (request.family.name(), took.as_millis());
             Some(format!("{at}  {}  {family}  {outcome}  {ms} ms", target.host))
         }
-        Told::Session { at, address: Some(address), .. } => {
-            Some(format!("{at}  reporting to {address}"))
-        }
+        Told::Session { at, way: Some(way), .. } => Some(format!("{at}  reporting to {way}")),
         Told::Session { at, .. } => Some(format!("{at}  not connected; what is seen is kept")),
     }
 }

@@ -1,11 +1,20 @@
 //! The way to the collectors: connects, runs the session, sends what the spool holds, and comes
 //! back after a failure. One uplink for each operator.
+//!
+//! Over QUIC where it passes, else over TCP; from there it goes back as soon as QUIC is ready, and
+//! only then gives up what it has.
 
-pub mod quic;
+pub mod dial;
+pub mod link;
+mod quic;
 pub mod session;
+mod tcp;
+mod tls;
+pub mod way;
 
 use std::{
-    net::SocketAddr,
+    io,
+    pin::Pin,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -15,7 +24,7 @@ use tocsin_proto::{
     id::Country,
     limits::{FRAME_TO_AGENT_MAX, HANDSHAKE_TIMEOUT_MS},
     line::CollectorLine,
-    message::{AskBack, Schedule},
+    message::{AskBack, GoAwayReason, Schedule},
     sign::PublicKey,
     wire::{Deframer, Frame, FrameTooLong},
 };
@@ -26,12 +35,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    clock::Clock,
+    clock::{Clock, monotonic},
     spool::{Spool, SpoolError},
     voice::Voice,
 };
-use quic::{Link, QuicError};
+use dial::Dialer;
+use link::{Link, LinkError};
 use session::{Output, Session, SessionError, Setup};
+use way::{Learned, Pace, Race, Transport, Via, Way};
 
 /// First wait after a failure.
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
@@ -45,6 +56,8 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(30);
 const WORK_PIECE: u64 = 4096;
 /// A session is made anew after this long: only a Greeting tells the collector's clock.
 const SESSION_MAX: Duration = Duration::from_secs(6 * 3600);
+/// What is under way when this program stops may take so long to say goodbye.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes read at once.
 const READ_BYTES: usize = 16 * 1024;
 
@@ -54,8 +67,10 @@ pub type SharedSpool = Arc<Mutex<Spool>>;
 /// What an uplink knows of its collector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Status {
-    /// Where the session stands; `None` when there is none.
-    pub connected: Option<SocketAddr>,
+    /// Which way the session goes; `None` when there is none.
+    pub connected: Option<Way>,
+    /// Whether UDP reaches the collector; `None` where that was not tried, or there is no session.
+    pub udp: Option<bool>,
     /// The collector's clock minus ours, milliseconds; `None` before the first Greeting.
     pub offset_ms: Option<i64>,
     /// What it asks for; `None` before the first Ready.
@@ -73,7 +88,7 @@ pub struct Status {
 pub enum UplinkError {
     /// No connection.
     #[error(transparent)]
-    Quic(#[from] QuicError),
+    Link(#[from] LinkError),
     /// By the protocol.
     #[error(transparent)]
     Session(#[from] SessionError),
@@ -85,10 +100,10 @@ pub enum UplinkError {
     Frame(#[from] FrameTooLong),
     /// The stream broke while it was read.
     #[error("the connection to the collector broke")]
-    Read(#[source] quinn::ReadError),
+    Read(#[source] io::Error),
     /// The stream broke while it was written.
     #[error("the connection to the collector broke")]
-    Write(#[source] quinn::WriteError),
+    Write(#[source] io::Error),
     /// The collector ended the stream.
     #[error("the collector closed the session without a reason")]
     Ended,
@@ -101,6 +116,9 @@ pub enum UplinkError {
     /// The machine is in another network: this session is not to be seen there.
     #[error("this machine is in another network now")]
     Moved,
+    /// The other way leads out of another network, where we are another observer.
+    #[error("the collector sees another network on that way")]
+    OtherNetwork,
 }
 
 /// One operator's uplink.
@@ -108,6 +126,10 @@ pub enum UplinkError {
 pub struct Uplink {
     /// The collector.
     pub line: CollectorLine,
+    /// Over what it may be reached.
+    pub transport: Transport,
+    /// How long is waited before another way is tried.
+    pub pace: Pace,
     /// Who we are to it, and what there is to send.
     pub voice: Arc<Voice>,
     /// The time.
@@ -127,33 +149,56 @@ fn random() -> u64 {
     getrandom::u64().unwrap_or(0)
 }
 
+/// Between half and all of it, so that a crowd does not come at once.
+fn jittered(wait: Duration) -> Duration {
+    wait.mul_f64(0.5 + (random() % 1000) as f64 / 2000.0)
+}
+
+/// A session that is being made beside the one in use; boxed, for it is rare.
+type Beside<'a> = Pin<Box<dyn Future<Output = Result<Live, UplinkError>> + Send + 'a>>;
+
+/// How a session ended well.
+enum Over {
+    /// This program stops.
+    Shutdown,
+    /// A better one stands in its place.
+    Better(Box<Live>),
+}
+
 impl Uplink {
     /// Connects and reports until the shutdown.
     ///
     /// # Errors
     /// When the outbox fails: nothing else ends it.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), UplinkError> {
-        let config = quic::client_config()?;
-        let (mut backoff, mut turn) = (BACKOFF_MIN, 0usize);
+        let dialer = Dialer::new(&self.sources)?;
+        let (mut backoff, mut learned) = (BACKOFF_MIN, Learned::default());
+        if self.line.addresses.is_empty() {
+            return Ok(());
+        }
         loop {
-            let address = self.line.addresses.get(turn % self.line.addresses.len().max(1));
-            let Some(address) = address.copied() else { return Ok(()) };
+            let stuck = async {
+                shutdown.cancelled().await;
+                tokio::time::sleep(STOP_TIMEOUT).await;
+            };
             let ended = tokio::select! {
-                () = shutdown.cancelled() => return Ok(()),
-                ended = self.attempt(&config, address, &shutdown) => ended,
+                ended = self.attempt(&dialer, &mut learned, &shutdown) => ended,
+                () = stuck => return Ok(()),
             };
             self.voice.lost();
             let was_ready = self.status.borrow().connected.is_some();
-            self.status.send_modify(|status| status.connected = None);
+            self.status.send_modify(|status| {
+                status.connected = None;
+                status.udp = None;
+            });
             let error = match ended {
                 Ok(()) => return Ok(()),
                 Err(error @ UplinkError::Spool(_)) => return Err(error),
                 Err(error) => error,
             };
+            learned.ended(was_ready, matches!(error, UplinkError::Deadline(_)));
             if was_ready {
                 backoff = BACKOFF_MIN;
-            } else {
-                turn += 1;
             }
             tracing::info!(
                 operator = ?self.line.operator,
@@ -162,6 +207,7 @@ impl Uplink {
             );
             if matches!(error, UplinkError::Moved | UplinkError::Old) {
                 backoff = BACKOFF_MIN;
+                learned = Learned::default();
             }
             let asked = match error {
                 UplinkError::Session(SessionError::GoAway { retry_after_s, .. }) => {
@@ -169,8 +215,7 @@ impl Uplink {
                 }
                 _ => Duration::ZERO,
             };
-            // Between half and all of the back-off, so that a crowd does not return at once.
-            let wait = asked + backoff.mul_f64(0.5 + (random() % 1000) as f64 / 2000.0);
+            let wait = asked + jittered(backoff);
             backoff = (backoff * 2).min(BACKOFF_MAX);
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
@@ -179,37 +224,77 @@ impl Uplink {
         }
     }
 
-    /// One session, up to its end.
+    /// One session after another without a gap, up to the end of the last.
     async fn attempt(
         &self,
-        config: &quinn::ClientConfig,
-        address: SocketAddr,
+        dialer: &Dialer,
+        learned: &mut Learned,
         shutdown: &CancellationToken,
     ) -> Result<(), UplinkError> {
-        let mut live = self.connect(config, address).await?;
-        self.session(&mut live, shutdown).await
+        let race = learned.race(&self.line.addresses, self.transport, self.pace);
+        let first = async {
+            let mut live = self.open(dialer, race, None).await?;
+            learned.connected(live.link.way);
+            self.shake_hands(&mut live).await?;
+            Ok::<_, UplinkError>(live)
+        };
+        let mut live = tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            live = first => live?,
+        };
+        loop {
+            learned.connected(live.link.way);
+            let mut beside = None;
+            let ended = self.session(&mut live, dialer, &mut beside, shutdown).await;
+            let over = match (ended, beside) {
+                // The session beside may be what ended this one: a collector has one of each
+                // observer, and its goodbye here may come before its Ready there.
+                (Err(error), Some(beside)) if !error.is_final() => match beside.await {
+                    Ok(better) => Over::Better(Box::new(better)),
+                    // We replaced it ourselves, and in vain: there is nobody to stay away for.
+                    Err(_) if error.is_replaced() => return Err(UplinkError::Ended),
+                    Err(_) => return Err(error),
+                },
+                (ended, _) => ended?,
+            };
+            match over {
+                Over::Shutdown => return Ok(()),
+                Over::Better(mut better) => {
+                    better.session.takes_over(live.session.highest_sent());
+                    live.link.close().await;
+                    live = *better;
+                }
+            }
+        }
     }
 
     /// Connects, shakes hands up to Ready, and leaves: what `doctor` does.
     ///
     /// # Errors
     /// With what stands in the way.
-    pub async fn check(&self, address: SocketAddr) -> Result<Status, UplinkError> {
-        let mut live = self.connect(&quic::client_config()?, address).await?;
+    pub async fn check(&self, way: Way) -> Result<Status, UplinkError> {
+        let mut live = self.open(&Dialer::new(&self.sources)?, Race::of(way), None).await?;
         self.shake_hands(&mut live).await?;
-        live.close().await;
+        live.link.close().await;
         Ok(*self.status.borrow())
     }
 
-    async fn connect(
+    /// A connection with a Hello on its way. `observer`: whom the session must be of, where it is to
+    /// take over from another.
+    async fn open(
         &self,
-        config: &quinn::ClientConfig,
-        address: SocketAddr,
+        dialer: &Dialer,
+        race: Race,
+        observer: Option<PublicKey>,
     ) -> Result<Live, UplinkError> {
         let mut moves = self.voice.moves();
         moves.mark_unchanged();
-        let link = quic::connect(config, address, &self.sources).await?;
-        self.status.send_modify(|status| status.transport = Some(link.transport));
+        let udp_asked = race.is_over(Via::Quic);
+        let link = dialer.race(race).await?;
+        let udp = match link.way.via {
+            Via::Quic => Some(true),
+            Via::Tcp => udp_asked.then_some(false),
+        };
         let seen = |role| self.voice.spool().serial(&self.line.operator, role);
         let (session, hello) = Session::new(Setup {
             operator: self.line.operator,
@@ -221,8 +306,21 @@ impl Uplink {
             catalogue_version: self.catalogue_version,
         });
         let deframer = Deframer::new(FRAME_TO_AGENT_MAX);
-        let mut live = Live { link, session, deframer, moves, address };
+        let mut live = Live { link, session, deframer, moves, udp, observer };
         live.write(&hello).await?;
+        Ok(live)
+    }
+
+    /// A session over QUIC, up to Ready, to take over from one over TCP.
+    async fn back(
+        &self,
+        dialer: &Dialer,
+        observer: Option<PublicKey>,
+    ) -> Result<Live, UplinkError> {
+        let vias = Transport::Quic.vias();
+        let race = Race::new(&self.line.addresses, vias, &Default::default(), self.pace);
+        let mut live = self.open(dialer, race, observer).await?;
+        self.shake_hands(&mut live).await?;
         Ok(live)
     }
 
@@ -230,27 +328,33 @@ impl Uplink {
         let mut buffer = vec![0; READ_BYTES];
         while !live.session.is_ready() {
             let wait = Duration::from_millis(HANDSHAKE_TIMEOUT_MS);
-            let read = timeout(wait, live.link.recv.read(&mut buffer)).await;
+            let read = timeout(wait, live.link.read(&mut buffer)).await;
             let read = read.map_err(|_| UplinkError::Deadline("shake hands"))?;
             self.take(live, &buffer, read).await?;
         }
         Ok(())
     }
 
-    async fn session(
-        &self,
+    /// A session that is ready, to its end. What is made to take over from it is left in `beside` when
+    /// it ends.
+    async fn session<'a>(
+        &'a self,
         live: &mut Live,
+        dialer: &'a Dialer,
+        beside: &mut Option<Beside<'a>>,
         shutdown: &CancellationToken,
-    ) -> Result<(), UplinkError> {
-        self.shake_hands(live).await?;
+    ) -> Result<Over, UplinkError> {
         let mut buffer = vec![0; READ_BYTES];
-        let mut heard = crate::clock::monotonic();
+        let mut heard = monotonic();
         let old = heard + SESSION_MAX;
+        let falls_back = self.transport == Transport::Auto && live.link.way.via == Via::Tcp;
+        let mut pause = self.pace.back_after;
+        let mut back_at = heard + jittered(pause);
         loop {
             let before = live.session.in_flight();
             self.send_waiting(live).await?;
             if before == 0 {
-                heard = crate::clock::monotonic();
+                heard = monotonic();
             }
             let far = self.clock.now().plus_ms(3_600_000);
             let deferred = self.clock.instant(live.session.next_deadline().unwrap_or(far));
@@ -260,27 +364,40 @@ impl Uplink {
             };
             tokio::select! {
                 () = shutdown.cancelled() => {
-                    live.close().await;
-                    return Ok(());
+                    live.link.close().await;
+                    return Ok(Over::Shutdown);
                 }
-                _ = live.moves.changed() => {
-                    live.link.connection.close(quinn::VarInt::from_u32(0), b"");
-                    return Err(UplinkError::Moved);
-                }
+                _ = live.moves.changed() => return Err(UplinkError::Moved),
                 () = tokio::time::sleep_until(old.into()) => {
-                    live.close().await;
+                    live.link.close().await;
                     return Err(UplinkError::Old);
                 }
                 () = self.voice.wake().notified() => {}
-                read = live.link.recv.read(&mut buffer) => {
+                read = live.link.read(&mut buffer) => {
                     self.take(live, &buffer, read).await?;
-                    heard = crate::clock::monotonic();
+                    heard = monotonic();
                 }
                 () = tokio::time::sleep_until(deadline.into()) => {
-                    let waited = crate::clock::monotonic() >= heard + ACK_TIMEOUT;
+                    let waited = monotonic() >= heard + ACK_TIMEOUT;
                     if live.session.in_flight() > 0 && waited {
                         return Err(UplinkError::Deadline("ack"));
                     }
+                }
+                () = tokio::time::sleep_until(back_at.into()), if falls_back && beside.is_none() => {
+                    *beside = Some(Box::pin(self.back(dialer, live.session.observer())));
+                }
+                made = made(beside), if beside.is_some() => {
+                    *beside = None;
+                    match made {
+                        Ok(better) => return Ok(Over::Better(Box::new(better))),
+                        Err(error @ UplinkError::Spool(_)) => return Err(error),
+                        Err(error) => tracing::debug!(
+                            error = &error as &dyn std::error::Error,
+                            "no way back to QUIC yet"
+                        ),
+                    }
+                    pause = (pause * 2).min(self.pace.back_after_max);
+                    back_at = monotonic() + jittered(pause);
                 }
             }
         }
@@ -312,9 +429,12 @@ impl Uplink {
         &self,
         live: &mut Live,
         buffer: &[u8],
-        read: Result<Option<usize>, quinn::ReadError>,
+        read: io::Result<usize>,
     ) -> Result<(), UplinkError> {
-        let length = read.map_err(UplinkError::Read)?.ok_or(UplinkError::Ended)?;
+        let length = read.map_err(UplinkError::Read)?;
+        if length == 0 {
+            return Err(UplinkError::Ended);
+        }
         live.deframer.push(buffer.get(..length).unwrap_or_default());
         while let Some(frame) = live.deframer.next_frame()? {
             for output in live.session.receive(self.clock.now(), &frame)? {
@@ -332,7 +452,11 @@ impl Uplink {
                 }
                 let operator = &self.line.operator;
                 self.voice.spool().saw_serial(operator, KeyRole::Transport, serial)?;
-                live.session.identify(self.voice.greeted(asn));
+                let key = self.voice.greeted(asn);
+                if live.observer.is_some_and(|observer| observer != key.public()) {
+                    return Err(UplinkError::OtherNetwork);
+                }
+                live.session.identify(key);
                 self.status.send_modify(|status| {
                     status.offset_ms = Some(offset_ms);
                     status.country = Some(country);
@@ -368,7 +492,9 @@ impl Uplink {
                     self.voice.ready(key, offset_ms, asn)?;
                 }
                 self.status.send_modify(|status| {
-                    status.connected = Some(live.address);
+                    status.connected = Some(live.link.way);
+                    status.udp = live.udp;
+                    status.transport = Some(live.link.transport);
                     status.schedule = Some(schedule);
                 });
             }
@@ -408,6 +534,26 @@ impl Uplink {
     }
 }
 
+impl UplinkError {
+    /// Whether no other session of this moment may go on.
+    const fn is_final(&self) -> bool {
+        matches!(self, Self::Moved | Self::Spool(_))
+    }
+
+    fn is_replaced(&self) -> bool {
+        let Self::Session(SessionError::GoAway { reason, .. }) = self else { return false };
+        *reason == GoAwayReason::Replaced
+    }
+}
+
+/// Waits for what is being made beside, where something is.
+async fn made(beside: &mut Option<Beside<'_>>) -> Result<Live, UplinkError> {
+    match beside {
+        Some(beside) => beside.await,
+        None => std::future::pending().await,
+    }
+}
+
 /// A session under way.
 struct Live {
     link: Link,
@@ -415,54 +561,68 @@ struct Live {
     deframer: Deframer,
     /// Moves of this machine since the connection was begun.
     moves: watch::Receiver<u64>,
-    address: SocketAddr,
+    /// What its making told of UDP.
+    udp: Option<bool>,
+    /// Whom it must be of, where it is to take over from another.
+    observer: Option<PublicKey>,
 }
 
 impl Live {
     async fn write(&mut self, frame: &Frame) -> Result<(), UplinkError> {
-        timeout(WRITE_TIMEOUT, self.link.send.write_all(&frame.to_bytes()))
+        timeout(WRITE_TIMEOUT, self.link.write(&frame.to_bytes()))
             .await
             .map_err(|_| UplinkError::Deadline("read"))?
             .map_err(UplinkError::Write)
-    }
-
-    async fn close(&mut self) {
-        self.link.connection.close(quinn::VarInt::from_u32(0), b"");
-        drop(timeout(Duration::from_secs(1), self.link.endpoint.wait_idle()).await);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::SocketAddr;
+
     use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
     use tocsin_proto::{
         bounded::{Fixed, List},
         delegation::Delegation,
+        id::TargetIndex,
         limits::{ALPN, EXPORTER_LABEL, FRAME_TO_COLLECTOR_MAX},
         message::{Ack, Greeting, Message, Prove, Ready, Transcript},
         report::{Health, Report, ResolverClass, SignedReport},
         sign::SecretKey,
         time::Timestamp,
     };
+    use tokio::{
+        io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+        net::TcpListener,
+    };
 
-    async fn next(recv: &mut quinn::RecvStream, deframer: &mut Deframer) -> Frame {
+    async fn next(recv: &mut (impl AsyncRead + Unpin), deframer: &mut Deframer) -> Frame {
         let mut buffer = [0; 2048];
         loop {
             if let Some(frame) = deframer.next_frame().unwrap() {
                 return frame;
             }
-            let length = recv.read(&mut buffer).await.unwrap().unwrap();
+            let length = recv.read(&mut buffer).await.unwrap();
+            assert!(length > 0, "the agent left");
             deframer.push(&buffer[..length]);
         }
     }
 
-    /// A collector that greets, checks the proof, takes one report and acks it.
-    async fn collector(endpoint: quinn::Endpoint, operator: SecretKey) -> SignedReport {
-        let connection = endpoint.accept().await.unwrap().await.unwrap();
-        let (mut send, mut recv) = connection.accept_bi().await.unwrap();
+    async fn say(send: &mut (impl AsyncWrite + Unpin), frame: &Frame) {
+        send.write_all(&frame.to_bytes()).await.unwrap();
+        send.flush().await.unwrap();
+    }
+
+    /// A collector that greets, checks the proof, asks once, takes one report and acks it.
+    async fn collector(
+        recv: &mut (impl AsyncRead + Unpin),
+        send: &mut (impl AsyncWrite + Unpin),
+        exporter: [u8; 32],
+        operator: SecretKey,
+    ) -> SignedReport {
         let mut deframer = Deframer::new(FRAME_TO_COLLECTOR_MAX);
-        let hello = next(&mut recv, &mut deframer).await;
+        let hello = next(recv, &mut deframer).await;
         let now = crate::clock::wall();
         let delegation = Delegation {
             role: KeyRole::Transport,
@@ -480,21 +640,47 @@ mod tests {
             delegations: List::new(vec![delegation.sign(&operator)]).unwrap(),
         }
         .to_frame();
-        send.write_all(&greeting.to_bytes()).await.unwrap();
-        let prove = Prove::from_body(&next(&mut recv, &mut deframer).await.body).unwrap();
-        let mut exporter = [0; 32];
-        connection.export_keying_material(&mut exporter, EXPORTER_LABEL, b"").unwrap();
+        say(send, &greeting).await;
+        let prove = Prove::from_body(&next(recv, &mut deframer).await.body).unwrap();
         let transcript = Transcript::new(exporter, &hello, &greeting, Fixed([1; 16]));
         assert_eq!(transcript.verify(&prove), Ok(()));
         assert!(transcript.work_bits(&prove.observer, prove.work) >= 4);
         let ready = Ready { committed_seq: 0, schedule: Schedule::default() };
-        send.write_all(&ready.to_frame().to_bytes()).await.unwrap();
-        let frame = next(&mut recv, &mut deframer).await;
+        say(send, &ready.to_frame()).await;
+        let targets = List::new(vec![TargetIndex(7)]).unwrap();
+        let ask = AskBack { nonce: 9, targets, layer: 1, standing: false };
+        say(send, &ask.to_frame()).await;
+        let frame = next(recv, &mut deframer).await;
         let report = SignedReport::from_body(&frame.body).unwrap();
         report.open(&prove.observer.verifier().unwrap()).unwrap();
         let ack = Ack { committed_seq: 1, ..Ack::default() };
-        send.write_all(&ack.to_frame().to_bytes()).await.unwrap();
+        say(send, &ack.to_frame()).await;
+        report
+    }
+
+    async fn over_quic(endpoint: quinn::Endpoint, operator: SecretKey) -> SignedReport {
+        let connection = endpoint.accept().await.unwrap().await.unwrap();
+        let (mut send, mut recv) = connection.accept_bi().await.unwrap();
+        let mut exporter = [0; 32];
+        connection.export_keying_material(&mut exporter, EXPORTER_LABEL, b"").unwrap();
+        let report = collector(&mut recv, &mut send, exporter, operator).await;
         connection.closed().await;
+        report
+    }
+
+    async fn over_tcp(listener: TcpListener, operator: SecretKey) -> SignedReport {
+        let (stream, _) = listener.accept().await.unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server_tls()));
+        let stream = acceptor.accept(stream).await.unwrap();
+        let (_, tls) = stream.get_ref();
+        assert_eq!(tls.alpn_protocol(), Some(ALPN));
+        assert_eq!(tls.server_name(), None);
+        let context = Some(b"".as_slice());
+        let exporter = tls.export_keying_material([0u8; 32], EXPORTER_LABEL, context).unwrap();
+        let (mut recv, mut send) = tokio::io::split(stream);
+        let report = collector(&mut recv, &mut send, exporter, operator).await;
+        // The agent leaves with a goodbye, and not by breaking off.
+        assert_eq!(recv.read(&mut [0; 64]).await.unwrap(), 0);
         report
     }
 
@@ -511,7 +697,7 @@ mod tests {
         })
     }
 
-    fn server() -> quinn::Endpoint {
+    fn server_tls() -> rustls::ServerConfig {
         let certificate = TRANSPORT.with(|pair| {
             rcgen::CertificateParams::new(vec!["x".to_owned()]).unwrap().self_signed(pair).unwrap()
         });
@@ -524,16 +710,28 @@ mod tests {
             .with_single_cert(vec![certificate.der().clone()], key)
             .unwrap();
         tls.alpn_protocols = vec![ALPN.to_vec()];
-        let tls = quinn::crypto::rustls::QuicServerConfig::try_from(tls).unwrap();
+        tls
+    }
+
+    fn server() -> quinn::Endpoint {
+        let tls = quinn::crypto::rustls::QuicServerConfig::try_from(server_tls()).unwrap();
         let config = quinn::ServerConfig::with_crypto(Arc::new(tls));
         quinn::Endpoint::server(config, "127.0.0.1:0".parse().unwrap()).unwrap()
     }
 
-    fn uplink(dir: &std::path::Path, operator: PublicKey, address: SocketAddr) -> Uplink {
+    /// An uplink, and where it passes asks on.
+    fn uplink(
+        dir: &std::path::Path,
+        operator: PublicKey,
+        address: SocketAddr,
+    ) -> (Uplink, mpsc::Receiver<AskBack>) {
         let identity = Arc::new(crate::identity::Identity::open(dir).unwrap());
         let spool = Arc::new(Mutex::new(Spool::open(dir, 1 << 20).unwrap()));
-        Uplink {
+        let (asks, asked) = mpsc::channel(1);
+        let uplink = Uplink {
             line: CollectorLine { operator, addresses: vec![address] },
+            transport: Transport::Auto,
+            pace: Pace::default(),
             voice: Arc::new(Voice::new(
                 operator,
                 identity,
@@ -544,17 +742,21 @@ mod tests {
             clock: Clock::start(),
             sources: vec!["127.0.0.1".parse().unwrap()],
             catalogue_version: 1,
-            asks: mpsc::channel(1).0,
+            asks,
             status: watch::channel(Status::default()).0,
-        }
+        };
+        (uplink, asked)
     }
 
-    #[tokio::test]
-    async fn a_report_arrives_and_its_ack_empties_the_spool() {
+    /// An agent with one report, until a collector has acked it: that report, and the way it went.
+    async fn delivered(
+        address: SocketAddr,
+        operator: &SecretKey,
+        collector: impl Future<Output = SignedReport>,
+    ) -> (SignedReport, Status) {
         let dir = tempfile::tempdir().unwrap();
-        let (endpoint, operator) = (server(), SecretKey::from_seed(&[1; 32]));
-        let uplink = uplink(dir.path(), operator.public(), endpoint.local_addr().unwrap());
-        let voice = Arc::clone(&uplink.voice);
+        let (uplink, mut asked) = uplink(dir.path(), operator.public(), address);
+        let (voice, mut status) = (Arc::clone(&uplink.voice), uplink.status.subscribe());
         let identity = crate::identity::Identity::open(dir.path()).unwrap();
         let key = identity.observer_key(&operator.public(), "home");
         let shutdown = CancellationToken::new();
@@ -571,29 +773,67 @@ mod tests {
             let sign = |seq| report(seq).sign(&key);
             voice.spool().push(&key.public(), Timestamp::from_s(1), true, sign).unwrap();
             voice.wake().notify_one();
+            assert_eq!(asked.recv().await.unwrap().nonce, 9);
+            let found = *status.wait_for(|status| status.connected.is_some()).await.unwrap();
             while waiting() > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             shutdown.cancel();
+            found
         };
-        let all = async {
-            tokio::join!(uplink.run(shutdown.clone()), collector(endpoint, operator), drive)
-        };
-        let (ended, got, ()) = timeout(Duration::from_secs(20), all).await.unwrap();
+        let all = async { tokio::join!(uplink.run(shutdown.clone()), collector, drive) };
+        let (ended, got, found) = timeout(Duration::from_secs(20), all).await.unwrap();
         assert!(ended.is_ok());
-        assert_eq!(got.peek_seq(), Ok(1));
+        (got, found)
+    }
+
+    #[tokio::test]
+    async fn a_report_arrives_and_its_ack_empties_the_spool() {
+        let (endpoint, operator) = (server(), SecretKey::from_seed(&[1; 32]));
+        let address = endpoint.local_addr().unwrap();
+        let collector = over_quic(endpoint, SecretKey::from_seed(&[1; 32]));
+        let (report, status) = delivered(address, &operator, collector).await;
+        assert_eq!(report.peek_seq(), Ok(1));
+        assert_eq!(
+            (status.connected, status.udp),
+            (Some(Way { via: Via::Quic, address }), Some(true))
+        );
+    }
+
+    #[tokio::test]
+    async fn where_udp_is_swallowed_it_goes_over_tcp() {
+        let operator = SecretKey::from_seed(&[1; 32]);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        // Held, and never read from. Where the port is taken nobody answers QUIC either.
+        let _swallowing = std::net::UdpSocket::bind(address);
+        let collector = over_tcp(listener, SecretKey::from_seed(&[1; 32]));
+        let (report, status) = delivered(address, &operator, collector).await;
+        assert_eq!(report.peek_seq(), Ok(1));
+        assert_eq!(
+            (status.connected, status.udp),
+            (Some(Way { via: Via::Tcp, address }), Some(false))
+        );
     }
 
     #[tokio::test]
     async fn another_operator_is_told_nothing() {
         let dir = tempfile::tempdir().unwrap();
+        let pinned = SecretKey::from_seed(&[2; 32]).public();
+        let other = || SecretKey::from_seed(&[1; 32]);
         let endpoint = server();
         let address = endpoint.local_addr().unwrap();
-        let pinned = SecretKey::from_seed(&[2; 32]).public();
-        let uplink = uplink(dir.path(), pinned, address);
+        let (uplink, _asked) = self::uplink(dir.path(), pinned, address);
         let error = tokio::select! {
-            checked = uplink.check(address) => checked.unwrap_err(),
-            _ = collector(endpoint, SecretKey::from_seed(&[1; 32])) => panic!("a proof was sent"),
+            checked = uplink.check(Way { via: Via::Quic, address }) => checked.unwrap_err(),
+            _ = over_quic(endpoint, other()) => panic!("a proof was sent"),
+        };
+        assert!(matches!(error, UplinkError::Session(SessionError::Delegation(_))));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let error = tokio::select! {
+            checked = uplink.check(Way { via: Via::Tcp, address }) => checked.unwrap_err(),
+            _ = over_tcp(listener, other()) => panic!("a proof was sent"),
         };
         assert!(matches!(error, UplinkError::Session(SessionError::Delegation(_))));
     }

@@ -153,6 +153,7 @@ pub struct Session {
     transcript: Option<Transcript>,
     proofs: u8,
     highest_sent: u64,
+    sent_before: u64,
     in_flight: BTreeSet<u64>,
     later: BTreeMap<u64, Timestamp>,
     delegations: Vec<SignedDelegation>,
@@ -183,6 +184,7 @@ impl Session {
             transcript: None,
             proofs: 0,
             highest_sent: 0,
+            sent_before: 0,
             in_flight: BTreeSet::new(),
             later: BTreeMap::new(),
             delegations: Vec::new(),
@@ -216,6 +218,12 @@ impl Session {
     #[must_use]
     pub const fn highest_sent(&self) -> u64 {
         self.highest_sent
+    }
+
+    /// This session takes over from one of the same observer that sent up to this number: what was
+    /// under way there may be acked here.
+    pub fn takes_over(&mut self, sent_before: u64) {
+        self.sent_before = sent_before;
     }
 
     /// The deferred report that is due, if one is.
@@ -387,7 +395,7 @@ impl Session {
     fn acked(&mut self, now: Timestamp, ack: Ack) -> Result<Vec<Output>, SessionError> {
         let committed_seq = ack.committed_seq;
         // An ack of what was never sent would throw away reports that nobody has.
-        if committed_seq > self.highest_sent {
+        if committed_seq > self.highest_sent.max(self.sent_before) {
             return Err(SessionError::Order(Tag::Ack as u8));
         }
         self.in_flight.retain(|seq| *seq > committed_seq);
@@ -523,6 +531,12 @@ mod tests {
         assert_eq!(session.due_again(NOW.plus_ms(1_999)), None);
         assert_eq!(session.due_again(NOW.plus_ms(2_000)), Some(68));
         let ack = Ack { committed_seq: 70, ..Ack::default() };
+        assert!(session.receive(NOW, &ack.to_frame()).is_err());
+        // Unless the session before had sent it.
+        let mut session = ready();
+        session.takes_over(70);
+        assert!(session.receive(NOW, &ack.to_frame()).is_ok());
+        let ack = Ack { committed_seq: 71, ..Ack::default() };
         assert!(session.receive(NOW, &ack.to_frame()).is_err());
     }
 

@@ -48,7 +48,8 @@ pub struct ConfigArgs {
     /// Folder of keys, log and state.
     #[arg(long, env = "TOCSIN_COLLECTOR_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
-    /// UDP address to serve agents on; may be given several times.
+    /// Address to serve agents on, over UDP and on the same port over TCP; may be given several
+    /// times.
     #[arg(long, env = "TOCSIN_COLLECTOR_LISTEN", value_delimiter = ',')]
     pub listen: Vec<SocketAddr>,
     /// TCP address of the public page.

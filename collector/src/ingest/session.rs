@@ -33,7 +33,7 @@ use crate::{
         observer::Standing,
     },
     feed::Published,
-    metrics::Metrics,
+    metrics::{Metrics, Transport},
     store::{Append, Outcome, Request},
 };
 
@@ -152,13 +152,14 @@ struct Peer {
     place: Place,
 }
 
-/// Serves one session to its end. `address` is asked again with every report: a path that has
-/// moved to another country or network ends the session.
+/// Serves one session to its end, over any transport. `address` is asked again with every report: a
+/// path that has moved to another country or network ends the session.
 pub async fn serve<R, W>(
     context: &Context,
     reader: R,
     writer: W,
     exporter: [u8; 32],
+    over: Transport,
     address: impl Fn() -> IpAddr,
     shutdown: CancellationToken,
 ) where
@@ -166,7 +167,7 @@ pub async fn serve<R, W>(
     W: AsyncWrite + Unpin,
 {
     let mut link = Link { reader, writer, deframer: Deframer::new(FRAME_TO_COLLECTOR_MAX) };
-    context.metrics.session_began();
+    context.metrics.session_began(over);
     let handshake = handshake(context, &mut link, exporter, address());
     let work = if context.pow_bits > 0 { WORK_TIMEOUT_MS } else { 0 };
     let limit = Duration::from_millis(HANDSHAKE_TIMEOUT_MS + work);
@@ -187,13 +188,17 @@ pub async fn serve<R, W>(
         End::Peer => None,
         End::Ours(reason) => {
             let away = GoAway { reason, retry_after_s: retry_after(reason) };
-            // The peer may be gone; then nobody needs to be told.
-            drop(link.send(&away.to_frame()).await);
-            drop(link.writer.shutdown().await);
+            let goodbye = async {
+                if link.send(&away.to_frame()).await.is_ok() {
+                    drop(link.writer.shutdown().await);
+                }
+            };
+            // The peer may be gone, or not read; then nobody can be told.
+            drop(tokio::time::timeout(WRITE_TIMEOUT, goodbye).await);
             Some(reason)
         }
     };
-    context.metrics.session_ended(reason);
+    context.metrics.session_ended(over, reason);
 }
 
 const fn retry_after(reason: GoAwayReason) -> u16 {

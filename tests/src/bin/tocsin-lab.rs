@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::Parser;
+use tocsin_agent::uplink::way::Transport;
 use tocsin_tests::{
     internet::Fault,
     lab::{Dated, Lab, News, Play},
@@ -34,6 +35,9 @@ struct Args {
     /// The collector asks nobody to look closer: what agents report by themselves decides.
     #[arg(long)]
     no_ask_back: bool,
+    /// The agents report over TCP alone, as they do where UDP is blocked.
+    #[arg(long)]
+    tcp: bool,
     /// Keep the page up until Ctrl-C.
     #[arg(long)]
     hold: bool,
@@ -67,8 +71,9 @@ fn main() -> ExitCode {
 
 async fn run(args: &Args) -> anyhow::Result<bool> {
     let colour = std::io::stdout().is_terminal() && !args.json;
-    let mut lab =
-        Lab::start(Play { seed: args.seed, web: args.web, ask_back: !args.no_ask_back }).await?;
+    let transport = if args.tcp { Transport::Tcp } else { Transport::Auto };
+    let (seed, web, ask_back) = (args.seed, args.web, !args.no_ask_back);
+    let mut lab = Lab::start(Play { seed, web, ask_back, transport }).await?;
     let mut broken = false;
     let tell = |dated: Dated| {
         let line = if args.json {
