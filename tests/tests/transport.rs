@@ -38,7 +38,7 @@ use tocsin_proto::{
     id::TargetIndex,
     limits::ALPN,
     line::CollectorLine,
-    message::{Ack, AskBack, GoAwayReason, Ready, Tag},
+    message::{Ack, AskBack, GoAwayReason, Message, Ready, Tag},
     observation::{Cause, Family, LogMs, Observation},
     outcome::Outcome,
     report::{Health, Report, ResolverClass},
