@@ -111,14 +111,26 @@ outcomes! {
 
 /// Names that others use for the same thing, read but never written.
 const ALIASES: &[(&str, Outcome)] = &[
+    ("success", Outcome::Ok),
+    ("up", Outcome::Ok),
+    ("dns_error", Outcome::DnsServfail),
+    ("nxdomain", Outcome::DnsNxdomain),
+    ("nodata", Outcome::DnsNodata),
+    ("servfail", Outcome::DnsServfail),
+    ("bogus", Outcome::DnsBogus),
+    // Who says no more than that has waited for a connection.
+    ("timeout", Outcome::TcpTimeout),
+    ("connect_timeout", Outcome::TcpTimeout),
+    ("tls_error", Outcome::TlsHandshake),
+    ("tls_cert", Outcome::TlsCertUntrusted),
+    // Whose error it is, the rule tells.
+    ("edge_error", Outcome::Http5xx),
+    ("origin_error", Outcome::Http5xx),
     ("http_4xx_challenge", Outcome::Challenged),
     ("challenge", Outcome::Challenged),
+    ("block", Outcome::Challenged),
     ("blocked", Outcome::Challenged),
-    ("tls_cert", Outcome::TlsCertUntrusted),
-    ("nxdomain", Outcome::DnsNxdomain),
-    ("servfail", Outcome::DnsServfail),
     ("captive", Outcome::Intercepted),
-    ("timeout", Outcome::HttpTimeout),
 ];
 
 /// A name that no outcome has.
@@ -141,28 +153,23 @@ impl Outcome {
 }
 
 impl Outcome {
-    /// The outcome that a name means which field reports use: that of this list, or what others
-    /// write for it (a status, `timeout`, `tls_cert`).
+    /// The outcome that a name means which field reports use: that of this list, what others write for
+    /// it (`timeout`, `tls_cert`), or a status. In any case, and with space around it.
     #[must_use]
     pub fn from_field_name(name: &str) -> Option<Self> {
         let name = name.trim().to_ascii_lowercase();
-        Some(match name.as_str() {
-            "success" | "up" => Self::Ok,
-            "http_4xx_challenge" | "challenge" => Self::Challenged,
-            "tls_cert" => Self::TlsCertUntrusted,
-            "tls_error" => Self::TlsHandshake,
-            "timeout" | "connect_timeout" => Self::TcpTimeout,
-            "dns_error" => Self::DnsServfail,
-            other => {
-                let status = other.strip_prefix("http_").unwrap_or(other);
-                match status.as_bytes() {
-                    [b'5', b'0'..=b'9' | b'x', b'0'..=b'9' | b'x'] => Self::Http5xx,
-                    [b'4', b'0'..=b'9' | b'x', b'0'..=b'9' | b'x'] => Self::Http4xx,
-                    [b'1'..=b'3', b'0'..=b'9', b'0'..=b'9'] => Self::Ok,
-                    _ => Self::ALL.iter().copied().find(|outcome| outcome.name() == other)?,
-                }
-            }
-        })
+        let own = Self::ALL.iter().map(|outcome| (outcome.name(), *outcome));
+        let mut known = own.chain(ALIASES.iter().copied());
+        if let Some((_, outcome)) = known.find(|(known, _)| *known == name) {
+            return Some(outcome);
+        }
+        let status = name.strip_prefix("http_").unwrap_or(&name);
+        match status.as_bytes() {
+            [b'5', b'0'..=b'9' | b'x', b'0'..=b'9' | b'x'] => Some(Self::Http5xx),
+            [b'4', b'0'..=b'9' | b'x', b'0'..=b'9' | b'x'] => Some(Self::Http4xx),
+            [b'1'..=b'3', b'0'..=b'9', b'0'..=b'9'] => Some(Self::Ok),
+            _ => None,
+        }
     }
 }
 
@@ -175,10 +182,7 @@ impl fmt::Display for Outcome {
 impl FromStr for Outcome {
     type Err = UnknownOutcome;
     fn from_str(text: &str) -> Result<Self, UnknownOutcome> {
-        let own = Self::ALL.iter().map(|outcome| (outcome.name(), *outcome));
-        own.chain(ALIASES.iter().copied())
-            .find_map(|(name, outcome)| (name == text).then_some(outcome))
-            .ok_or_else(|| UnknownOutcome(text.chars().take(80).collect()))
+        Self::from_field_name(text).ok_or_else(|| UnknownOutcome(text.chars().take(80).collect()))
     }
 }
 
@@ -230,8 +234,18 @@ mod tests {
             ("http_4xx_challenge", Outcome::Challenged),
             (" TCP_TIMEOUT ", Outcome::TcpTimeout),
             ("tls_cert", Outcome::TlsCertUntrusted),
+            ("timeout", Outcome::TcpTimeout),
+            ("edge_error", Outcome::Http5xx),
+            ("origin_error", Outcome::Http5xx),
+            ("challenge", Outcome::Challenged),
+            ("block", Outcome::Challenged),
+            ("blocked", Outcome::Challenged),
+            ("nxdomain", Outcome::DnsNxdomain),
+            ("servfail", Outcome::DnsServfail),
+            ("captive", Outcome::Intercepted),
         ] {
             assert_eq!(Outcome::from_field_name(name), Some(outcome), "{name}");
+            assert_eq!(name.parse(), Ok(outcome), "{name}");
         }
         assert_eq!(Outcome::from_field_name("broken"), None);
     }

@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+use std::process::Command;
+
 use tocsin_tests::sim::{
     quiet,
     scenario::{self, Scenario},
@@ -147,6 +149,69 @@ fn a_scorecard_goes_on_where_it_was_and_is_made_of_what_was_played() {
     let cut = &played[..played.len() - 40];
     std::fs::write(&results, cut).unwrap();
     assert_eq!(make(30).page, first.page);
+}
+
+#[test]
+fn the_program_goes_on_past_what_it_cannot_read_or_play() {
+    let good = "[[incident]]
+         id = \"good\"
+         onset_utc = \"2026-03-02T10:00:00.5+00:00\"
+         expected = \"none\"
+         [[incident.phase]]
+         from_min = 0
+         to_min = 1
+         failure_fraction = 1.0
+         symptom = \"http_5xx\"
+         agents = \"one\"
+         targets = \"site:canva.com\"
+         mode = \"per_agent\"
+         ";
+    let other = |id: &str, from: &str, to: &str| good.replace("good", id).replace(from, to);
+    let text = [
+        other("unread", "site:canva.com", "planet:x"),
+        other("unplayed", "canva.com", "no_host.test"),
+        good.to_owned(),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("scenarios.toml");
+    std::fs::write(&file, text.concat()).unwrap();
+    let run = Command::new(env!("CARGO_BIN_EXE_tocsin-sim"))
+        .arg("--scenario")
+        .arg(&file)
+        .args(["--observers", "40", "--seed", "3", "--json"])
+        .output()
+        .unwrap();
+    assert_eq!(run.status.code(), Some(1));
+    let told = String::from_utf8(run.stderr).unwrap();
+    assert!(told.contains("unread: ") && told.contains("unplayed: "), "{told}");
+    let out = String::from_utf8(run.stdout).unwrap();
+    let lines: Vec<&str> = out.lines().collect();
+    assert_eq!(lines.len(), 4, "{out}");
+    let keys = [
+        "id",
+        "expected",
+        "acceptable",
+        "verdicts",
+        "pass",
+        "incidents",
+        "reopened",
+        "suspected_s",
+        "confirmed_s",
+        "resolved_s",
+        "observers",
+        "seed",
+        "bytes_per_observer_day",
+    ];
+    for (line, (id, pass)) in
+        lines.iter().zip([("unread", false), ("unplayed", false), ("good", true)])
+    {
+        let places: Vec<_> = keys.iter().map(|key| line.find(&format!("\"{key}\":"))).collect();
+        assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{line}");
+        let value: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!((value["id"].as_str(), value["pass"].as_bool()), (Some(id), Some(pass)));
+        assert_eq!(value["observers"].as_u64(), Some(40), "what was added is not counted");
+    }
+    assert!(lines[3].contains("\"summary\":true") && lines[3].contains("\"passed\":1"), "{out}");
 }
 
 #[test]

@@ -156,12 +156,10 @@ fn run(args: &Args) -> anyhow::Result<bool> {
     let path = args.scenario.as_ref().context("name a file of scenarios")?;
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("{} cannot be read", path.display()))?;
-    let scenarios = scenario::parse(&text)?;
-    let wanted: Vec<_> = scenarios
-        .iter()
-        .filter(|scenario| args.only.as_ref().is_none_or(|only| *only == scenario.id))
-        .collect();
-    anyhow::ensure!(!wanted.is_empty(), "no such scenario; the file has {}", scenarios.len());
+    let mut wanted = scenario::read(&text)?;
+    let all = wanted.len();
+    wanted.retain(|entry| args.only.as_ref().is_none_or(|only| *only == entry.id));
+    anyhow::ensure!(!wanted.is_empty(), "no such scenario; the file has {all}");
     let mut options = verdict::Options::new(args.observers, args.seed);
     (options.asks_back, options.trace) = (!args.no_panels, args.trace);
     if args.standard {
@@ -169,8 +167,14 @@ fn run(args: &Args) -> anyhow::Result<bool> {
     }
     let mut out = std::io::stdout().lock();
     let (mut passed, mut all) = (0, 0);
-    for scenario in wanted {
-        let outcome = verdict::run(scenario, &options)?;
+    for entry in wanted {
+        let scenario::Entry { id, expected, acceptable, scenario } = entry;
+        let came = scenario.and_then(|scenario| play(&scenario, &options));
+        let outcome = came.or_else(|error| {
+            // It has failed, and the others go on.
+            writeln!(std::io::stderr(), "{id}: {error:#}")?;
+            anyhow::Ok(verdict::Outcome::unplayed(id, expected, acceptable, &options))
+        })?;
         all += 1;
         passed += usize::from(outcome.pass);
         if args.json {
@@ -209,6 +213,15 @@ fn run(args: &Args) -> anyhow::Result<bool> {
         )?;
     }
     Ok(passed == all)
+}
+
+/// Plays one. A broken invariant, which panics, ends this one alone.
+fn play(
+    scenario: &scenario::Scenario,
+    options: &verdict::Options,
+) -> anyhow::Result<verdict::Outcome> {
+    let play = std::panic::AssertUnwindSafe(|| verdict::run(scenario, options));
+    std::panic::catch_unwind(play).unwrap_or_else(|_| Err(anyhow::anyhow!("it panicked")))
 }
 
 fn quiet(args: &Args, days: u64) -> anyhow::Result<bool> {

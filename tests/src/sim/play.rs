@@ -289,6 +289,15 @@ impl Stage<'_> {
         self.played.changes.extend(changed);
     }
 
+    /// Whether what is sent to or from an observer is lost: it cannot reach the collector, or its line is
+    /// as bad for us as for others.
+    fn is_lost(&self, person: usize, at: Timestamp, coin: Dice) -> bool {
+        let (Some(of), Some(ms)) = (self.world.people.get(person), self.since_onset(at)) else {
+            return false;
+        };
+        self.truth.is_silent(person, ms) || coin.happens(self.truth.loss(person, of, ms))
+    }
+
     /// Asks go out to whoever is connected; one in twenty never answers.
     fn forward(&mut self, at: Timestamp) {
         for note in self.played.detector.take_panels() {
@@ -303,10 +312,8 @@ impl Stage<'_> {
             let person = ask.observer as usize - 1;
             self.played.asks += 1;
             self.played.asked += ask.targets.len() as u64;
-            let Some(of) = self.world.people.get(person) else { continue };
-            let ms = self.since_onset(at);
-            let silent = ms.is_some_and(|ms| self.truth.is_silent(person, of, ms));
-            if silent || self.coin(person, "deaf", ask.nonce).happens(50_000) {
+            let lost = self.is_lost(person, at, self.coin(person, "lost ask", ask.nonce));
+            if lost || self.coin(person, "deaf", ask.nonce).happens(50_000) {
                 continue;
             }
             let transit = 20 + self.coin(person, "ask", ask.nonce).below(180);
@@ -408,11 +415,11 @@ impl Stage<'_> {
     }
 
     fn say(&mut self, person: usize, at: Timestamp, batch: Batch) {
-        let Some(of) = self.world.people.get(person) else { return };
-        let silent = self.since_onset(at).is_some_and(|ms| self.truth.is_silent(person, of, ms));
+        let lost = self.is_lost(person, at, self.coin(person, "lost", at.as_ms()));
         let Some(agent) = self.agents.get_mut(person) else { return };
         agent.backlog.push(batch);
-        if silent {
+        // It goes with the next.
+        if lost {
             return;
         }
         let transit = 20 + self.coin(person, "transit", at.as_ms()).below(180);

@@ -3,23 +3,28 @@
 //! grammar runs.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     str::FromStr,
 };
 
 use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
+use tocsin_collector::engine::plan::ENTITY_TARGETS_MIN;
 use tocsin_proto::{
     catalogue::{Catalogue, Evidence, Provider, Role, Target},
     id::{Country, Id, TargetIndex},
     implicate::Layer,
     observation::Family,
-    outcome::Outcome,
+    outcome::{Outcome, Phase as Step},
     report::ResolverClass,
     time::Timestamp,
 };
 
-use super::world::{Person, Trouble, World, network};
+use super::{
+    dice::Dice,
+    world::{self, FRESH, Person, Trouble, World, continent, network},
+};
 
 /// Targets of an unknown provider.
 const PROVIDER_TARGETS: usize = 10;
@@ -29,8 +34,20 @@ const FACTOR_PERCENT: usize = 5;
 /// Of the observers of its country, in percent, in a named network; and at least so many.
 const ISP_PERCENT: usize = 6;
 const ISP_MIN: usize = 12;
+/// Numbers of the networks that are named, behind those of any country.
+const ISP_PLACE: usize = 2_000;
+/// Observers of a country, at least, that is named.
+const REGION_MIN: usize = 12;
 /// Of the observers, in a million, with a named client, system, version, store or resolver.
 const MARKED: i64 = 100_000;
+/// Of all keys, in a million, that are fresh at most, and so many: beyond it the play would take
+/// hours, and be of nothing else.
+const FRESH_SHARE_MAX: i64 = 900_000;
+const FRESH_MAX: usize = 20_000;
+/// Where they are: so many prefixes, in networks that no country has, three where nothing is said.
+const FRESH_PREFIXES: u64 = 20;
+const FRESH_PLACE: usize = 98;
+const FRESH_NETWORKS: u32 = 3;
 
 /// Who is affected, of the targets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,12 +84,61 @@ pub enum Who {
     One,
     /// Of those that the rest selects, this part, in millionths.
     Share(i64),
-    /// Spread over so many networks.
+    /// Of those that the rest selects, those in so many networks.
     Networks(u32),
     /// With a mark: `isp:rogers`, `client:firefox`, `version:B`, `fresh_keys`.
     Marked(String),
     /// Who asks this resolver; `isp` for the provider's own.
     Resolver(String),
+}
+
+impl Who {
+    /// Whether it is a part of everybody, whose size a scenario may give: a share right behind it is
+    /// that size.
+    fn is_part(&self) -> bool {
+        match self {
+            Self::Marked(mark) => {
+                let kind = mark.split_once(':').map_or(mark.as_str(), |(kind, _)| kind);
+                matches!(kind, "client" | "os" | "version" | "trust_store" | FRESH)
+            }
+            Self::Resolver(name) => name != "validating" && world::resolver(name).is_none(),
+            Self::All | Self::One | Self::Share(_) | Self::Networks(_) => false,
+        }
+    }
+
+    /// The mark of a named network.
+    fn isp(&self) -> Option<&str> {
+        match self {
+            Self::Marked(mark) if mark.starts_with("isp:") => Some(mark),
+            _ => None,
+        }
+    }
+}
+
+/// The conditions one by one, each with the size of its own where it is a part of everybody.
+pub(super) fn conditions(who: &[Who]) -> impl Iterator<Item = (&Who, Option<i64>)> {
+    who.iter().enumerate().filter_map(move |(at, one)| {
+        let before = at.checked_sub(1).and_then(|before| who.get(before));
+        let of_another = matches!(one, Who::Share(_)) && before.is_some_and(Who::is_part);
+        let own = match who.get(at + 1) {
+            Some(Who::Share(share)) if one.is_part() => Some(*share),
+            _ => None,
+        };
+        (!of_another).then_some((one, own))
+    })
+}
+
+/// In how many networks those are whom a phase selects, where it says that.
+pub(super) fn networks(who: &[Who]) -> Option<u32> {
+    let networks = |who: &Who| if let Who::Networks(n) = who { Some(*n) } else { None };
+    who.iter().find_map(networks)
+}
+
+/// How many keys are fresh when they are this share of all, in millionths.
+pub(super) fn fresh_keys(established: usize, share: i64) -> usize {
+    let share = share.clamp(0, FRESH_SHARE_MAX);
+    let keys = established as i64 * share / (1_000_000 - share);
+    usize::try_from(keys).unwrap_or(0).min(FRESH_MAX)
 }
 
 /// Where.
@@ -84,6 +150,73 @@ pub enum Region {
     Country(Country),
     /// A continent, by its two letters.
     Continent([u8; 2]),
+}
+
+impl Region {
+    /// Whether a country is in it.
+    #[must_use]
+    pub fn has(self, country: Country) -> bool {
+        match self {
+            Self::Everyone => true,
+            Self::Country(own) => own == country,
+            Self::Continent(code) => continent(country) == Some(code),
+        }
+    }
+
+    /// How closely it names somebody: of phases that differ in it the closest holds.
+    #[must_use]
+    pub const fn specificity(self) -> u8 {
+        match self {
+            Self::Everyone => 0,
+            Self::Continent(_) => 1,
+            Self::Country(_) => 2,
+        }
+    }
+
+    /// The country of it where most of this world's people are, or of any other's.
+    fn home(self, world: &World) -> Option<Country> {
+        if let Self::Country(country) = self {
+            return Some(country);
+        }
+        let mut people: BTreeMap<Country, usize> = BTreeMap::new();
+        for person in world.people.iter().filter(|person| self.has(person.country)) {
+            *people.entry(person.country).or_default() += 1;
+        }
+        let most = people.into_iter().max_by_key(|(country, people)| (*people, Reverse(*country)));
+        most.map(|(country, _)| country).or_else(|| world::densest(|country| self.has(country)))
+    }
+}
+
+impl FromStr for Region {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let text = text.to_ascii_uppercase();
+        if text == "*" {
+            return Ok(Self::Everyone);
+        }
+        if let Some(code) = text.strip_prefix("CONTINENT:") {
+            let code: [u8; 2] =
+                code.as_bytes().try_into().context("a continent has two letters")?;
+            return Ok(Self::Continent(code));
+        }
+        // By these names they are known to those who do not know ISO 3166.
+        let code = match text.as_str() {
+            "UK" => "GB",
+            "EL" => "GR",
+            other => other,
+        };
+        Ok(Self::Country(code.parse().context("region")?))
+    }
+}
+
+/// Whose page a server error is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Page {
+    /// The edge's own: it failed.
+    Edge,
+    /// The edge's, who says that what stands behind it failed; the site's own where there is no edge.
+    Origin,
 }
 
 /// How failures fall.
@@ -148,11 +281,22 @@ pub struct Scenario {
     pub acceptable: Vec<String>,
     /// What is broken.
     pub phases: Vec<Phase>,
+    /// Whose page the server errors of a phase are, by its place, where the scenario says it; else it
+    /// follows from what the phase selects.
+    pub pages: BTreeMap<usize, Page>,
 }
 
-#[derive(Deserialize)]
-struct RawFile {
-    incident: Vec<RawScenario>,
+/// A scenario of a file: what it says of itself, and what was read.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its name, or its place in the file.
+    pub id: String,
+    /// The best verdict; empty where that cannot be read.
+    pub expected: String,
+    /// Others that are not wrong.
+    pub acceptable: Vec<String>,
+    /// The scenario, or why there is none.
+    pub scenario: anyhow::Result<Scenario>,
 }
 
 #[derive(Deserialize)]
@@ -196,28 +340,128 @@ fn all() -> String {
 /// Reads a file of scenarios.
 ///
 /// # Errors
-/// With the scenario, the phase and what is wrong there.
+/// With the scenario, the phase and what is wrong there: of the first that cannot be read.
 pub fn parse(text: &str) -> anyhow::Result<Vec<Scenario>> {
-    let file: RawFile = toml::from_str(text).context("this is no file of scenarios")?;
-    file.incident.into_iter().map(Scenario::try_from).collect()
+    read(text)?.into_iter().map(|entry| entry.scenario).collect()
 }
 
-fn utc(text: &str) -> anyhow::Result<Timestamp> {
-    let digits: Vec<i64> = text
-        .split(['-', 'T', ':', 'Z'])
-        .filter(|part| !part.is_empty())
-        .map(|part| part.parse().with_context(|| format!("{text:?} is no UTC time")))
-        .collect::<Result<_, _>>()?;
-    let [year, month, day, hour, minute, second] = digits[..] else {
-        bail!("{text:?} is no UTC time of the form 2025-11-18T11:20:00Z");
+/// Reads a file of scenarios one by one: what is wrong with one is no other's concern.
+///
+/// # Errors
+/// When there is no scenario in it.
+pub fn read(text: &str) -> anyhow::Result<Vec<Entry>> {
+    let entries: Vec<Entry> = match toml::from_str::<toml::Table>(text) {
+        Ok(mut file) => match file.remove("incident") {
+            Some(toml::Value::Array(incidents)) => {
+                (1..).zip(incidents).map(|(number, raw)| Entry::new(number, raw)).collect()
+            }
+            _ => Vec::new(),
+        },
+        Err(_) => (1..).zip(pieces(text)).map(|(number, raw)| Entry::cut(number, &raw)).collect(),
     };
-    ensure!((1970..=9999).contains(&year) && (1..=12).contains(&month), "{text:?} is no date");
+    ensure!(!entries.is_empty(), "this is no file of scenarios: it has no [[incident]]");
+    Ok(entries)
+}
+
+/// The text of each scenario; what stands before the first is of none.
+fn pieces(text: &str) -> Vec<String> {
+    let mut pieces: Vec<String> = Vec::new();
+    for line in text.lines() {
+        if line.trim_start().starts_with("[[incident]]") {
+            pieces.push(String::new());
+        }
+        if let Some(piece) = pieces.last_mut() {
+            piece.push_str(line);
+            piece.push('\n');
+        }
+    }
+    pieces
+}
+
+impl Entry {
+    fn new(number: usize, raw: toml::Value) -> Self {
+        let text = |key: &str| raw.get(key).and_then(toml::Value::as_str).map(str::to_owned);
+        let id = text("id").unwrap_or_else(|| format!("#{number}"));
+        let expected = text("expected").unwrap_or_default();
+        let acceptable = raw.get("acceptable").and_then(toml::Value::as_array);
+        let acceptable = acceptable.into_iter().flatten();
+        let acceptable =
+            acceptable.filter_map(|verdict| verdict.as_str().map(str::to_owned)).collect();
+        let read: Result<RawScenario, _> = raw.try_into();
+        let scenario = read
+            .with_context(|| format!("scenario {id} cannot be read"))
+            .and_then(Scenario::try_from);
+        Self { id, expected, acceptable, scenario }
+    }
+
+    /// One of a file that is no TOML as a whole: what is wrong is in this piece, or in another.
+    fn cut(number: usize, piece: &str) -> Self {
+        let field = |key: &str| {
+            let of = |line: &str| {
+                let (name, value) = line.split_once('=')?;
+                (name.trim() == key).then(|| value.trim().trim_matches('"').to_owned())
+            };
+            piece.lines().find_map(of)
+        };
+        let error = match toml::from_str::<toml::Table>(piece) {
+            Ok(mut file) => {
+                if let Some(toml::Value::Array(incidents)) = file.remove("incident")
+                    && let Some(raw) = incidents.into_iter().next()
+                {
+                    return Self::new(number, raw);
+                }
+                anyhow::anyhow!("there is nothing in it")
+            }
+            Err(error) => anyhow::Error::new(error),
+        };
+        let id = field("id").unwrap_or_else(|| format!("#{number}"));
+        let scenario = Err(error.context(format!("scenario {id} is no TOML")));
+        Self { id, expected: field("expected").unwrap_or_default(), acceptable: vec![], scenario }
+    }
+}
+
+/// A time of RFC 3339: with fractions of seconds, and with any offset from UTC.
+fn utc(text: &str) -> anyhow::Result<Timestamp> {
+    let wrong = || format!("{text:?} is no time of the form 2025-11-18T11:20:00Z");
+    let number = |part: &str| -> anyhow::Result<i64> {
+        ensure!(!part.is_empty() && part.bytes().all(|c| c.is_ascii_digit()), wrong());
+        part.parse().with_context(wrong)
+    };
+    let numbers = |part: &str, by: char| -> anyhow::Result<[i64; 3]> {
+        let parts: Vec<i64> = part.split(by).map(number).collect::<Result<_, _>>()?;
+        parts.try_into().ok().with_context(wrong)
+    };
+    let (date, rest) = text.trim().split_once(['T', 't', ' ']).with_context(wrong)?;
+    let (clock, offset_s) = match rest.strip_suffix(['Z', 'z']) {
+        Some(clock) => (clock, 0),
+        None => {
+            let (clock, offset) = rest.split_at(rest.rfind(['+', '-']).with_context(wrong)?);
+            let (sign, offset) = offset.split_at(1);
+            let (hours, minutes) = offset.split_once(':').with_context(wrong)?;
+            let seconds = (number(hours)? * 60 + number(minutes)?) * 60;
+            (clock, if sign == "-" { -seconds } else { seconds })
+        }
+    };
+    let (clock, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
+    let [year, month, day] = numbers(date, '-')?;
+    let [hour, minute, second] = numbers(clock, ':')?;
+    number(fraction)?;
+    let ms = number(format!("{fraction:0<3}").get(..3).with_context(wrong)?)?;
+    ensure!(
+        (1970..=9999).contains(&year)
+            && (1..=12).contains(&month)
+            && (1..=31).contains(&day)
+            && hour < 24
+            && minute < 60
+            && second <= 60,
+        wrong()
+    );
     // Days from the civil calendar: years begin in March, so that the leap day is the last
     // (Hinnant, chrono-Compatible Low-Level Date Algorithms).
     let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days = 365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day - 1 - 719_468;
-    let seconds = ((days * 24 + hour) * 60 + minute) * 60 + second;
-    Ok(Timestamp::from_s(u64::try_from(seconds)?))
+    let seconds = ((days * 24 + hour) * 60 + minute) * 60 + second - offset_s;
+    Ok(Timestamp::from_ms(u64::try_from(seconds * 1_000 + ms)?))
 }
 
 fn millionths(share: f64) -> anyhow::Result<i64> {
@@ -226,9 +470,15 @@ fn millionths(share: f64) -> anyhow::Result<i64> {
     Ok((share * 1e6).round() as i64)
 }
 
-fn symptom(name: &str) -> anyhow::Result<Outcome> {
-    Outcome::from_field_name(name)
-        .with_context(|| format!("symptom {name:?}: name an outcome, such as http_5xx"))
+fn symptom(name: &str) -> anyhow::Result<(Outcome, Option<Page>)> {
+    let page = match name {
+        "edge_error" => Some(Page::Edge),
+        "origin_error" => Some(Page::Origin),
+        _ => None,
+    };
+    let outcome = Outcome::from_field_name(name)
+        .with_context(|| format!("symptom {name:?}: name an outcome, such as http_5xx"))?;
+    Ok((outcome, page))
 }
 
 impl FromStr for Targets {
@@ -249,10 +499,11 @@ impl FromStr for Targets {
                 let (edge, host) = name.split_once('+').context("origin:EDGE+HOST needs a '+'")?;
                 Self::Origin(edge.to_owned(), host.to_owned())
             }
-            "site" => Self::Site(name),
+            // Names are the same in any case.
+            "site" => Self::Site(name.to_ascii_lowercase()),
             "host" => Self::Host(name),
-            "name" => Self::Name(name),
-            "tld" => Self::Tld(name),
+            "name" => Self::Name(name.to_ascii_lowercase()),
+            "tld" => Self::Tld(name.trim_start_matches('.').to_ascii_lowercase()),
             "issuer" => Self::Issuer(name),
             other => bail!("targets {other}:... is no selector"),
         })
@@ -261,12 +512,12 @@ impl FromStr for Targets {
 
 fn who(text: &str) -> anyhow::Result<Vec<Who>> {
     let words = text.split([' ', '+']).filter(|word| !word.is_empty());
-    words
+    let words = words
         .map(|word| {
             Ok(match word.split_once(':') {
                 None if word == "all" => Who::All,
                 None if word == "one" => Who::One,
-                None if word == "fresh_keys" => Who::Marked(word.to_owned()),
+                None if word == FRESH => Who::Marked(word.to_owned()),
                 Some(("share", share)) => {
                     Who::Share(millionths(share.parse().context("share:F")?)?)
                 }
@@ -278,7 +529,30 @@ fn who(text: &str) -> anyhow::Result<Vec<Who>> {
                 _ => bail!("agents {word:?} is no selector"),
             })
         })
-        .collect()
+        .collect::<anyhow::Result<Vec<Who>>>()?;
+    ensure!(!words.is_empty(), "agents: write all, one, share:F, isp:NAME or another selector");
+    Ok(with_shares(words))
+}
+
+/// Puts a share right behind the part of everybody that it refines: the last before it, or else the
+/// first. A part of which nothing is said has the usual size.
+fn with_shares(words: Vec<Who>) -> Vec<Who> {
+    let parts = || words.iter().enumerate().filter(|(_, who)| who.is_part()).map(|(at, _)| at);
+    let mut shares: BTreeMap<usize, i64> = parts().map(|part| (part, MARKED)).collect();
+    for (at, who) in words.iter().enumerate() {
+        let part = parts().take_while(|part| *part < at).last().or_else(|| parts().next());
+        if let (Who::Share(share), Some(part)) = (who, part) {
+            shares.insert(part, *share);
+        }
+    }
+    let mut sorted = Vec::with_capacity(words.len() + shares.len());
+    for (at, who) in words.into_iter().enumerate() {
+        if shares.is_empty() || !matches!(who, Who::Share(_)) {
+            sorted.push(who);
+            sorted.extend(shares.get(&at).map(|share| Who::Share(*share)));
+        }
+    }
+    sorted
 }
 
 impl TryFrom<RawScenario> for Scenario {
@@ -293,41 +567,39 @@ impl TryFrom<RawScenario> for Scenario {
             Some("dns") => Layer::Dns,
             Some("hosting" | "backbone" | "site") => Layer::Hosting,
             Some("aux") => Layer::Aux,
+            Some("pki" | "issuer") => Layer::Issuer,
             _ => Layer::Edge,
         };
-        let phase = |raw: RawPhase| -> anyhow::Result<Phase> {
+        let phase = |raw: RawPhase| -> anyhow::Result<(Phase, Option<Page>)> {
             let ms = |minutes: f64| (minutes * 60_000.0).round().max(0.0) as u64;
-            let region = match raw.region.as_str() {
-                "*" => Region::Everyone,
-                text => match text.strip_prefix("continent:") {
-                    Some(code) => Region::Continent(
-                        code.as_bytes().try_into().context("a continent has two letters")?,
-                    ),
-                    None => Region::Country(text.parse().context("region")?),
-                },
-            };
             ensure!(raw.from_min < raw.to_min, "from_min must be before to_min");
-            Ok(Phase {
+            let (symptom, page) = symptom(raw.symptom.trim())?;
+            let phase = Phase {
                 from_ms: ms(raw.from_min),
                 to_ms: ms(raw.to_min),
-                region,
+                region: raw.region.trim().parse()?,
                 fraction: millionths(raw.failure_fraction)?,
-                symptom: symptom(&raw.symptom)?,
+                symptom,
                 who: who(&raw.agents)?,
                 targets: raw.targets.parse()?,
                 mode: raw.mode,
                 overlay: raw.overlay,
                 silent: raw.agents_silent,
                 family: None,
-            })
+            };
+            Ok((phase, page))
         };
-        let phases = (1..).zip(raw.phase).map(|(number, raw)| {
-            phase(raw).with_context(|| format!("scenario {id}, phase {number}"))
-        });
-        let phases = phases.collect::<Result<_, _>>()?;
+        let (mut phases, mut pages) = (Vec::new(), BTreeMap::new());
+        for (at, raw) in raw.phase.into_iter().enumerate() {
+            let read = phase(raw)
+                .with_context(|| format!("scenario {id}, phase {number}", number = at + 1));
+            let (phase, page) = read?;
+            phases.push(phase);
+            pages.extend(page.map(|page| (at, page)));
+        }
         let clock_ms = first.map_or(0, |first| first.since_ms(onset));
         let (expected, acceptable) = (raw.expected, raw.acceptable);
-        Ok(Self { id, onset, clock_ms, layer, expected, acceptable, phases })
+        Ok(Self { id, onset, clock_ms, layer, expected, acceptable, phases, pages })
     }
 }
 
@@ -335,7 +607,44 @@ impl TryFrom<RawScenario> for Scenario {
 #[must_use]
 pub fn slug(name: &str) -> String {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '-');
-    name.to_ascii_lowercase().chars().map(|c| if plain(c) { c } else { '-' }).collect()
+    let slug: String =
+        name.to_ascii_lowercase().chars().map(|c| if plain(c) { c } else { '-' }).collect();
+    slug.trim_start_matches(['-', '.']).to_owned()
+}
+
+/// The identifier of who runs the sites of one owner.
+pub(super) fn owner(name: &str) -> String {
+    slug(&format!("{name}-own"))
+}
+
+/// A site's host without `www`: both are the same site.
+pub(super) fn bare(host: &str) -> &str {
+    host.strip_prefix("www.").unwrap_or(host)
+}
+
+/// Whether a host is under a domain, which may have several labels.
+pub(super) fn is_under(host: &str, domain: &str) -> bool {
+    host.strip_suffix(domain).is_some_and(|rest| rest.ends_with('.'))
+}
+
+/// The cloud of a region that is written without a colon, such as `aws-us-east-1`: of the providers
+/// that are known the one with the longest name.
+pub(super) fn cloud<'a>(name: &str, known: impl Iterator<Item = &'a Id>) -> Option<&'a Id> {
+    let of = |id: &&Id| name.strip_prefix(id.as_str()).is_some_and(|rest| rest.starts_with('-'));
+    known.filter(of).max_by_key(|id| id.as_str().len())
+}
+
+/// The roles of which a provider needs one for a symptom of its sites to be laid at its door.
+const fn shown_in(symptom: Outcome) -> &'static [Layer] {
+    match symptom {
+        // Of its issuer, whoever serves it: no other role shows it.
+        Outcome::TlsCertExpired | Outcome::TlsCertName | Outcome::TlsCertUntrusted => Layer::ALL,
+        _ => match symptom.phase() {
+            Some(Step::Dns) => &[Layer::Dns],
+            Some(Step::Tcp | Step::Tls | Step::Http) => &[Layer::Edge, Layer::Hosting, Layer::Aux],
+            None => Layer::ALL,
+        },
+    }
 }
 
 /// The targets and providers of a catalogue, to be added to.
@@ -380,7 +689,49 @@ impl Draft {
     }
 
     fn percent(&self, percent: usize) -> usize {
-        (self.targets.len() * percent).div_ceil(100).max(3)
+        (self.targets.len() * percent).div_ceil(100).max(ENTITY_TARGETS_MIN)
+    }
+
+    /// Targets behind a provider in a role, as far as that decides something.
+    fn deciding(&self, provider: &Id, layer: Layer) -> usize {
+        let of = |role: &Role| role.role == layer && role.provider == *provider;
+        self.targets.iter().filter(|target| target.deciding_roles().any(of)).count()
+    }
+
+    /// So many targets of somebody's own.
+    fn own(&mut self, name: &str, count: usize, roles: &[(Layer, &Id)]) -> anyhow::Result<()> {
+        let roles: Vec<Role> = roles.iter().map(|(role, id)| Self::role(*role, id)).collect();
+        let mut added = 0;
+        for n in 0.. {
+            let id = slug(&format!("{name}-{n}"));
+            if added == count {
+                break;
+            }
+            if self.targets.iter().all(|target| target.id.as_str() != id) {
+                let host = format!("{}-{n}.com", slug(name).replace('.', "-"));
+                self.add(&id, &host, roles.clone())?;
+                added += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// A provider whose sites show these symptoms. Of one that is unknown, or known in no role in
+    /// which they would show, there are targets of its own in the scenario's role and in that.
+    fn behind(&mut self, name: &str, layer: Layer, symptoms: &[Outcome]) -> anyhow::Result<()> {
+        let id = self.provider(name)?;
+        let mut roles: BTreeSet<Layer> = BTreeSet::new();
+        for symptom in symptoms {
+            let shown = shown_in(*symptom);
+            if shown.iter().all(|layer| self.deciding(&id, *layer) < ENTITY_TARGETS_MIN) {
+                roles.extend(shown.iter().find(|role| **role == layer).or(shown.first()));
+            }
+        }
+        let have = roles.iter().map(|role| self.deciding(&id, *role)).max();
+        let Some(have) = have else { return Ok(()) };
+        roles.insert(layer);
+        let roles: Vec<(Layer, &Id)> = roles.into_iter().map(|role| (role, &id)).collect();
+        self.own(id.as_str(), PROVIDER_TARGETS - have, &roles)
     }
 }
 
@@ -396,6 +747,7 @@ impl Scenario {
             expected: String::new(),
             acceptable: Vec::new(),
             phases,
+            pages: BTreeMap::new(),
         }
     }
 
@@ -409,7 +761,7 @@ impl Scenario {
     ///
     /// # Errors
     /// When a name cannot be one.
-    pub fn catalogue(&self, of: &Catalogue, world: super::dice::Dice) -> anyhow::Result<Catalogue> {
+    pub fn catalogue(&self, of: &Catalogue, world: Dice) -> anyhow::Result<Catalogue> {
         let mut draft = Draft {
             providers: of.providers().values().cloned().collect(),
             targets: of.targets().values().cloned().collect(),
@@ -419,43 +771,26 @@ impl Scenario {
             match &phase.targets {
                 Targets::All | Targets::Role(..) => {}
                 Targets::Provider(name) => {
-                    let id = draft.provider(name)?;
-                    let known =
-                        draft.targets.iter().any(|t| t.roles.iter().any(|r| r.provider == id));
-                    if !known {
-                        for n in 0..PROVIDER_TARGETS {
-                            let host = format!("{}-{n}.com", id.as_str().replace('.', "-"));
-                            let roles = vec![Draft::role(self.layer, &id)];
-                            draft.add(&format!("{id}-{n}"), &host, roles)?;
-                        }
-                    }
+                    let same = self.phases.iter().filter(|other| other.targets == phase.targets);
+                    let symptoms: Vec<Outcome> = same.map(|other| other.symptom).collect();
+                    draft.behind(name, self.layer, &symptoms)?;
                 }
                 Targets::Hosted(name) => draft.hosted(name, world)?,
-                Targets::Origin(edge, host) => {
-                    draft.provider(edge)?;
-                    draft.origin(edge, host, world)?;
-                }
+                Targets::Origin(edge, host) => draft.origin(edge, host, world)?,
                 Targets::Site(host) | Targets::Name(host) => {
-                    if !draft.targets.iter().any(|target| target.host == *host) {
-                        let own = draft.provider(&format!("{host}-own"))?;
+                    if !draft.targets.iter().any(|target| bare(&target.host) == bare(host)) {
+                        let own = draft.provider(&owner(host))?;
                         draft.add(host, host, vec![Draft::role(Layer::Hosting, &own)])?;
                     }
                 }
                 Targets::Host(name) => {
-                    let own = draft.provider(&format!("{name}-own"))?;
-                    let known =
-                        draft.targets.iter().any(|t| t.roles.iter().any(|r| r.provider == own));
-                    for n in (0..3).filter(|_| !known) {
-                        let roles = vec![Draft::role(Layer::Hosting, &own)];
-                        draft.add(
-                            &format!("{name}-{n}"),
-                            &format!("{}-{n}.com", slug(name)),
-                            roles,
-                        )?;
-                    }
+                    let own = draft.provider(&owner(name))?;
+                    let have = draft.deciding(&own, Layer::Hosting);
+                    let roles = [(Layer::Hosting, &own)];
+                    draft.own(name, ENTITY_TARGETS_MIN.saturating_sub(have), &roles)?;
                 }
                 Targets::Tld(tld) => {
-                    let have = draft.targets.iter().filter(|t| t.tld() == tld).count();
+                    let have = draft.targets.iter().filter(|t| is_under(&t.host, tld)).count();
                     for n in have..draft.percent(FACTOR_PERCENT).max(have) {
                         draft.add(
                             &format!("tld-{tld}-{n}"),
@@ -491,68 +826,119 @@ impl Scenario {
         Ok(Catalogue::from_parts(version, providers, targets)?)
     }
 
-    /// Gives observers the marks that this scenario needs; adds those of networks that are too
-    /// small.
+    /// Gives observers the marks that this scenario needs; adds those whom countries, networks and
+    /// keys lack.
     pub fn mark(&self, world: &mut World) {
-        let mut done: Vec<String> = Vec::new();
         for phase in &self.phases {
-            for who in &phase.who {
-                let (Who::Marked(mark), false) =
-                    (who, done.iter().any(|d| Who::Marked(d.clone()) == *who))
-                else {
-                    continue;
-                };
-                done.push(mark.clone());
-                match mark.split_once(':') {
-                    Some(("isp", _)) => isp(world, mark, phase.region),
-                    // Everybody may get it; a phase says which part has it.
-                    Some(("version", _)) => {
-                        for person in &mut world.people {
-                            person.marks.push(mark.clone());
-                        }
-                    }
-                    None => fresh(world, mark, &phase.who),
-                    // Zones with half of the people: the scorecard asks for it.
-                    Some(("zones", _)) => {
-                        let half = half_of_the_zones(world);
-                        for person in &mut world.people {
-                            if person.zone.is_some_and(|zone| half.contains(&zone)) {
-                                person.marks.push(mark.clone());
-                            }
-                        }
-                    }
-                    Some(_) => {
-                        let dice = world.dice.named(mark);
-                        for (at, person) in (0u64..).zip(&mut world.people) {
-                            if dice.of(at).happens(MARKED) {
-                                person.marks.push(mark.clone());
-                            }
-                        }
-                    }
+            settle(world, phase.region);
+        }
+        for (number, (mark, country)) in self.isps(world).into_iter().enumerate() {
+            isp(world, &mark, country, network(ISP_PLACE + number, 0));
+        }
+        for phase in &self.phases {
+            ask_it(world, phase);
+        }
+        for (mark, share) in self.parts() {
+            let dice = world.dice.named(&mark);
+            for (_, person) in
+                (0u64..).zip(&mut world.people).filter(|(at, _)| dice.of(*at).happens(share))
+            {
+                if mark.starts_with("resolver:") {
+                    (person.resolver, person.resolver_name) = (ResolverClass::OtherPublic, "other");
+                }
+                person.marks.push(mark.clone());
+            }
+        }
+        // Zones with half of the people: the scorecard asks for it.
+        let zones = |who: &&Who| matches!(who, Who::Marked(mark) if mark.starts_with("zones:"));
+        if let Some(Who::Marked(mark)) = self.phases.iter().flat_map(|p| &p.who).find(zones) {
+            let half = half_of_the_zones(world);
+            for person in &mut world.people {
+                if person.zone.is_some_and(|zone| half.contains(&zone)) {
+                    person.marks.push(mark.clone());
                 }
             }
         }
+        // Last, for they are a share of all who are there.
+        for phase in &self.phases {
+            fresh(world, phase);
+        }
+    }
+
+    /// Named networks and the countries where they are: those that phases name, and where one names
+    /// nothing closer, the country of its region where most people are.
+    fn isps(&self, world: &World) -> Vec<(String, Country)> {
+        let mut named: Vec<(&str, Vec<Region>)> = Vec::new();
+        for phase in &self.phases {
+            for mark in phase.who.iter().filter_map(Who::isp) {
+                match named.iter_mut().find(|(known, _)| *known == mark) {
+                    Some((_, regions)) => regions.push(phase.region),
+                    None => named.push((mark, vec![phase.region])),
+                }
+            }
+        }
+        let mut isps = Vec::new();
+        for (mark, mut regions) in named {
+            regions.sort_by_key(|region| Reverse(region.specificity()));
+            let mut countries: Vec<Country> = Vec::new();
+            for region in regions {
+                if !countries.iter().any(|country| region.has(*country)) {
+                    countries.extend(region.home(world));
+                }
+            }
+            isps.extend(countries.into_iter().map(|country| (mark.to_owned(), country)));
+        }
+        isps
+    }
+
+    /// Marks of which some observers have each, with the largest share that a phase gives it. The
+    /// share of a phase is of the same order, so a smaller one is among a larger.
+    fn parts(&self) -> BTreeMap<String, i64> {
+        let mut parts: BTreeMap<String, i64> = BTreeMap::new();
+        for phase in &self.phases {
+            for (who, share) in conditions(&phase.who).filter(|(who, _)| who.is_part()) {
+                let mark = match who {
+                    Who::Marked(mark) if mark != FRESH => mark.clone(),
+                    Who::Resolver(name) => format!("resolver:{name}"),
+                    _ => continue,
+                };
+                // Who is confined to networks is found there.
+                let confined = networks(&phase.who).is_some() && matches!(who, Who::Marked(_));
+                let share = if confined { 1_000_000 } else { share.unwrap_or(MARKED) };
+                let most = parts.entry(mark).or_default();
+                *most = share.max(*most);
+            }
+        }
+        parts
     }
 }
 
 impl Draft {
-    /// A cloud's region: a part of the targets, first of those that the cloud hosts already.
-    fn hosted(&mut self, name: &str, dice: super::dice::Dice) -> anyhow::Result<()> {
+    /// A cloud's region: a part of the targets, first of those that the cloud hosts already. Of those
+    /// half at most, or the region could not be told from the cloud; then of those of which no host is
+    /// known.
+    fn hosted(&mut self, name: &str, dice: Dice) -> anyhow::Result<()> {
         let id = self.provider(name)?;
-        if self.targets.iter().any(|t| t.roles.iter().any(|role| role.provider == id)) {
+        if self.deciding(&id, Layer::Hosting) >= ENTITY_TARGETS_MIN {
             return Ok(());
         }
-        let cloud = name.split([':', '-']).next().unwrap_or(name).to_owned();
+        let known = || self.providers.iter().map(|provider| &provider.id);
+        let cloud = match name.split_once(':') {
+            Some((cloud, _)) => cloud.to_owned(),
+            None => cloud(id.as_str(), known()).map_or(String::new(), ToString::to_string),
+        };
         let want = self.percent(REGION_PERCENT);
         let dice = dice.named(name);
-        let mut order: Vec<usize> = (0..self.targets.len()).collect();
-        let hosts =
-            |target: &Target| target.provider(Layer::Hosting).is_some_and(|p| p.as_str() == cloud);
-        order.sort_by_key(|at| {
-            let target = self.targets.get(*at);
-            (!target.is_some_and(hosts), dice.of(*at as u64).throw())
-        });
-        for at in order.into_iter().take(want) {
+        let host = |at: &usize| self.targets.get(*at).and_then(|t| t.provider(Layer::Hosting));
+        let is_of_cloud = |at: &usize| host(at).is_some_and(|host| host.as_str() == cloud);
+        let throw = |at: &usize| dice.of(*at as u64).throw();
+        let all = 0..self.targets.len();
+        let (mut own, mut others): (Vec<usize>, Vec<usize>) = all.partition(is_of_cloud);
+        own.sort_by_key(throw);
+        own.truncate((own.len() / 2).min(want));
+        others.sort_by_key(|at| (host(at).is_some(), throw(at)));
+        own.extend(others.into_iter().take(want - own.len()));
+        for at in own {
             if let Some(target) = self.targets.get_mut(at) {
                 target.roles.push(Self::role(Layer::Hosting, &id));
             }
@@ -560,95 +946,115 @@ impl Draft {
         Ok(())
     }
 
-    /// Targets behind an edge and in a cloud's region.
-    fn origin(&mut self, edge: &str, host: &str, dice: super::dice::Dice) -> anyhow::Result<()> {
-        let (edge, host) = (slug(edge), slug(host));
-        let id = self.provider(&host)?;
+    /// Targets behind an edge and in a cloud's region: of those that are behind the edge already, and
+    /// where there are too few, some of their own.
+    fn origin(&mut self, edge: &str, host: &str, dice: Dice) -> anyhow::Result<()> {
+        let edge = self.provider(edge)?;
+        let id = self.provider(host)?;
         let both = |target: &Target| {
-            let has = |name: &str| target.roles.iter().any(|role| role.provider.as_str() == name);
-            has(&edge) && has(&host)
+            let has = |id: &Id| target.deciding_roles().any(|role| role.provider == *id);
+            has(&edge) && has(&id)
         };
         let have = self.targets.iter().filter(|target| both(target)).count();
-        let dice = dice.named(&host);
+        let dice = dice.named(id.as_str());
         let mut order: Vec<usize> = (0..self.targets.len()).collect();
         order.sort_by_key(|at| dice.of(*at as u64).throw());
         let want = self.percent(REGION_PERCENT).saturating_sub(have);
         let behind = order.into_iter().filter(|at| {
-            self.targets.get(*at).is_some_and(|target| {
-                target.provider(Layer::Edge).is_some_and(|p| p.as_str() == edge) && !both(target)
-            })
+            self.targets
+                .get(*at)
+                .is_some_and(|target| target.provider(Layer::Edge) == Some(&edge) && !both(target))
         });
         let chosen: Vec<usize> = behind.take(want).collect();
+        let have = have + chosen.len();
         for at in chosen {
             if let Some(target) = self.targets.get_mut(at) {
                 target.roles.push(Self::role(Layer::Hosting, &id));
             }
         }
+        if have < ENTITY_TARGETS_MIN {
+            let roles = [(Layer::Edge, &edge), (Layer::Hosting, &id)];
+            self.own(&format!("{edge}-{id}"), PROVIDER_TARGETS - have, &roles)?;
+        }
         Ok(())
     }
 }
 
-/// A named network: a part of its country's observers, each in its own prefix.
-fn isp(world: &mut World, mark: &str, region: Region) {
-    let country = match region {
-        Region::Country(country) => country,
-        _ => "US".parse().unwrap_or(Country::UNKNOWN),
-    };
-    let dice = world.dice.named(mark);
-    let place = World::country_number(country.as_str()).unwrap_or(99);
-    // Behind the networks that the country has by itself.
-    let asn = network(place, 20 + usize::try_from(dice.below(60)).unwrap_or(0));
-    let mut here: Vec<usize> = (0..world.people.len())
-        .filter(|at| {
-            world.people.get(*at).is_some_and(|p| p.country == country && p.marks.is_empty())
-        })
-        .collect();
-    here.sort_by_key(|at| dice.of(*at as u64).throw());
-    let want = (here.len() * ISP_PERCENT).div_ceil(100).max(ISP_MIN);
-    let sample = world.people.first().cloned();
-    for n in 0..want {
-        let slot = dice.named("slot").of(n as u64).throw();
-        let change = |person: &mut Person| {
-            person.asn = asn;
-            person.slot = slot;
-            person.trouble = Trouble::None;
-            person.marks.push(mark.to_owned());
-        };
-        match here.get(n).and_then(|at| world.people.get_mut(*at)) {
-            Some(person) => change(person),
-            None => {
-                let Some(mut person) = sample.clone() else { return };
-                person.country = country;
-                person.zone = tocsin_proto::catalogue::Zones::builtin().of(country);
-                person.resolver = ResolverClass::Local;
-                person.resolver_name = "isp";
-                person.marks.clear();
-                change(&mut person);
-                world.people.push(person);
-            }
-        }
+/// Whom a region that is named lacks, so that there is somebody to tell of it.
+fn settle(world: &mut World, region: Region) {
+    let have = world.people.iter().filter(|person| region.has(person.country)).count();
+    let Some(home) = region.home(world).filter(|_| region != Region::Everyone) else { return };
+    for _ in have..REGION_MIN {
+        world.add(home);
     }
 }
 
-/// Keys that nobody knows, in few networks.
-fn fresh(world: &mut World, mark: &str, who: &[Who]) {
+/// A named network: a part of its country's observers, each in its own prefix. It takes half of them
+/// at most, and has others besides: there are others in the country too.
+fn isp(world: &mut World, mark: &str, country: Country, asn: u32) {
     let dice = world.dice.named(mark);
-    let share =
-        who.iter().find_map(|who| if let Who::Share(share) = who { Some(*share) } else { None });
-    let networks =
-        who.iter().find_map(|who| if let Who::Networks(n) = who { Some(*n) } else { None });
-    let (share, networks) = (share.unwrap_or(MARKED), networks.unwrap_or(3).max(1));
-    // So many that they are this share of all who are there then.
-    let have = world.people.len() as i64;
-    let want = have * share / (1_000_000 - share).max(1);
-    for n in 0..want.unsigned_abs() {
-        let model = usize::try_from(dice.of(n).below(have.unsigned_abs())).unwrap_or(0);
-        let Some(mut person) = world.people.get(model).cloned() else { return };
-        person.asn = network(98, usize::try_from(n % u64::from(networks)).unwrap_or(0));
-        person.slot = dice.named("slot").of(n % 20).throw();
+    let free = |person: &Person| !person.marks.iter().any(|mark| mark.starts_with("isp:"));
+    let mut members: Vec<usize> = (0..world.people.len())
+        .filter(|at| world.people.get(*at).is_some_and(|p| p.country == country && free(p)))
+        .collect();
+    members.sort_by_key(|at| dice.of(*at as u64).throw());
+    let want = (members.len() * ISP_PERCENT).div_ceil(100).max(ISP_MIN);
+    members.truncate(want.min(members.len() / 2));
+    while members.len() < want {
+        members.push(world.add(country));
+    }
+    let slots = dice.named("slot").named(country.as_str());
+    for (n, at) in (0u64..).zip(members) {
+        let Some(person) = world.people.get_mut(at) else { continue };
+        person.asn = asn;
+        person.slot = slots.of(n).throw();
+        person.trouble = Trouble::None;
+        person.marks.push(mark.to_owned());
+    }
+}
+
+/// Of a network that fails for those who ask a resolver, half ask it at least: that is why it is told
+/// of.
+fn ask_it(world: &mut World, phase: &Phase) {
+    let mark = phase.who.iter().find_map(Who::isp);
+    let asked = phase.who.iter().find_map(|who| match who {
+        Who::Resolver(name) => world::resolver(name),
+        _ => None,
+    });
+    let (Some(mark), Some((name, class))) = (mark, asked) else { return };
+    let is_member = |person: &&mut Person| {
+        phase.region.has(person.country) && person.marks.iter().any(|own| own == mark)
+    };
+    let (asking, others): (Vec<&mut Person>, Vec<&mut Person>) =
+        world.people.iter_mut().filter(is_member).partition(|p| p.resolver_name == name);
+    let missing = others.len().saturating_sub(asking.len()).div_ceil(2);
+    for person in others.into_iter().take(missing) {
+        (person.resolver, person.resolver_name) = (class, name);
+    }
+}
+
+/// Keys that nobody knows, in few networks: so many that they are this share of all who are there
+/// then. A larger share in a later phase adds to them.
+fn fresh(world: &mut World, phase: &Phase) {
+    let share = conditions(&phase.who).find_map(|(who, share)| match who {
+        Who::Marked(mark) if mark == FRESH => Some(share.unwrap_or(MARKED)),
+        _ => None,
+    });
+    let Some(share) = share else { return };
+    let networks = u64::from(networks(&phase.who).unwrap_or(FRESH_NETWORKS).max(1));
+    let dice = world.dice.named(FRESH);
+    let here = world.people.iter().enumerate().filter(|(_, p)| phase.region.has(p.country));
+    let (fresh, known): (Vec<usize>, Vec<usize>) =
+        here.map(|(at, _)| at).partition(|at| world.people.get(*at).is_some_and(Person::is_fresh));
+    for n in fresh.len() as u64..fresh_keys(known.len(), share) as u64 {
+        let model = known.get(dice.of(n).below(known.len() as u64) as usize);
+        let Some(mut person) = model.and_then(|at| world.people.get(*at)).cloned() else { return };
+        let prefix = n % networks.max(FRESH_PREFIXES);
+        person.asn = network(FRESH_PLACE, usize::try_from(prefix % networks).unwrap_or(0));
+        person.slot = dice.named("slot").of(prefix).throw();
         person.awake = None;
         person.trouble = Trouble::None;
-        person.marks = vec![mark.to_owned()];
+        person.marks = vec![FRESH.to_owned()];
         person.known_days = 0;
         world.people.push(person);
     }
@@ -663,7 +1069,7 @@ fn half_of_the_zones(world: &World) -> BTreeSet<tocsin_proto::catalogue::ZoneInd
     }
     let mut left = people.values().sum::<usize>() / 2;
     let mut zones: Vec<_> = people.into_iter().collect();
-    zones.sort_by_key(|(zone, people)| (std::cmp::Reverse(*people), *zone));
+    zones.sort_by_key(|(zone, people)| (Reverse(*people), *zone));
     let fits = zones.into_iter().filter(|(_, people)| {
         let fits = *people <= left;
         left -= if fits { *people } else { 0 };
@@ -733,6 +1139,93 @@ mod tests {
         {
             assert!(with(targets, agents).is_err(), "{targets} {agents}");
         }
+    }
+
+    #[test]
+    fn a_share_is_that_of_the_part_that_it_follows() {
+        let part = |mark: &str| Who::Marked(mark.to_owned());
+        let check = |agents: &str, expect: &[Who]| {
+            assert_eq!(with("all", agents).unwrap().phases[0].who, expect, "{agents}");
+        };
+        check("version:B", &[part("version:B"), Who::Share(100_000)]);
+        check("version:B share:0.3", &[part("version:B"), Who::Share(300_000)]);
+        let three = [part("os:o"), Who::Share(300_000), Who::Networks(3)];
+        check("os:o networks:3 share:0.3", &three);
+        check("isp:a share:0.3", &[part("isp:a"), Who::Share(300_000)]);
+        let both = [part("client:f"), Who::Share(100_000), part("os:o"), Who::Share(500_000)];
+        check("client:f+os:o share:0.5", &both);
+        let adguard = Who::Resolver("adguard".to_owned());
+        check("resolver:adguard", &[adguard, Who::Share(100_000)]);
+        check("resolver:8.8.4.4", &[Who::Resolver("8.8.4.4".to_owned())]);
+        check("resolver:validating", &[Who::Resolver("validating".to_owned())]);
+    }
+
+    #[test]
+    fn times_are_those_of_rfc_3339() {
+        for text in [
+            "2025-11-18T11:20:00.000Z",
+            "2025-11-18T11:20:00+00:00",
+            "2025-11-18t11:20:00z",
+            "2025-11-18 12:20:00+01:00",
+            "2025-11-17T22:20:00.0-13:00",
+        ] {
+            assert_eq!(utc(text).unwrap().to_string(), "2025-11-18T11:20:00.000Z", "{text}");
+        }
+        let odd = utc("2024-02-29T23:59:59.1239+05:30").unwrap();
+        assert_eq!(odd.to_string(), "2024-02-29T18:29:59.123Z");
+        for text in ["", "2025-11-18", "2025-11-18T11:20:00", "2025-13-18T11:20:00Z", "now"] {
+            assert!(utc(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_one_scenario_is_no_others_concern() {
+        let good = ONE.replace("TARGETS", "site:a.test").replace("AGENTS", "all");
+        let check = |text: &str, expect: &[(&str, bool)]| {
+            let entries = read(text).unwrap();
+            let got: Vec<_> = entries.iter().map(|e| (e.id.as_str(), e.scenario.is_ok())).collect();
+            assert_eq!(got, expect);
+            assert!(entries.iter().all(|entry| entry.expected == "global:x"));
+            assert!(parse(text).is_err());
+        };
+        let second = |from: &str, to: &str| good.replace("\"a\"", "\"b\"").replace(from, to);
+        for (from, to) in [
+            ("per_request", "per_chance"),
+            ("http_5xx", "no_such_thing"),
+            ("site:a.test", "planet:x"),
+            ("failure_fraction = 0.05", "failure_fraction = 5"),
+            ("onset_utc", "onset"),
+            // This one is no TOML.
+            ("mode =", "mode"),
+        ] {
+            let text = [good.as_str(), &second(from, to), &good].concat();
+            check(&text, &[("a", true), ("b", false), ("a", true)]);
+        }
+        assert!(read("a = 1").is_err() && read("").is_err());
+    }
+
+    #[test]
+    fn names_are_the_same_in_any_case_and_symptoms_have_their_pages() {
+        let of = |targets: &str| with(targets, "all").unwrap().phases[0].targets.clone();
+        assert_eq!(of("site:Canva.COM"), Targets::Site("canva.com".to_owned()));
+        assert_eq!(of("tld:.CO.UK"), Targets::Tld("co.uk".to_owned()));
+        assert!(is_under("a.co.uk", "co.uk") && is_under("a.co.uk", "uk"));
+        assert!(!is_under("a.fco.uk", "co.uk") && !is_under("co.uk", "co.uk"));
+        for (symptom, outcome, page) in [
+            ("edge_error", Outcome::Http5xx, Some(Page::Edge)),
+            ("origin_error", Outcome::Http5xx, Some(Page::Origin)),
+            ("http_5xx", Outcome::Http5xx, None),
+            ("timeout", Outcome::TcpTimeout, None),
+            ("block", Outcome::Challenged, None),
+        ] {
+            let text = ONE.replace("TARGETS", "all").replace("AGENTS", "all");
+            let scenario = parse(&text.replace("http_5xx", symptom)).unwrap().remove(0);
+            assert_eq!(scenario.phases[0].symptom, outcome, "{symptom}");
+            assert_eq!(scenario.pages.get(&0).copied(), page, "{symptom}");
+        }
+        let region = |text: &str| text.parse::<Region>().unwrap();
+        assert_eq!(region("UK"), region("gb"));
+        assert_eq!(region("continent:eu"), Region::Continent(*b"EU"));
     }
 
     #[test]

@@ -1,7 +1,11 @@
 //! What a probe meets: the scenario and the habits of the observer's own line, put into findings as
 //! the real prober would make them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    sync::OnceLock,
+};
 
 use serde::Deserialize;
 use tocsin_agent::engine::{
@@ -11,7 +15,7 @@ use tocsin_agent::engine::{
     planner::{Names, Request},
 };
 use tocsin_proto::{
-    catalogue::Target,
+    catalogue::{Evidence, Role, Target},
     id::{Id, TargetIndex},
     implicate::{DnsPath, Layer},
     observation::Family,
@@ -21,8 +25,11 @@ use tocsin_proto::{
 
 use super::{
     dice::Dice,
-    scenario::{Mode, Phase, Region, Scenario, Targets, Who, slug},
-    world::{Lie, Person, Trouble, World},
+    scenario::{
+        Mode, Page, Phase, Scenario, Targets, Who, bare, conditions, fresh_keys, is_under,
+        networks, owner, slug,
+    },
+    world::{FRESH, Lie, Person, Trouble, World, resolver},
 };
 
 /// How long a resolver keeps an answer, milliseconds: a usual time to live.
@@ -31,6 +38,16 @@ const TTL_MS: u64 = 300_000;
 const FLAP_MS: u64 = 300_000;
 /// Observers whose own resolver validates, of a million.
 const VALIDATING: i64 = 100_000;
+/// Roles that the catalogue calls likely (`memory-medium`) and that are so, of a million: it lets them
+/// decide nothing, so here they are as often wrong as right.
+const LIKELY: i64 = 500_000;
+/// Of the reports that an observer sends, and of the asks that are sent to it, those that are lost when
+/// everything else that it does fails as well, in millionths; in proportion where not everything fails.
+/// One in five, because who is cut off for good is `agents_silent`: this is what a bad line does besides.
+/// A lost report waits for the next.
+const LOST: i64 = 200_000;
+/// Of all targets, in millionths, those that make a failure one of the line: of fewer it is theirs.
+const MOST: i64 = 750_000;
 /// Full handshakes cost so many bytes of payload, resumed ones less (measured with OpenSSL 3.0).
 const FULL_BYTES: u64 = 6_500;
 const RESUMED_BYTES: u64 = 3_300;
@@ -46,15 +63,34 @@ struct Prepared {
     /// Which of the scenario's, from 1.
     number: u64,
     phase: Phase,
+    /// Whose page its server errors are, where the scenario says it.
+    page: Option<Page>,
     people: Vec<bool>,
     /// Where only what validates fails: whose own resolver does. Every independent path does.
     validating: Option<Vec<bool>>,
+    /// Whether it is a resolver that fails, and every other path is well.
+    of_resolver: bool,
     /// For each observer the part of those selected that come before it in the order of failing,
-    /// millionths: one by one, or by network where the mode is by place or path.
+    /// millionths: one by one, place by place, or by network where the mode is by path.
     before: Vec<i64>,
     /// Selected targets, each with its rank in the order of failing.
     targets: BTreeMap<TargetIndex, usize>,
+    /// Phases of which it is the sequel, without a break: since when each held, and its fraction; the
+    /// latest first.
+    earlier: Vec<(u64, i64)>,
     dice: Dice,
+}
+
+impl Prepared {
+    /// Since when a target of this rank fails, milliseconds after the onset.
+    fn began(&self, rank: usize) -> u64 {
+        let failed = |fraction: i64| {
+            self.phase.mode != Mode::PerTarget
+                || Truth::is_among(rank, fraction, self.targets.len())
+        };
+        let since = self.earlier.iter().take_while(|(_, fraction)| failed(*fraction)).last();
+        since.map_or(self.phase.from_ms, |(from, _)| *from)
+    }
 }
 
 /// When a probe starts.
@@ -69,7 +105,10 @@ pub struct Moment {
 /// The scenario, as it meets this world.
 pub struct Truth {
     phases: Vec<Prepared>,
-    answers: Answers,
+    answers: &'static Answers,
+    /// Targets with the providers that do stand behind them: all that the catalogue is sure of, and of
+    /// the likely ones those that are so. What fails, and what its page says, goes by these.
+    sites: BTreeMap<TargetIndex, Target>,
 }
 
 /// What an answer of a broken edge is, by the real rules.
@@ -107,6 +146,11 @@ fn verdict(
 }
 
 impl Answers {
+    fn builtin() -> &'static Self {
+        static BUILTIN: OnceLock<Answers> = OnceLock::new();
+        BUILTIN.get_or_init(Self::new)
+    }
+
     fn new() -> Self {
         // The shapes that the classifier is tested with; one of the edge's own errors for each.
         let text = include_str!("../../../agent/tests/responses.toml");
@@ -131,16 +175,26 @@ impl Answers {
         Self { by_edge, origin }
     }
 
-    /// A 5xx of a target, by who made it.
-    fn server_error(&self, target: &Target, culprit: Option<&str>) -> (Outcome, RuleNumber, u16) {
+    /// A 5xx of a target, by who made it: as the scenario says, or else the edge where it is the
+    /// culprit.
+    fn server_error(
+        &self,
+        target: &Target,
+        culprit: Option<&str>,
+        page: Option<Page>,
+    ) -> (Outcome, RuleNumber, u16) {
         // A challenge provider that fails is named by the page that needed it.
-        if culprit.is_some() && target.provider(Layer::Aux).map(Id::as_str) == culprit {
+        let aux = target.provider(Layer::Aux).map(Id::as_str);
+        if culprit.is_some() && aux == culprit && page != Some(Page::Origin) {
             let aux = RuleTable::builtin().rules().iter().find(|rule| rule.fault == Fault::Aux);
             let number = aux.map_or(RuleNumber::NONE, |rule| rule.number);
             return (Outcome::Http5xx, number, 503);
         }
         let edge = target.provider(Layer::Edge);
-        let is_edge = edge.is_some_and(|id| culprit == Some(id.as_str()));
+        let is_edge = match page {
+            Some(page) => page == Page::Edge,
+            None => edge.is_some_and(|id| culprit == Some(id.as_str())),
+        };
         match edge.filter(|_| is_edge) {
             Some(edge) => {
                 self.by_edge.get(edge).copied().unwrap_or((Outcome::Http5xx, RuleNumber::NONE, 503))
@@ -157,6 +211,23 @@ impl Answers {
     }
 }
 
+/// A failure, and who made it.
+#[derive(Clone, Copy)]
+struct Made<'a> {
+    symptom: Outcome,
+    /// The provider that failed.
+    culprit: Option<&'a str>,
+    /// Whose page a server error is, where the scenario says it.
+    page: Option<Page>,
+}
+
+impl Made<'_> {
+    /// One of which nobody is the culprit.
+    const fn of(symptom: Outcome) -> Self {
+        Self { symptom, culprit: None, page: None }
+    }
+}
+
 fn selects(targets: &Targets, target: &Target) -> bool {
     let has = |name: &str| {
         let id = slug(name);
@@ -169,77 +240,169 @@ fn selects(targets: &Targets, target: &Target) -> bool {
             target.roles.iter().any(|role| role.role == *layer && role.provider.as_str() == name)
         }
         Targets::Origin(edge, host) => has(edge) && has(host),
-        Targets::Site(host) | Targets::Name(host) => {
-            target.host == *host || target.host.strip_prefix("www.") == Some(host)
-        }
-        Targets::Host(name) => has(&format!("{name}-own")),
-        Targets::Tld(tld) => target.tld() == tld,
+        Targets::Site(host) | Targets::Name(host) => bare(&target.host) == bare(host),
+        Targets::Host(name) => has(&owner(name)),
+        Targets::Tld(tld) => is_under(&target.host, tld),
         Targets::Issuer(name) => {
             target.provider(Layer::Issuer).is_some_and(|id| id.as_str() == slug(name))
         }
     }
 }
 
-const fn continent(country: &str) -> Option<[u8; 2]> {
-    // The continents of the observers' countries (United Nations M49, by their usual letters).
-    Some(match country.as_bytes() {
-        b"US" | b"CA" | b"MX" | b"CR" | b"DO" | b"PR" => *b"NA",
-        b"BR" | b"AR" | b"CL" | b"CO" | b"PE" => *b"SA",
-        b"ZA" | b"EG" | b"NG" | b"KE" | b"MA" | b"TN" => *b"AF",
-        b"AU" | b"NZ" => *b"OC",
-        b"TR" | b"IL" | b"AE" | b"IR" | b"SA" | b"KZ" | b"IN" | b"PK" | b"BD" | b"LK" | b"JP"
-        | b"KR" | b"TW" | b"HK" | b"SG" | b"ID" | b"MY" | b"TH" | b"PH" | b"VN" => *b"AS",
-        _ => *b"EU",
-    })
-}
-
-fn in_region(region: Region, person: &Person) -> bool {
-    match region {
-        Region::Everyone => true,
-        Region::Country(country) => person.country == country,
-        Region::Continent(code) => continent(person.country.as_str()) == Some(code),
-    }
-}
-
-const fn specificity(region: Region) -> u8 {
-    match region {
-        Region::Everyone => 0,
-        Region::Continent(_) => 1,
-        Region::Country(_) => 2,
-    }
-}
-
-fn is_one_of(who: &[Who], at: usize, person: &Person, world: &World) -> bool {
-    let dice = world.dice.named("who").of(at as u64);
-    who.iter().all(|who| match who {
-        Who::All | Who::Networks(_) => true,
-        Who::One => at == 0,
-        Who::Share(share) => person.known_days == 0 || dice.named("share").happens(*share),
-        Who::Marked(mark) => person.marks.iter().any(|own| own == mark),
-        Who::Resolver(name) => match name.as_str() {
-            "isp" => person.resolver_name == "isp",
-            // Each meets it by the independent path; see `Prepared::validating`.
-            "validating" => true,
-            known if ["1.1.1.1", "8.8.8.8", "9.9.9.9", "opendns"].contains(&known) => {
-                person.resolver_name == known
-            }
-            other => dice.named(other).happens(100_000),
-        },
-    })
-}
-
-/// In an order by chance, how many of the selected observers come before each, millionths: by
-/// networks up to the middle of its own, so that those hit hold about the fraction that is said,
-/// however large the largest are.
-fn before(world: &World, selected: &[bool], mode: Mode, dice: Dice) -> Vec<i64> {
-    let by_network = matches!(mode, Mode::PerPath | Mode::PerRegion);
-    let group = |at: usize, person: &Person| match by_network {
-        true => dice.named("path").of(u64::from(person.asn)).throw(),
-        false => dice.named("agent").of(at as u64).throw(),
+/// The targets with the providers that do stand behind them.
+fn as_they_are(world: &World) -> BTreeMap<TargetIndex, Target> {
+    let dice = world.dice.named("likely");
+    let as_it_is = |target: &Target| {
+        let own = dice.of(u64::from(target.index.0));
+        let mut target = target.clone();
+        target.roles.retain(|role| {
+            let sure = role.evidence > Evidence::MemoryMedium;
+            sure || own.named(role.provider.as_str()).happens(LIKELY)
+        });
+        target.roles.iter_mut().for_each(|role| role.evidence = Evidence::Operator);
+        (target.index, target)
     };
-    let place: Vec<u64> =
+    world.catalogue.targets().values().map(as_it_is).collect()
+}
+
+/// Whether another's edge stands between the visitor and what fails, and answers in its place.
+fn is_behind(targets: &Targets, target: &Target) -> bool {
+    let Some(edge) = target.provider(Layer::Edge) else { return false };
+    match targets {
+        Targets::Hosted(_) | Targets::Origin(..) => true,
+        Targets::Provider(name) => {
+            let id = slug(name);
+            let fronts = |role: &Role| {
+                matches!(role.role, Layer::Edge | Layer::Aux) && role.provider.as_str() == id
+            };
+            edge.as_str() != id && !target.roles.iter().any(fronts)
+        }
+        _ => false,
+    }
+}
+
+fn validates(world: &World, at: usize) -> bool {
+    world.dice.named("validating").of(at as u64).happens(VALIDATING)
+}
+
+/// Whom a phase selects.
+fn selected(phase: &Phase, world: &World) -> Vec<bool> {
+    let dice = world.dice.named("who");
+    let here: Vec<(usize, &Person)> =
+        world.people.iter().enumerate().filter(|(_, p)| phase.region.has(p.country)).collect();
+    let of_names = phase.symptom.phase() == Some(Step::Dns);
+    let keys = conditions(&phase.who)
+        .find(|(who, _)| matches!(who, Who::Marked(mark) if mark == FRESH))
+        .map(|(_, share)| fresh(&here, share.unwrap_or(1_000_000)));
+    // Keys are made in their networks; others are found there.
+    let confined = networks(&phase.who).filter(|_| keys.is_none());
+    let (mut part, mut drawn) = (1_000_000, false);
+    for (who, own) in conditions(&phase.who) {
+        let share = match who {
+            Who::Share(share) => Some(*share),
+            Who::Marked(_) if confined.is_some() => own,
+            _ => None,
+        };
+        part = share.map_or(part, |share| part * share / 1_000_000);
+        drawn |= own.is_some() || !matches!(who, Who::All | Who::Marked(_) | Who::Resolver(_));
+    }
+    let bears = |person: &Person, mark: &str| person.marks.iter().any(|own| own == mark);
+    let among = |at: usize, mark: &str, share: Option<i64>| {
+        share.is_none_or(|share| world.dice.named(mark).of(at as u64).happens(share))
+    };
+    let is = |at: usize, person: &Person| {
+        conditions(&phase.who).all(|(who, share)| match who {
+            Who::All | Who::One | Who::Share(_) | Who::Networks(_) => true,
+            Who::Marked(mark) if mark == FRESH => {
+                keys.as_ref().is_some_and(|keys| keys.contains(&at))
+            }
+            Who::Marked(mark) => {
+                bears(person, mark) && (confined.is_some() || among(at, mark, share))
+            }
+            // Each meets it by the independent path, where it is one of names; see
+            // `Prepared::validating`.
+            Who::Resolver(name) if name == "validating" => of_names || validates(world, at),
+            Who::Resolver(name) => match resolver(name) {
+                Some((known, _)) => person.resolver_name == known,
+                None => {
+                    let mark = format!("resolver:{name}");
+                    bears(person, &mark) && among(at, &mark, share)
+                }
+            },
+        })
+    };
+    // Of a crowd of keys that nobody knows none is drawn for anything else.
+    let counts = |person: &Person| keys.is_some() || !drawn || !person.is_fresh();
+    let mut chosen: Vec<usize> = here
+        .iter()
+        .filter(|(at, person)| counts(person) && is(*at, person))
+        .map(|(at, _)| *at)
+        .collect();
+    if phase.who.contains(&Who::One) {
+        chosen.truncate(1);
+    }
+    if part < 1_000_000 || confined.is_some() {
+        let want = (chosen.len() as i64 * part + 500_000) / 1_000_000;
+        let want = want.max(i64::from(part > 0)).unsigned_abs() as usize;
+        if let Some(count) = confined {
+            confine(&mut chosen, world, want, count.max(1) as usize);
+        }
+        chosen.sort_by_key(|at| dice.of(*at as u64).named("share").throw());
+        chosen.truncate(want);
+    }
+    let mut people = vec![false; world.people.len()];
+    for at in chosen {
+        if let Some(place) = people.get_mut(at) {
+            *place = true;
+        }
+    }
+    people
+}
+
+/// The first keys of the crowd, so many that they are this share of all who are here.
+fn fresh(here: &[(usize, &Person)], share: i64) -> BTreeSet<usize> {
+    let keys = || here.iter().filter(|(_, person)| person.is_fresh()).map(|(at, _)| *at);
+    let known = here.len() - keys().count();
+    keys().take(fresh_keys(known, share)).collect()
+}
+
+/// Leaves those in so many networks: some that hold their part of those who are wanted, by chance, and
+/// where there are none the largest.
+fn confine(chosen: &mut Vec<usize>, world: &World, want: usize, count: usize) {
+    let network = |at: &usize| world.people.get(*at).map_or(0, |person| person.asn);
+    let mut people: BTreeMap<u32, usize> = BTreeMap::new();
+    for at in chosen.iter() {
+        *people.entry(network(at)).or_default() += 1;
+    }
+    let each = want.div_ceil(count);
+    let dice = world.dice.named("networks");
+    let mut order: Vec<(u32, usize)> = people.into_iter().collect();
+    order.sort_by_key(|(asn, people)| {
+        (Reverse((*people).min(each)), dice.of(u64::from(*asn)).throw())
+    });
+    let these: BTreeSet<u32> = order.into_iter().take(count).map(|(asn, _)| asn).collect();
+    chosen.retain(|at| these.contains(&network(at)));
+}
+
+/// In an order by chance, how many of the selected observers come before each, millionths. By path it
+/// goes network by network up to the middle of its own, so that those hit hold about the fraction that
+/// is said, however large the largest are. By serving location it goes country by country, each served
+/// from a place of its own; the last of those hit is hit in part, as where there are several places, so
+/// that the fraction holds in a single country too.
+fn before(world: &World, selected: &[bool], mode: Mode, dice: Dice) -> Vec<i64> {
+    let by_network = mode == Mode::PerPath;
+    let own = |at: usize| u128::from(dice.named("agent").of(at as u64).throw());
+    let group = |at: usize, person: &Person| match mode {
+        Mode::PerPath => u128::from(dice.named("path").of(u64::from(person.asn)).throw()),
+        Mode::PerRegion => {
+            let place = dice.named("place").named(person.country.as_str()).throw();
+            u128::from(place) << 64 | own(at)
+        }
+        _ => own(at),
+    };
+    let place: Vec<u128> =
         world.people.iter().enumerate().map(|(at, person)| group(at, person)).collect();
-    let mut order: Vec<u64> =
+    let mut order: Vec<u128> =
         place.iter().zip(selected).filter(|(_, hit)| **hit).map(|(place, _)| *place).collect();
     order.sort_unstable();
     let all = order.len().max(1);
@@ -254,16 +417,41 @@ fn before(world: &World, selected: &[bool], mode: Mode, dice: Dice) -> Vec<i64> 
         .collect()
 }
 
+/// The phases right before one that are the same but for how much fails, the latest first: since when
+/// each holds, and its fraction.
+fn earlier(phases: &[Phase], of: &Phase) -> Vec<(u64, i64)> {
+    let is_of_names = |phase: &Phase| phase.symptom.phase() == Some(Step::Dns);
+    let same = |other: &&Phase| {
+        (&other.targets, &other.who, other.region, other.mode, other.family)
+            == (&of.targets, &of.who, of.region, of.mode, of.family)
+            && is_of_names(other) == is_of_names(of)
+            && other.fraction > 0
+    };
+    let mut earlier = Vec::new();
+    let mut from = of.from_ms;
+    while let Some(other) = phases
+        .iter()
+        .filter(same)
+        .filter(|other| other.from_ms < from && from <= other.to_ms)
+        .min_by_key(|other| other.from_ms)
+    {
+        earlier.push((other.from_ms, other.fraction));
+        from = other.from_ms;
+    }
+    earlier
+}
+
 impl Truth {
     /// What the scenario means here.
     #[must_use]
     pub fn new(scenario: &Scenario, world: &World) -> Self {
-        let prepare = |(number, phase): (u64, &Phase)| {
+        let sites = as_they_are(world);
+        let phases = &scenario.phases;
+        let everybody: Vec<Vec<bool>> = phases.iter().map(|p| selected(p, world)).collect();
+        let prepare = |(at, phase): (usize, &Phase)| {
             // The same selection in a later phase fails in the same order.
             let dice = world.dice.named(&format!("{:?} {:?}", phase.targets, phase.who));
-            let mut chosen: Vec<TargetIndex> = world
-                .catalogue
-                .targets()
+            let mut chosen: Vec<TargetIndex> = sites
                 .values()
                 .filter(|target| selects(&phase.targets, target))
                 .map(|target| target.index)
@@ -271,27 +459,59 @@ impl Truth {
             chosen.sort_by_key(|target| dice.of(u64::from(target.0)).throw());
             let targets =
                 chosen.into_iter().enumerate().map(|(rank, target)| (target, rank)).collect();
-            let people = world.people.iter().enumerate();
-            let people: Vec<bool> = people
-                .map(|(at, person)| {
-                    in_region(phase.region, person) && is_one_of(&phase.who, at, person, world)
-                })
-                .collect();
+            let people = everybody.get(at).cloned().unwrap_or_default();
+            // Whom a closer phase names is not among those of whom this one's fraction is said.
+            let is_closer = |other: &Phase| {
+                !other.overlay
+                    && other.targets == phase.targets
+                    && other.region.specificity() > phase.region.specificity()
+                    && other.from_ms < phase.to_ms
+                    && phase.from_ms < other.to_ms
+            };
+            let mut counted = people.clone();
+            let closer = phases.iter().zip(&everybody).filter(|(other, _)| is_closer(other));
+            for (_, theirs) in closer.filter(|_| !phase.overlay) {
+                for (own, taken) in counted.iter_mut().zip(theirs) {
+                    *own &= !*taken;
+                }
+            }
             let by_validation = |who: &Who| matches!(who, Who::Resolver(r) if r == "validating");
-            let validating = phase.who.iter().any(by_validation).then(|| {
-                let own = world.dice.named("validating");
-                (0..world.people.len()).map(|at| own.of(at as u64).happens(VALIDATING)).collect()
-            });
-            let before = before(world, &people, phase.mode, dice);
-            Prepared { number, phase: phase.clone(), people, validating, before, targets, dice }
+            let validating = phase
+                .who
+                .iter()
+                .any(by_validation)
+                .then(|| (0..world.people.len()).map(|at| validates(world, at)).collect());
+            Prepared {
+                number: at as u64 + 1,
+                phase: phase.clone(),
+                page: scenario.pages.get(&at).copied(),
+                people,
+                of_resolver: validating.is_none()
+                    && phase.who.iter().any(|who| matches!(who, Who::Resolver(_))),
+                validating,
+                before: before(world, &counted, phase.mode, dice),
+                targets,
+                earlier: earlier(phases, phase),
+                dice,
+            }
         };
-        Self { phases: (1..).zip(&scenario.phases).map(prepare).collect(), answers: Answers::new() }
+        let phases = phases.iter().enumerate().map(prepare).collect();
+        Self { phases, answers: Answers::builtin(), sites }
     }
 
     /// Nothing but the habits of lines.
     #[must_use]
     pub fn quiet() -> Self {
-        Self { phases: Vec::new(), answers: Answers::new() }
+        Self { phases: Vec::new(), answers: Answers::builtin(), sites: BTreeMap::new() }
+    }
+
+    /// In how many prefixes those are whom a phase selects, by its place.
+    #[must_use]
+    pub fn prefixes(&self, world: &World, phase: usize) -> usize {
+        let people = self.phases.get(phase).map(|phase| phase.people.as_slice());
+        let selected =
+            people.unwrap_or_default().iter().zip(&world.people).filter(|(hit, _)| **hit);
+        selected.map(|(_, person)| person.slot).collect::<BTreeSet<u64>>().len()
     }
 
     /// Phases that hold for an observer at a time: of those with the same targets, the most
@@ -307,7 +527,7 @@ impl Truth {
                 || !self.phases.iter().filter(active).any(|other| {
                     !other.phase.overlay
                         && other.phase.targets == p.phase.targets
-                        && specificity(other.phase.region) > specificity(p.phase.region)
+                        && other.phase.region.specificity() > p.phase.region.specificity()
                 })
         })
     }
@@ -346,10 +566,34 @@ impl Truth {
         (rank as i64 * 1_000_000) < fraction * of as i64
     }
 
-    /// Whether the observer cannot reach the collector, milliseconds after the onset.
+    /// Whether the observer cannot reach the collector, milliseconds after the onset: of those whom a
+    /// phase silences the same part as fails, whatever that falls by.
     #[must_use]
-    pub fn is_silent(&self, person: usize, of: &Person, ms: u64) -> bool {
-        self.holding(person, ms).any(|p| p.phase.silent && Self::hits_person(p, person, of, 0))
+    pub fn is_silent(&self, person: usize, ms: u64) -> bool {
+        let hit = |p: &Prepared| p.before.get(person).is_some_and(|b| *b < p.phase.fraction);
+        self.holding(person, ms).any(|p| p.phase.silent && hit(p))
+    }
+
+    /// Of the reports that an observer sends, and of the asks that are sent to it, the part that is lost
+    /// on a line where most of all else fails, in millionths. The collector is asked for by its
+    /// address: names that fail lose nothing.
+    #[must_use]
+    pub fn loss(&self, person: usize, of: &Person, ms: u64) -> i64 {
+        let all = self.sites.len().max(1) as i64;
+        let affected = self.holding(person, ms).filter_map(|p| {
+            let whole = p.phase.targets == Targets::All;
+            let hit = match (p.phase.symptom.phase()?, p.phase.mode) {
+                (Step::Dns, _) => return None,
+                (_, Mode::PerPath) if whole => p.phase.fraction,
+                (_, Mode::PerAgent | Mode::PerRegion | Mode::PerPath) => {
+                    if Self::hits_person(p, person, of, 0) { 1_000_000 } else { 0 }
+                }
+                (_, Mode::PerRequest | Mode::PerTarget | Mode::PerTargetFlap) => p.phase.fraction,
+            };
+            let part = hit * p.targets.len() as i64 / all;
+            (whole || part >= MOST).then_some(part)
+        });
+        LOST * affected.max().unwrap_or(0) / 1_000_000
     }
 
     /// The probe-core version that it runs.
@@ -379,7 +623,7 @@ impl Truth {
         };
         let to = number(answers);
         let target = target.index;
-        self.holding(person, ms).find_map(|prepared| {
+        let met = self.holding(person, ms).filter_map(|prepared| {
             let Prepared { phase, targets, dice, .. } = prepared;
             let rank = targets.get(&target)?;
             phase.family.is_none_or(|family| family == request.family).then_some(())?;
@@ -399,22 +643,29 @@ impl Truth {
             };
             // A resolver that has the answer goes on giving it, and one that does not validate does
             // not mind: then only who asks beyond it meets the failure.
-            let of_names =
-                phase.symptom.phase() == Some(Step::Dns) && !matches!(phase.targets, Targets::All);
+            let of_names = phase.symptom.phase() == Some(Step::Dns);
             let group = if of.resolver_name == "isp" { u64::from(of.asn) } else { 7 };
-            let kept = dice.named("ttl").of(group).of(u64::from(target.0)).below(TTL_MS);
+            let ttl = dice.named("ttl").of(group).of(u64::from(target.0)).below(TTL_MS);
+            let kept =
+                of_names && phase.targets != Targets::All && ms < prepared.began(*rank) + ttl;
             let lenient = prepared
                 .validating
                 .as_ref()
                 .is_some_and(|own| !own.get(person).copied().unwrap_or(false));
-            let hidden = of_names && (lenient || ms < phase.from_ms + kept);
-            // Who asks the name's own servers has kept where they are, and does not validate.
+            let hidden = kept || (of_names && lenient);
             let seen = match request.names {
+                // Where the resolver is what fails, it fails nobody who asks beyond it.
+                _ if prepared.of_resolver => !hidden,
+                // Who asks the name's own servers has kept where they are, and does not validate.
                 Names::Own => !hidden,
                 Names::Direct => !hidden || !(lenient || matches!(phase.targets, Targets::Tld(_))),
                 Names::Walk => true,
             };
             (hit && seen).then_some((prepared, hidden))
+        });
+        // The first step that fails ends the probe; what is an answer comes after all of them.
+        met.min_by_key(|(prepared, _)| {
+            prepared.phase.symptom.phase().map_or(u8::MAX, |step| step as u8)
         })
     }
 
@@ -451,7 +702,7 @@ impl Truth {
         let Some(of) = world.people.get(person) else { return fine(full, 100) };
         if family == Family::V6 && !world.has_v6(target.index) {
             let (outcome, path) = (Outcome::DnsNodata, DnsPath::Both);
-            return self.failed(target, outcome, None, path, 30, full);
+            return self.failed(target, Made::of(outcome), path, 30, full);
         }
         let lies = |lie: &&Lie| lie.from_ms.is_none_or(|from| ms.is_some_and(|ms| ms >= from));
         if let Some(lie) = of.lie.as_ref().filter(lies) {
@@ -465,34 +716,35 @@ impl Truth {
                 .of(u64::from(target.index.0))
                 .below(340);
         let usual = usual + coin.named("jitter").below(usual / 4 + 1);
-        let broken = ms.and_then(|ms| self.broken(person, of, target, ms, request, coin));
+        let site = self.sites.get(&target.index).unwrap_or(target);
+        let broken = ms.and_then(|ms| self.broken(person, of, site, ms, request, coin));
         if let Some((prepared, hidden)) = broken {
             let phase = &prepared.phase;
             let culprit = match &phase.targets {
                 Targets::Provider(name) | Targets::Role(name, _) => Some(slug(name)),
                 _ => None,
             };
-            // Who is hit alone has a resolver or a line that is hit, and another path is not.
-            let own_side = phase.mode == Mode::PerAgent
-                || phase.who.iter().any(|w| matches!(w, Who::Resolver(_)));
-            let path = match (phase.symptom.phase(), own_side) {
-                (Some(Step::Dns), _) if hidden => DnsPath::IndependentOnly,
-                (Some(Step::Dns), _) if prepared.validating.is_some() => DnsPath::Both,
-                (Some(Step::Dns), true)
-                    if matches!(phase.who.as_slice(), [.., Who::Resolver(_)]) =>
-                {
-                    DnsPath::SystemOnly
+            // Where it is some who are hit, or all that they do, it is a line or a resolver; keys that
+            // are made to lie say of a name what they like.
+            let of_all = phase.targets == Targets::All;
+            let some = !phase.who.iter().all(|who| *who == Who::All) && !of.is_fresh();
+            let by_agent = phase.mode == Mode::PerAgent;
+            let own_side = (of_all && (by_agent || some)) || (by_agent && some);
+            let path = match phase.symptom.phase() {
+                Some(Step::Dns) if hidden => DnsPath::IndependentOnly,
+                Some(Step::Dns) if prepared.of_resolver => DnsPath::SystemOnly,
+                Some(Step::Dns) if own_side && prepared.validating.is_none() => {
+                    DnsPath::Unconfirmed
                 }
-                (Some(Step::Dns), true) => DnsPath::Unconfirmed,
-                (Some(Step::Dns), false) => DnsPath::Both,
+                Some(Step::Dns) => DnsPath::Both,
                 _ => DnsPath::Unconfirmed,
             };
             // What stands behind an edge is met through it: the edge answers, and says so.
-            let behind = matches!(phase.targets, Targets::Hosted(_) | Targets::Origin(..))
-                && target.provider(Layer::Edge).is_some()
+            let behind = is_behind(&phase.targets, site)
                 && matches!(phase.symptom.phase(), Some(Step::Tcp | Step::Tls | Step::Http));
             let symptom = if behind { Outcome::Http5xx } else { phase.symptom };
-            return self.failed(target, symptom, culprit.as_deref(), path, usual, full);
+            let made = Made { symptom, culprit: culprit.as_deref(), page: prepared.page };
+            return self.failed(site, made, path, usual, full);
         }
         let chance = match &of.trouble {
             Trouble::Broken => 350_000,
@@ -516,7 +768,7 @@ impl Truth {
             80..90 => Outcome::HttpTimeout,
             _ => Outcome::DnsTimeout,
         };
-        self.failed(target, outcome, None, DnsPath::Unconfirmed, usual, full)
+        self.failed(target, Made::of(outcome), DnsPath::Unconfirmed, usual, full)
     }
 
     /// What a liar says of a target.
@@ -527,14 +779,8 @@ impl Truth {
             (Some(_), _) => return fine(full, 50),
             (None, Some(role)) => role,
             (None, None) if lie.blames.is_empty() => {
-                return self.failed(
-                    target,
-                    Outcome::TcpTimeout,
-                    None,
-                    DnsPath::Unconfirmed,
-                    50,
-                    full,
-                );
+                let made = Made::of(Outcome::TcpTimeout);
+                return self.failed(target, made, DnsPath::Unconfirmed, 50, full);
             }
             (None, None) => return fine(full, 50),
         };
@@ -542,20 +788,20 @@ impl Truth {
             Layer::Dns => (Outcome::DnsServfail, DnsPath::Both),
             _ => (Outcome::TcpReset, DnsPath::Unconfirmed),
         };
-        self.failed(target, symptom, Some(blamed.provider.as_str()), path, 50, full)
+        let made = Made { culprit: Some(blamed.provider.as_str()), ..Made::of(symptom) };
+        self.failed(target, made, path, 50, full)
     }
 
     fn failed(
         &self,
         target: &Target,
-        symptom: Outcome,
-        culprit: Option<&str>,
+        Made { symptom, culprit, page }: Made<'_>,
         dns: DnsPath,
         usual_ms: u64,
         full: bool,
     ) -> Finding {
         let (outcome, rule, status) = match symptom {
-            Outcome::Http5xx => self.answers.server_error(target, culprit),
+            Outcome::Http5xx => self.answers.server_error(target, culprit, page),
             Outcome::Challenged => (Outcome::Challenged, RuleNumber::NONE, 403),
             other => (other, RuleNumber::NONE, 0),
         };
@@ -598,5 +844,412 @@ fn fine(full: bool, total_ms: u64) -> Finding {
         bytes: wire_bytes(if full { FULL_BYTES } else { RESUMED_BYTES }, false),
         retry_after_s: None,
         body_comes: Some(false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tocsin_agent::engine::planner::Purpose;
+    use tocsin_proto::catalogue::Catalogue;
+
+    use super::*;
+    use crate::sim::scenario;
+
+    const CROWD: usize = 200;
+
+    /// Where, who, what, how it shows and how it falls.
+    type Said<'a> = [&'a str; 5];
+
+    fn phase((from, to): (u32, u32), said: Said<'_>, fraction: f64) -> String {
+        let [region, agents, targets, symptom, mode] = said;
+        format!(
+            "[[incident.phase]]\nfrom_min = {from}\nto_min = {to}\nregion = \"{region}\"\n\
+             failure_fraction = {fraction:?}\nsymptom = \"{symptom}\"\nagents = \"{agents}\"\n\
+             targets = \"{targets}\"\nmode = \"{mode}\"\n"
+        )
+    }
+
+    fn staged(layer: &str, phases: &[String]) -> (World, Truth) {
+        let head = format!(
+            "[[incident]]\nid = \"a\"\nonset_utc = \"2026-01-01T12:00:00Z\"\n\
+             layer = \"{layer}\"\nexpected = \"none\"\n"
+        );
+        let scenario = scenario::parse(&(head + &phases.concat())).unwrap().remove(0);
+        let catalogue = scenario.catalogue(Catalogue::builtin(), Dice::new(1)).unwrap();
+        let mut world = World::new(catalogue, CROWD, 1);
+        scenario.mark(&mut world);
+        let truth = Truth::new(&scenario, &world);
+        (world, truth)
+    }
+
+    fn one(layer: &str, said: Said<'_>) -> (World, Truth) {
+        staged(layer, &[phase((0, 10), said, 1.0)])
+    }
+
+    fn people<'a>(world: &'a World, truth: &Truth, at: usize) -> Vec<&'a Person> {
+        let all = world.people.iter().zip(&truth.phases[at].people);
+        all.filter(|(_, hit)| **hit).map(|(person, _)| person).collect()
+    }
+
+    fn networks_of(people: &[&Person]) -> usize {
+        people.iter().map(|person| person.asn).collect::<BTreeSet<_>>().len()
+    }
+
+    fn probe(
+        world: &World,
+        truth: &Truth,
+        person: usize,
+        target: &Target,
+        names: Names,
+    ) -> Finding {
+        let request = Request {
+            target: target.index,
+            family: Family::V4,
+            purpose: Purpose::Turn,
+            full_handshake: false,
+            names,
+        };
+        // After whatever resolvers have kept.
+        let moment = Moment { ms: Some(400_000), minute: 600 };
+        truth.probe(world, person, target, moment, &request, world.dice.named("test"))
+    }
+
+    fn host<'a>(world: &'a World, host: &str) -> &'a Target {
+        world.catalogue.find(host).unwrap()
+    }
+
+    #[test]
+    fn every_combination_of_the_grammar_is_played() {
+        let modes =
+            ["per_request", "per_target", "per_target_flap", "per_region", "per_path", "per_agent"];
+        let symptoms = [
+            "http_5xx",
+            "tcp_timeout",
+            "dns_servfail",
+            "tls_cert",
+            "edge_error",
+            "origin_error",
+            "slow",
+            "block",
+            "nxdomain",
+            "captive",
+            "timeout",
+        ];
+        let regions = ["*", "FR", "continent:SA", "IS", "*", "VE", "continent:AN"];
+        let agents = [
+            "all",
+            "one",
+            "share:0.3",
+            "share:0.05 networks:3",
+            "isp:acme",
+            "isp:acme share:0.5",
+            "resolver:isp",
+            "resolver:8.8.4.4",
+            "resolver:adguard",
+            "resolver:validating",
+            "resolver:isp+isp:acme",
+            "client:firefox",
+            "os:windows share:0.2",
+            "version:B",
+            "version:B share:0.3 networks:4",
+            "trust_store:legacy",
+            "fresh_keys",
+            "fresh_keys share:0.4 networks:3",
+            "client:firefox+resolver:google",
+        ];
+        let targets = [
+            "all",
+            "provider:cloudflare",
+            "provider:unheard-of",
+            "provider:Oracle",
+            "hosted:aws:us-east-1",
+            "hosted:nocloud:moon",
+            "origin:cloudflare+aws-us-east-1",
+            "origin:nobody+aws:eu-west-1",
+            "site:canva.com",
+            "site:New.test",
+            "host:shared-fr",
+            "name:api.example.net",
+            "tld:de",
+            "tld:CO.UK",
+            "issuer:letsencrypt",
+        ];
+        let mut n = 0;
+        for agents in agents {
+            for targets in targets {
+                n += 1;
+                let (symptom, mode) = (symptoms[n % symptoms.len()], modes[n % modes.len()]);
+                let region = regions[n % regions.len()];
+                let said = [region, agents, targets, symptom, mode];
+                let (world, truth) = one("edge", said);
+                let prepared = &truth.phases[0];
+                assert!(!prepared.targets.is_empty(), "{said:?}");
+                // Of a tenth of a tenth there may be nobody.
+                if region == "*" && !agents.starts_with("client:firefox+") {
+                    assert!(prepared.people.contains(&true), "{said:?}");
+                }
+                let target = prepared.targets.keys().next().copied().unwrap();
+                let target = world.catalogue.target(target).unwrap();
+                for person in (0..world.people.len()).step_by(37) {
+                    for names in [Names::Own, Names::Direct, Names::Walk] {
+                        probe(&world, &truth, person, target, names);
+                    }
+                    let loss = truth.loss(person, &world.people[person], 1);
+                    assert!((0..=LOST).contains(&loss) && !truth.is_silent(person, 1));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_selected_has_the_footprint_that_is_stated() {
+        let builtin = Catalogue::builtin().targets().len();
+        for (layer, targets, symptom, selected, added) in [
+            ("edge", "provider:unheard-of", "http_5xx", 10, 10),
+            ("dns", "provider:unheard-of", "dns_servfail", 10, 10),
+            // Known in one role, with one target: as many are added as make ten in the scenario's.
+            ("edge", "provider:imperva", "http_5xx", 10, 9),
+            ("hosting", "provider:oracle", "http_5xx", 11, 10),
+            ("hosting", "hosted:google-cloud:us-central1", "http_5xx", 8, 0),
+            ("edge", "origin:cloudflare+aws-us-east-1", "http_5xx", 8, 0),
+            ("edge", "origin:nobody+aws:eu-west-1", "http_5xx", 10, 10),
+            ("site", "site:canva.com", "http_5xx", 1, 0),
+            ("site", "site:www.Slack.com", "http_5xx", 1, 0),
+            ("site", "site:nobody.test", "http_5xx", 1, 1),
+            ("site", "host:shared-fr", "http_5xx", 3, 3),
+            ("dns", "tld:co.uk", "dns_servfail", 12, 11),
+            ("dns", "tld:DE", "dns_servfail", 12, 5),
+            ("pki", "issuer:letsencrypt", "tls_cert", 12, 0),
+        ] {
+            let (world, truth) = one(layer, ["*", "all", targets, symptom, "per_request"]);
+            let got = (truth.phases[0].targets.len(), world.catalogue.targets().len() - builtin);
+            assert_eq!(got, (selected, added), "{targets}");
+        }
+        for (region, agents, least, most, networks) in [
+            ("IS", "all", 12, 12, 12),
+            ("IS", "one", 1, 1, 1),
+            ("FR", "isp:acme", 12, 12, 1),
+            ("*", "isp:acme", 12, 12, 1),
+            ("continent:SA", "isp:acme", 12, 12, 1),
+            ("FR", "isp:acme share:0.5", 6, 6, 1),
+            ("FR", "resolver:isp+isp:acme", 6, 12, 1),
+            ("*", "share:0.05 networks:3", 3, 10, 3),
+            ("*", "share:0.3", 60, 60, 60),
+            ("*", "client:firefox", 8, 35, 35),
+            ("*", "client:firefox share:0.5", 70, 130, 130),
+            ("*", "version:B", 8, 35, 35),
+            ("*", "version:B share:0.3", 40, 80, 80),
+            ("*", "version:B share:0.3 networks:4", 4, 60, 4),
+            ("*", "resolver:adguard", 8, 35, 35),
+            ("*", "resolver:adguard share:0.4", 55, 105, 105),
+            ("*", "fresh_keys share:0.4 networks:5", 133, 133, 5),
+            ("*", "fresh_keys share:1.0", 1_800, 1_800, 3),
+        ] {
+            let said = [region, agents, "all", "tcp_timeout", "per_agent"];
+            let (world, truth) = one("isp", said);
+            let people = people(&world, &truth, 0);
+            assert!((least..=most).contains(&people.len()), "{said:?}: {}", people.len());
+            assert!(networks_of(&people) <= networks, "{said:?}: {}", networks_of(&people));
+            if agents.starts_with("isp:") {
+                let prefixes = people.iter().map(|p| p.slot).collect::<BTreeSet<_>>().len();
+                assert_eq!(prefixes, people.len(), "{said:?}");
+            }
+            if agents.starts_with("resolver:adguard") {
+                let other = tocsin_proto::report::ResolverClass::OtherPublic;
+                assert!(people.iter().all(|person| person.resolver == other));
+            }
+        }
+    }
+
+    #[test]
+    fn each_named_network_is_its_own_in_each_country() {
+        let said = |region, agents| [region, agents, "all", "tcp_timeout", "per_agent"];
+        let phases = [
+            ("FR", "isp:acme"),
+            ("DE", "isp:acme"),
+            ("FR", "isp:other"),
+            ("continent:EU", "isp:acme"),
+        ];
+        let phases = phases.map(|(region, agents)| phase((0, 10), said(region, agents), 1.0));
+        let (world, truth) = staged("isp", &phases);
+        let asns: BTreeSet<u32> = (0..3).map(|at| people(&world, &truth, at)[0].asn).collect();
+        assert_eq!(asns.len(), 3);
+        assert_eq!((0..3).map(|at| people(&world, &truth, at).len()).max(), Some(12));
+        // Where two countries name it, the continent means both.
+        assert_eq!(people(&world, &truth, 3).len(), 24);
+        let members = people(&world, &truth, 0);
+        let differ = |of: fn(&Person) -> u64| {
+            members.iter().map(|person| of(person)).collect::<BTreeSet<_>>().len()
+        };
+        assert!(differ(|person| person.burst_minute.into()) >= 10);
+        assert!(differ(|person| person.resolver as u64) >= 2);
+    }
+
+    #[test]
+    fn a_larger_share_of_keys_adds_to_a_smaller_and_others_leave_them_alone() {
+        let said = |agents| ["*", agents, "provider:cloudflare", "http_5xx", "per_agent"];
+        let agents =
+            ["fresh_keys share:0.2", "fresh_keys share:0.4", "share:0.5", "version:B", "all"];
+        let phases = agents.map(|agents| phase((0, 10), said(agents), 1.0));
+        let (world, truth) = staged("edge", &phases);
+        let count = |at| people(&world, &truth, at).len();
+        assert_eq!((count(0), count(1), count(2), count(4)), (50, 133, 100, 333));
+        let fresh = |at| people(&world, &truth, at).iter().filter(|p| p.is_fresh()).count();
+        assert_eq!((fresh(0), fresh(1), fresh(2), fresh(3)), (50, 133, 0, 0));
+    }
+
+    #[test]
+    fn what_stands_behind_anothers_edge_is_met_through_it() {
+        let met = |targets: &str, symptom: &str, site: &str| {
+            let (world, truth) = one("hosting", ["*", "all", targets, symptom, "per_request"]);
+            let finding = probe(&world, &truth, 0, host(&world, site), Names::Own);
+            let rule = RuleTable::builtin().get(finding.rule);
+            (finding.outcome, rule.map(|rule| rule.fault))
+        };
+        let origin = (Outcome::Http5xx, Some(Fault::Origin));
+        let edge = (Outcome::Http5xx, Some(Fault::Edge));
+        for symptom in ["tcp_timeout", "tls_handshake", "http_5xx", "timeout"] {
+            assert_eq!(met("provider:aws", symptom, "canva.com"), origin, "{symptom}");
+        }
+        assert_eq!(met("provider:aws", "tcp_timeout", "slack.com").0, Outcome::TcpTimeout);
+        assert_eq!(met("provider:cloudflare", "tcp_reset", "canva.com").0, Outcome::TcpReset);
+        assert_eq!(met("provider:cloudflare", "http_5xx", "canva.com"), edge);
+        assert_eq!(met("provider:cloudflare", "origin_error", "canva.com"), origin);
+        assert_eq!(met("site:canva.com", "http_5xx", "canva.com"), origin);
+        assert_eq!(met("site:canva.com", "edge_error", "canva.com"), edge);
+        assert_eq!(met("site:canva.com", "challenge", "canva.com").0, Outcome::Challenged);
+        assert_eq!(met("site:canva.com", "captive", "canva.com").0, Outcome::Intercepted);
+    }
+
+    #[test]
+    fn names_that_fail_are_seen_by_those_who_ask_where_they_fail() {
+        let met = |said: Said<'_>, names: Names| {
+            let (world, truth) = one("dns", said);
+            // One of those who are selected, and who does not validate.
+            let at = (0..world.people.len())
+                .find(|at| truth.phases[0].people[*at] && !validates(&world, *at))
+                .unwrap();
+            let finding = probe(&world, &truth, at, host(&world, "slack.com"), names);
+            (finding.outcome, finding.dns)
+        };
+        let failing = |dns| (Outcome::DnsTimeout, dns);
+        let dns = "dns_timeout";
+        // A name that fails for all.
+        for mode in ["per_agent", "per_request"] {
+            let aws = ["*", "all", "provider:aws", dns, mode];
+            assert_eq!(met(aws, Names::Own), failing(DnsPath::Both), "{mode}");
+        }
+        // A resolver that fails, wherever it stands in what is said.
+        for agents in ["resolver:isp+isp:acme", "isp:acme+resolver:isp", "resolver:google"] {
+            for targets in ["all", "provider:aws"] {
+                let said = ["*", agents, targets, dns, "per_agent"];
+                assert_eq!(met(said, Names::Own), failing(DnsPath::SystemOnly), "{said:?}");
+            }
+        }
+        // A line on which nothing goes.
+        let line = ["FR", "isp:acme", "all", dns, "per_agent"];
+        assert_eq!(met(line, Names::Own), failing(DnsPath::Unconfirmed));
+        // What only those see who validate.
+        for targets in ["all", "provider:aws"] {
+            let signed = ["*", "resolver:validating", targets, dns, "per_request"];
+            assert_ne!(met(signed, Names::Own).1, DnsPath::Both, "{targets}");
+            assert_eq!(met(signed, Names::Walk), failing(DnsPath::IndependentOnly), "{targets}");
+        }
+    }
+
+    #[test]
+    fn what_resolvers_have_kept_runs_out_once_for_phases_that_follow_each_other() {
+        let said = ["*", "all", "provider:aws", "dns_servfail", "per_target"];
+        let phases = [((0, 10), 0.2), ((10, 20), 0.8), ((30, 40), 0.8)];
+        let (_, truth) = staged("dns", &phases.map(|(at, fraction)| phase(at, said, fraction)));
+        let began = |at: usize, rank| truth.phases[at].began(rank);
+        // The first target has failed since the first phase, the last but few since the second.
+        let most = truth.phases[1].targets.len() * 7 / 10;
+        assert_eq!((began(1, 0), began(1, most)), (0, 600_000));
+        assert_eq!((began(2, 0), began(2, most)), (1_800_000, 1_800_000));
+    }
+
+    #[test]
+    fn places_fail_country_by_country_and_in_one_country_by_its_fraction() {
+        let hit = |region: &str| {
+            let said = [region, "all", "provider:cloudflare", "http_5xx", "per_region"];
+            let (world, truth) = staged("edge", &[phase((0, 10), said, 0.5)]);
+            let mut countries: BTreeMap<String, BTreeSet<bool>> = BTreeMap::new();
+            let (mut hit, mut all) = (0_usize, 0_usize);
+            for (at, person) in world.people.iter().enumerate() {
+                if truth.phases[0].people[at] {
+                    let is_hit = Truth::hits_person(&truth.phases[0], at, person, 0);
+                    countries.entry(person.country.to_string()).or_default().insert(is_hit);
+                    (hit, all) = (hit + usize::from(is_hit), all + 1);
+                }
+            }
+            assert!((2 * hit).abs_diff(all) <= 2, "{region}: {hit} of {all}");
+            countries.values().filter(|of| of.len() == 2).count()
+        };
+        assert_eq!(hit("FR"), 1);
+        assert!(hit("*") <= 1, "countries are hit as a whole, but for the last");
+    }
+
+    #[test]
+    fn of_phases_on_the_same_targets_the_closest_region_holds() {
+        let said = |region| [region, "all", "provider:fastly", "http_5xx", "per_agent"];
+        let regions = [("*", 0.1), ("continent:EU", 0.2), ("FR", 0.9)];
+        let phases = regions.map(|(region, fraction)| phase((0, 10), said(region), fraction));
+        let (world, truth) = staged("edge", &phases);
+        for (at, person) in world.people.iter().enumerate() {
+            let holding: Vec<u64> = truth.holding(at, 1).map(|prepared| prepared.number).collect();
+            let closest = match person.country.as_str() {
+                "FR" => 3,
+                "DE" | "GB" | "IT" => 2,
+                "US" | "JP" | "TR" => 1,
+                _ => continue,
+            };
+            assert_eq!(holding, [closest], "{}", person.country);
+        }
+        // The fraction of the widest is of everyone else.
+        let here = |code: &str, at: usize| world.people[at].country.as_str() == code;
+        let wide = (0..world.people.len()).filter(|at| {
+            let hit = Truth::hits_person(&truth.phases[0], *at, &world.people[*at], 0);
+            hit && truth.holding(*at, 1).any(|prepared| prepared.number == 1)
+        });
+        let wide: Vec<usize> = wide.collect();
+        assert!(wide.iter().all(|at| !here("FR", *at)));
+        let elsewhere = (0..world.people.len())
+            .filter(|at| truth.holding(*at, 1).any(|prepared| prepared.number == 1))
+            .count();
+        assert!((10 * wide.len()).abs_diff(elsewhere) <= 10, "{} of {elsewhere}", wide.len());
+    }
+
+    #[test]
+    fn who_is_silenced_is_the_part_that_fails_and_bad_lines_lose_reports() {
+        for mode in ["per_request", "per_target", "per_agent", "per_region"] {
+            let said = ["*", "all", "all", "tcp_timeout", mode];
+            let silent = phase((0, 10), said, 0.3) + "agents_silent = true\n";
+            let (world, truth) = staged("isp", &[silent]);
+            let count = (0..world.people.len()).filter(|at| truth.is_silent(*at, 1)).count();
+            assert!((55..=65).contains(&count), "{mode}: {count}");
+        }
+        let loss = |targets: &str, symptom: &str| {
+            let said = ["*", "all", targets, symptom, "per_request"];
+            let (world, truth) = staged("isp", &[phase((0, 10), said, 0.5)]);
+            truth.loss(0, &world.people[0], 1)
+        };
+        assert_eq!(loss("all", "tcp_timeout"), LOST / 2);
+        assert_eq!(loss("all", "dns_timeout"), 0, "we are asked for by our address");
+        assert_eq!(loss("provider:cloudflare", "tcp_timeout"), 0);
+    }
+
+    #[test]
+    fn what_fails_hides_what_is_only_slow() {
+        let said = |symptom| ["*", "all", "provider:fastly", symptom, "per_request"];
+        let slow = phase((0, 10), said("slow"), 1.0) + "overlay = true\n";
+        let phases = [slow, phase((0, 10), said("tls_alert"), 1.0)];
+        let (world, truth) = staged("edge", &phases);
+        let edge = |target: &&Target| {
+            target.provider(Layer::Edge).is_some_and(|id| id.as_str() == "fastly")
+        };
+        let target = truth.sites.values().find(edge).unwrap();
+        let finding = probe(&world, &truth, 0, target, Names::Own);
+        assert_eq!(finding.outcome, Outcome::TlsAlert);
     }
 }

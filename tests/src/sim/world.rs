@@ -1,7 +1,7 @@
 //! Who lives where, with which line: observers with countries, networks, prefixes, resolvers,
 //! versions and habits, drawn from a seed.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 use tocsin_proto::{
     catalogue::{Catalogue, ZoneIndex, Zones},
@@ -94,6 +94,25 @@ pub const RESOLVERS: &[(&str, ResolverClass, u32)] = &[
     ("9.9.9.9", ResolverClass::Quad9, 60),
     ("opendns", ResolverClass::OpenDns, 40),
 ];
+/// What else the public resolvers are called: their names, and the addresses that they answer at.
+const ALSO_CALLED: &[(&str, &[&str])] = &[
+    (
+        "1.1.1.1",
+        &[
+            "cloudflare",
+            "1.0.0.1",
+            "cloudflare-1.1.1.1",
+            "2606:4700:4700::1111",
+            "2606:4700:4700::1001",
+        ],
+    ),
+    (
+        "8.8.8.8",
+        &["google", "8.8.4.4", "google-public-dns", "2001:4860:4860::8888", "2001:4860:4860::8844"],
+    ),
+    ("9.9.9.9", &["quad9", "149.112.112.112", "2620:fe::fe", "2620:fe::9"]),
+    ("opendns", &["208.67.222.222", "208.67.220.220", "cisco-opendns"]),
+];
 /// Networks that give their customers IPv6, and sites that have an address there, of a million: about
 /// what Google and APNIC measure at users and what lists of the top thousand sites show.
 const WITH_V6: i64 = 450_000;
@@ -101,6 +120,14 @@ const WITH_V6: i64 = 450_000;
 const VERSIONS: &[(u16, u32)] = &[(1, 20), (2, 75), (3, 5)];
 /// The versions that are in the field for long.
 pub const ESTABLISHED: &[u16] = &[1, 2];
+/// Of all clocks, in a million, that are off by minutes, or drift: what the agent knows of the
+/// collector's clock is old by then, and up to so many milliseconds remain.
+const BAD_CLOCKS: i64 = 20_000;
+const BAD_CLOCK_MS: u64 = 8_000;
+/// The mark of keys that nobody knows yet.
+pub const FRESH: &str = "fresh_keys";
+/// Where the numbers of those countries begin that are not in [`COUNTRIES`].
+const OTHER_PLACES: usize = 1_000;
 
 /// What is wrong with a line for good.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,7 +159,7 @@ pub struct Person {
     pub v6: bool,
     /// Which resolver, by its class and by name.
     pub resolver: ResolverClass,
-    /// `isp`, or a public resolver's name.
+    /// `isp`, a public resolver's name, or `other` for one that only a scenario knows.
     pub resolver_name: &'static str,
     /// Minute of the day at which the machine is switched on, and for how many; `None` is always.
     pub awake: Option<(u32, u32)>,
@@ -150,6 +177,14 @@ pub struct Person {
     pub known_days: u64,
     /// What it tells instead of what it sees.
     pub lie: Option<Lie>,
+}
+
+impl Person {
+    /// Whether it is one of a crowd of keys that nobody knows.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.marks.iter().any(|mark| mark == FRESH)
+    }
 }
 
 /// What a liar tells. Of everything else it says that all is well, always and at once.
@@ -195,71 +230,149 @@ fn failures(dice: Dice) -> i64 {
     if whole >= 0 { rate << whole } else { rate >> -whole }
 }
 
+/// The public resolver of a name or an address, as it is called in [`RESOLVERS`]; `isp` is the
+/// provider's own.
+#[must_use]
+pub fn resolver(name: &str) -> Option<(&'static str, ResolverClass)> {
+    let name = name.to_ascii_lowercase();
+    let is = |known: &str| known == name || also_called(known).any(|other| other == name);
+    RESOLVERS.iter().find(|(known, ..)| is(known)).map(|(known, class, _)| (*known, *class))
+}
+
+/// What else a public resolver of [`RESOLVERS`] is called.
+pub fn also_called(known: &str) -> impl Iterator<Item = &'static str> + use<> {
+    let names = ALSO_CALLED.iter().find(|(own, _)| *own == known).map(|(_, names)| *names);
+    names.unwrap_or_default().iter().copied()
+}
+
+/// The continent of a country, by its two usual letters; `None` for what is in no zone.
+#[must_use]
+pub fn continent(country: Country) -> Option<[u8; 2]> {
+    // Islands that are in a zone for their owner's sake, or for want of people.
+    match country.as_str() {
+        "AQ" | "BV" | "GS" | "HM" | "TF" => return Some(*b"AN"),
+        "UM" => return Some(*b"OC"),
+        _ => {}
+    }
+    // Zones were drawn within continents.
+    let zone = Zones::builtin().of(country)?;
+    Some(match Zones::builtin().id(zone)?.as_str() {
+        "north-america" | "central-america-caribbean" => *b"NA",
+        "south-america" => *b"SA",
+        "britain-ireland" | "france-benelux" | "central-europe" | "southern-europe"
+        | "nordics-baltics" | "eastern-europe" => *b"EU",
+        "africa" => *b"AF",
+        "middle-east-central-asia" | "south-asia" | "east-asia" | "south-east-asia" => *b"AS",
+        "oceania" => *b"OC",
+        _ => return None,
+    })
+}
+
+/// The country with most observers in any world, of those that fit.
+#[must_use]
+pub fn densest(fits: impl Fn(Country) -> bool) -> Option<Country> {
+    let known = COUNTRIES.iter().filter_map(|(code, weight)| Some((code.parse().ok()?, *weight)));
+    let known = known.filter(|(country, _): &(Country, u32)| fits(*country));
+    known.max_by_key(|(_, weight)| *weight).map(|(country, _)| country)
+}
+
+/// The country's place in the numbers of networks.
+fn place(country: Country) -> usize {
+    let known = COUNTRIES.iter().position(|(code, _)| *code == country.as_str());
+    known.unwrap_or_else(|| {
+        let [first, second] = country.bytes().map(|letter| usize::from(letter - b'A'));
+        OTHER_PLACES + first * 26 + second
+    })
+}
+
+/// The observer of a number, somewhere in a country: its network, line and habits.
+fn draw(dice: Dice, at: u64, country: Country, providers: &[Id]) -> Person {
+    let of = |what: &str| dice.named(what).of(at);
+    let asn = network(place(country), of("network").pick(&NETWORKS));
+    let resolvers: Vec<u32> = RESOLVERS.iter().map(|(_, _, share)| *share).collect();
+    let (resolver_name, resolver, _) = RESOLVERS
+        .get(of("resolver").pick(&resolvers))
+        .copied()
+        .unwrap_or(("isp", ResolverClass::Local, 0));
+    let versions: Vec<u32> = VERSIONS.iter().map(|(_, share)| *share).collect();
+    let version = VERSIONS.get(of("version").pick(&versions)).map_or(1, |(v, _)| *v);
+    let some = |n: u64| {
+        let pick = of("some provider").of(n).below(providers.len() as u64);
+        providers.get(pick as usize).cloned()
+    };
+    let trouble = match of("trouble").below(100) {
+        0..3 => Trouble::Broken,
+        3..5 => some(0).map_or(Trouble::None, Trouble::Blocked),
+        5 => Trouble::Half((0..3).filter_map(some).collect()),
+        _ => Trouble::None,
+    };
+    let skew_ms = match of("bad clock").happens(BAD_CLOCKS) {
+        true => of("how bad").below(2 * BAD_CLOCK_MS) as i64 - BAD_CLOCK_MS as i64,
+        false => of("skew").normal_milli() * 2 / 5,
+    };
+    Person {
+        country,
+        zone: Zones::builtin().of(country),
+        asn,
+        slot: of("slot").throw(),
+        version,
+        v6: dice.named("v6").of(asn.into()).happens(WITH_V6),
+        resolver,
+        resolver_name,
+        awake: (!of("always").happens(ALWAYS_ON)).then(|| {
+            let from = of("from").below(1_440) as u32;
+            (from, 600 + of("hours").below(360) as u32)
+        }),
+        failures: failures(of("failures")),
+        trouble,
+        burst_minute: of("burst").below(1_440) as u32,
+        skew_ms,
+        marks: Vec::new(),
+        known_days: 60,
+        lie: None,
+    }
+}
+
 impl World {
     /// A world of so many observers.
     #[must_use]
     pub fn new(catalogue: Catalogue, observers: usize, seed: u64) -> Self {
         let dice = Dice::new(seed);
-        let mut providers: BTreeMap<&Id, usize> = BTreeMap::new();
-        for target in catalogue.targets().values() {
-            for role in &target.roles {
-                *providers.entry(&role.provider).or_default() += 1;
-            }
-        }
-        let providers: Vec<Id> = providers.keys().map(|id| (*id).clone()).collect();
+        let people = Vec::with_capacity(observers);
+        let mut world = Self { catalogue: Arc::new(catalogue), people, dice };
+        let providers = world.providers();
         let weights: Vec<u32> = COUNTRIES.iter().map(|(_, weight)| *weight).collect();
-        let mut people: Vec<Person> = Vec::with_capacity(observers);
         for at in 0..observers as u64 {
-            let of = |what: &str| dice.named(what).of(at);
-            let place = of("country").pick(&weights);
-            let country: Country = COUNTRIES
+            let place = dice.named("country").of(at).pick(&weights);
+            let country = COUNTRIES
                 .get(place)
                 .and_then(|(code, _)| code.parse().ok())
                 .unwrap_or(Country::UNKNOWN);
-            let asn = network(place, of("network").pick(&NETWORKS));
-            let shared = of("shared").happens(SHARED_PREFIX);
-            let neighbour = people.iter().rev().find(|other| shared && other.asn == asn);
-            let slot = neighbour.map_or_else(|| of("slot").throw(), |other| other.slot);
-            let resolvers: Vec<u32> = RESOLVERS.iter().map(|(_, _, share)| *share).collect();
-            let (resolver_name, resolver, _) = RESOLVERS
-                .get(of("resolver").pick(&resolvers))
-                .copied()
-                .unwrap_or(("isp", ResolverClass::Local, 0));
-            let versions: Vec<u32> = VERSIONS.iter().map(|(_, share)| *share).collect();
-            let version = VERSIONS.get(of("version").pick(&versions)).map_or(1, |(v, _)| *v);
-            let some = |n: u64| {
-                let pick = of("some provider").of(n).below(providers.len() as u64);
-                providers.get(pick as usize).cloned()
-            };
-            let trouble = match of("trouble").below(100) {
-                0..3 => Trouble::Broken,
-                3..5 => some(0).map_or(Trouble::None, Trouble::Blocked),
-                5 => Trouble::Half((0..3).filter_map(some).collect()),
-                _ => Trouble::None,
-            };
-            people.push(Person {
-                country,
-                zone: Zones::builtin().of(country),
-                asn,
-                slot,
-                version,
-                v6: dice.named("v6").of(asn.into()).happens(WITH_V6),
-                resolver,
-                resolver_name,
-                awake: (!of("always").happens(ALWAYS_ON)).then(|| {
-                    let from = of("from").below(1_440) as u32;
-                    (from, 600 + of("hours").below(360) as u32)
-                }),
-                failures: failures(of("failures")),
-                trouble,
-                burst_minute: of("burst").below(1_440) as u32,
-                skew_ms: of("skew").normal_milli() * 2 / 5,
-                marks: Vec::new(),
-                known_days: 60,
-                lie: None,
-            });
+            let mut person = draw(dice, at, country, &providers);
+            let shared = dice.named("shared").of(at).happens(SHARED_PREFIX);
+            let same = |other: &&Person| shared && other.asn == person.asn;
+            if let Some(slot) = world.people.iter().rev().find(same).map(|other| other.slot) {
+                person.slot = slot;
+            }
+            world.people.push(person);
         }
-        Self { catalogue: Arc::new(catalogue), people, dice }
+        world
+    }
+
+    /// Adds an observer in a country: in one of its networks, in a prefix of its own, with a line
+    /// and habits of its own. Tells its place.
+    pub fn add(&mut self, country: Country) -> usize {
+        let at = self.people.len();
+        let person = draw(self.dice, at as u64, country, &self.providers());
+        self.people.push(person);
+        at
+    }
+
+    /// Every provider that stands behind something.
+    fn providers(&self) -> Vec<Id> {
+        let roles = self.catalogue.targets().values().flat_map(|target| &target.roles);
+        let providers: BTreeSet<&Id> = roles.map(|role| &role.provider).collect();
+        providers.into_iter().cloned().collect()
     }
 
     /// Whether a site has an address of IPv6.
@@ -267,18 +380,11 @@ impl World {
     pub fn has_v6(&self, target: TargetIndex) -> bool {
         self.dice.named("aaaa").of(target.0.into()).happens(WITH_V6)
     }
-
-    /// The country's place in the list of networks, for observers that are added.
-    #[must_use]
-    pub fn country_number(country: &str) -> Option<usize> {
-        COUNTRIES.iter().position(|(code, _)| *code == country)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
 
     #[test]
     fn a_crowd_is_spread_and_repeats_from_its_seed() {
@@ -297,5 +403,57 @@ mod tests {
             one.people.iter().zip(&other.people).all(|(a, b)| (a.slot, a.asn) == (b.slot, b.asn))
         };
         assert!(same(world(1)) && !same(world(2)));
+    }
+
+    #[test]
+    fn every_country_of_a_zone_is_on_a_continent() {
+        let letters = (b'A'..=b'Z').flat_map(|a| (b'A'..=b'Z').map(move |b| [a, b]));
+        let countries = letters.filter_map(Country::new);
+        let countries = countries.filter(|country| Zones::builtin().of(*country).is_some());
+        let on: BTreeSet<_> = countries.map(|country| continent(country).unwrap()).collect();
+        assert_eq!(on.len(), 7, "{on:?}");
+        let of = |code: &str| continent(code.parse().unwrap());
+        assert_eq!(of("IS"), Some(*b"EU"));
+        assert_eq!(of("VE"), Some(*b"SA"));
+        assert_eq!(of("CN"), Some(*b"AS"));
+        assert_eq!(of("ZZ"), None);
+        assert_eq!(densest(|country| continent(country) == Some(*b"OC")), "AU".parse().ok());
+    }
+
+    #[test]
+    fn who_is_added_is_nobodys_copy() {
+        let mut world = World::new(Catalogue::builtin().clone(), 50, 1);
+        let iceland: Country = "IS".parse().unwrap();
+        (0..12).for_each(|_| {
+            world.add(iceland);
+        });
+        let added = &world.people[50..];
+        let differ = |of: fn(&Person) -> u64| added.iter().map(of).collect::<BTreeSet<_>>().len();
+        assert_eq!(differ(|person| person.slot), 12);
+        assert!(differ(|person| person.asn.into()) >= 3);
+        assert!(differ(|person| person.burst_minute.into()) >= 10);
+        assert!(added.iter().all(|p| p.country == iceland && p.zone.is_some()));
+        let known: BTreeSet<u32> = world.people[..50].iter().map(|p| p.asn).collect();
+        assert!(added.iter().all(|p| !known.contains(&p.asn)));
+    }
+
+    #[test]
+    fn resolvers_are_known_by_their_names_and_addresses() {
+        let name = |name: &str| resolver(name).map(|(known, _)| known);
+        for google in ["google", "Google", "8.8.8.8", "8.8.4.4"] {
+            assert_eq!(name(google), Some("8.8.8.8"), "{google}");
+        }
+        assert_eq!(name("cloudflare"), Some("1.1.1.1"));
+        assert_eq!(name("208.67.222.222"), Some("opendns"));
+        assert_eq!(name("isp"), Some("isp"));
+        assert_eq!(name("adguard"), None);
+    }
+
+    #[test]
+    fn most_clocks_are_right_and_a_few_are_seconds_off() {
+        let world = World::new(Catalogue::builtin().clone(), 5_000, 1);
+        let off = world.people.iter().filter(|p| p.skew_ms.abs() > 2_000).count();
+        assert!((30..130).contains(&off), "{off}");
+        assert!(world.people.iter().all(|p| p.skew_ms.abs() <= 8_000));
     }
 }
