@@ -18,3 +18,6 @@ pub mod standard;
 pub mod truth;
 pub mod verdict;
 pub mod world;
+
+/// Version of the simulated world: plays in another are not compared.
+pub const VERSION: u16 = 2;

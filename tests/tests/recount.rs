@@ -255,7 +255,7 @@ fn recount(dir: &Path, at: Timestamp, minutes: u64) -> Counted {
         let prefixes: BTreeSet<u64> = count.observers.values().map(|o| o.1).collect();
         let networks: BTreeSet<u32> = count.observers.values().map(|o| o.2).collect();
         let newest = count.observers.values().map(|o| o.0).max().unwrap();
-        let few = count.observers.len() < 3;
+        let few = prefixes.len() < 5;
         let numbers = (count.observed, count.failing);
         let of = (distinct(prefixes.len()), distinct(networks.len()));
         (place, (numbers.0, numbers.1, of.0, of.1, newest, few))

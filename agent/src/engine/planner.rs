@@ -364,9 +364,9 @@ impl Planner {
             Some((false, at)) => now.since_ms(*at) >= DAY_MS,
             _ => true,
         };
-        let families: Vec<Family> = self.setup.families.iter().copied().filter(has).collect();
+        let families = || self.setup.families.iter().copied().filter(has);
         let turn = (slot / 4).wrapping_add(slot) as usize;
-        families.get(turn.checked_rem(families.len())?).copied()
+        families().nth(turn.checked_rem(families().count())?)
     }
 
     /// Three of four slots go round the providers; the rest, and further tries, are uniform.

@@ -51,6 +51,8 @@ pub struct Setup {
     pub asks_back: bool,
     /// Whether panels and changes are told of on stderr.
     pub trace: bool,
+    /// Numbers of the detector that are not the defaults.
+    pub sets: &'static [(&'static str, i64)],
 }
 
 impl Setup {
@@ -58,7 +60,8 @@ impl Setup {
     #[must_use]
     pub const fn new(start: Timestamp, onset: Timestamp, end: Timestamp) -> Self {
         let (per_minute, report_interval_s) = (3, 60);
-        Self { per_minute, report_interval_s, start, onset, end, asks_back: true, trace: false }
+        let (asks_back, trace, sets) = (true, false, &[]);
+        Self { per_minute, report_interval_s, start, onset, end, asks_back, trace, sets }
     }
 }
 
@@ -151,12 +154,15 @@ pub fn play(
 ) -> Played {
     let mut panel_secret = [0; 32];
     panel_secret[..8].copy_from_slice(&world.dice.named("panel").throw().to_le_bytes());
-    let settings = Settings {
+    let mut settings = Settings {
         established_versions: ESTABLISHED.to_vec(),
         ask_back: setup.asks_back,
         panel_secret,
         ..Settings::default()
     };
+    for (name, value) in setup.sets {
+        settings.set(name, *value).expect("a play sets numbers that there are");
+    }
     let day = 86_400_000;
     let tenure: BTreeMap<u32, Timestamp> = (1u32..)
         .zip(&world.people)

@@ -1,7 +1,7 @@
 //! Quiet days: nothing of the world is broken, and lines are as they are. Whatever is confirmed
 //! here is false.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tocsin_collector::engine::detector::Subject;
 use tocsin_proto::{catalogue::Catalogue, incident::Phase, time::Timestamp};
 
@@ -12,7 +12,7 @@ use super::{
 };
 
 /// What quiet days came to.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Quiet {
     /// Days played.
     pub days: u64,

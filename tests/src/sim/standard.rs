@@ -33,6 +33,12 @@ const CHALLENGES: &[(&str, &[std::ops::Range<u16>])] =
 /// Top-level domains, in turn.
 const TLDS: &[&str] = &["com", "org", "net", "fr", "de", "uk", "io", "jp"];
 
+/// A site's top-level domain.
+#[must_use]
+pub fn tld(site: u16) -> &'static str {
+    TLDS.get(usize::from(site) % TLDS.len()).copied().unwrap_or("com")
+}
+
 /// Which provider answers for a site's name.
 fn names(site: u16) -> &'static str {
     // The largest edge is also the names of 80 of its sites; four others share the rest.
@@ -61,7 +67,7 @@ pub fn catalogue() -> Catalogue {
         let challenge =
             CHALLENGES.iter().find(|(_, sites)| sites.iter().any(|part| part.contains(&site)));
         roles.extend(challenge.map(|(provider, _)| role(Layer::Aux, provider)));
-        let tld = TLDS.get(usize::from(site) % TLDS.len()).copied().unwrap_or("com");
+        let tld = tld(site);
         Target {
             index: TargetIndex(site),
             id: id(&format!("s{site}")),

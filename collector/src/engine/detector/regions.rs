@@ -70,6 +70,9 @@ impl Here {
         self.observers += other.observers;
         self.tally = self.tally.plus(other.tally);
         other.networks.iter().for_each(|(key, tally)| add_to(&mut self.networks, *key, *tally));
+    }
+
+    fn merge_strata(&mut self, other: &Self) {
         other.versions.iter().for_each(|(key, tally)| add_to(&mut self.versions, *key, *tally));
         other.resolvers.iter().for_each(|(key, tally)| add_to(&mut self.resolvers, *key, *tally));
     }
@@ -80,6 +83,7 @@ impl Here {
         for (country, (zone, here)) in countries {
             if country == region || Region::Zone(*zone) == *region {
                 all.merge(here);
+                all.merge_strata(here);
             }
         }
         all

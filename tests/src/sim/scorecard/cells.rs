@@ -25,6 +25,10 @@ pub enum Section {
     Subset,
     /// Every provider of the built-in catalogue.
     Providers,
+    /// Two outages, one after the other.
+    Pairs,
+    /// At other rates of scheduled probes.
+    Rates,
     /// What must not be taken for a provider's outage.
     Traps,
     /// Real outages.
@@ -33,21 +37,29 @@ pub enum Section {
     Liars,
     /// Many keys in few places.
     Keys,
+    /// With one rule of the detector left out.
+    Guards,
+    /// Days on which nothing is broken.
+    Quiet,
     /// Days on which much is broken somewhere.
     Days,
 }
 
 impl Section {
     /// Every one, in the order of the page.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 13] = [
         Self::Time,
         Self::TimeOuts,
         Self::Subset,
         Self::Providers,
+        Self::Pairs,
+        Self::Rates,
         Self::Traps,
         Self::Corpus,
         Self::Liars,
         Self::Keys,
+        Self::Guards,
+        Self::Quiet,
         Self::Days,
     ];
 }
@@ -61,6 +73,8 @@ pub enum Play {
     Scenario(Arc<Scenario>),
     /// A day of the background, with so many observers.
     Day(usize),
+    /// A day of nothing, with so many.
+    Quiet(usize),
 }
 
 /// One cell.
@@ -114,6 +128,8 @@ fn outage(observers: usize, phases: Vec<Phase>, expected: &[&str]) -> Outage {
         asks_back: true,
         stops: true,
         expected: expected.iter().map(ToString::to_string).collect(),
+        per_minute: 3,
+        sets: &[],
     }
 }
 
@@ -142,7 +158,7 @@ fn times(form: Form, cells: &mut Vec<Cell>) {
             for observers in crowds {
                 let name = format!("{provider}|{fraction}|{observers}");
                 let phases = broken(provider, layer, fraction * 1_000);
-                let seeds = if form == Form::Short { 2 } else { 30 };
+                let seeds = if form == Form::Short { 2 } else { 24 };
                 add(Section::Time, name, seeds, outage(*observers, phases, &[provider]));
             }
             if form == Form::Whole && [1_000, 300].contains(&fraction) {
@@ -165,7 +181,7 @@ fn times(form: Form, cells: &mut Vec<Cell>) {
             let targets = Targets::Provider(provider.to_owned());
             let phases = vec![phase(targets, fraction * 1_000, "tcp_timeout", Mode::PerRequest)];
             let name = format!("{provider}|{fraction}|{observers}");
-            add(Section::TimeOuts, name, 24, outage(observers, phases, &[provider]));
+            add(Section::TimeOuts, name, 12, outage(observers, phases, &[provider]));
         }
         // Of the largest 34 and 24 of 120, of the second 7 and 5 of 24, of the smallest 3 and 2 of 8.
         for (provider, fraction) in [
@@ -180,7 +196,7 @@ fn times(form: Form, cells: &mut Vec<Cell>) {
             let targets = Targets::Provider(provider.to_owned());
             let phases = vec![phase(targets, fraction * 1_000, "tcp_reset", Mode::PerTarget)];
             let name = format!("{provider}|{fraction}|{observers}");
-            add(Section::Subset, name, 24, outage(observers, phases, &[provider]));
+            add(Section::Subset, name, 12, outage(observers, phases, &[provider]));
         }
     }
 }
@@ -193,30 +209,154 @@ fn providers(form: Form, cells: &mut Vec<Cell>) {
             continue;
         }
         let name = entity.provider.as_str();
-        let phases = match entity.layer {
-            // What stands behind an edge is met through it.
-            Layer::Hosting => {
-                let targets = Targets::Hosted(name.to_owned());
-                vec![phase(targets, 1_000_000, "tcp_reset", Mode::PerRequest)]
-            }
-            layer => broken(name, layer, 1_000_000),
-        };
         // What cannot be told apart is right under either name: the same sites behind both.
         let same = plan.entities().filter(|(_, other)| other.targets == entity.targets);
         let expected: Vec<&str> = same.map(|(_, other)| other.provider.as_str()).collect();
-        let play = Outage {
-            catalogue: catalogue.clone(),
-            ..outage(if form == Form::Short { 300 } else { 1_000 }, phases, &expected)
-        };
         let role = format!("{:?}", entity.layer).to_ascii_lowercase();
-        let play = Play::Outage(Box::new(play));
-        let seeds = if form == Form::Short { 0 } else { 3 };
-        cells.push(Cell {
-            section: Section::Providers,
-            name: format!("{name}|{role}"),
-            seeds,
-            play,
-        });
+        for (fraction, seeds) in [(1_000, 3), (300, 2)] {
+            let phases = match entity.layer {
+                // What stands behind an edge is met through it.
+                Layer::Hosting => {
+                    let targets = Targets::Hosted(name.to_owned());
+                    vec![phase(targets, fraction * 1_000, "tcp_reset", Mode::PerRequest)]
+                }
+                layer => broken(name, layer, fraction * 1_000),
+            };
+            // Watched for a while after it is named: nobody else is to be named besides.
+            let play = Outage {
+                catalogue: catalogue.clone(),
+                stops: false,
+                watched_ms: 8 * MINUTE,
+                ..outage(1_000, phases, &expected)
+            };
+            cells.push(Cell {
+                section: Section::Providers,
+                name: format!("{name}|{role}|{fraction}"),
+                seeds: if form == Form::Short { 0 } else { seeds },
+                play: Play::Outage(Box::new(play)),
+            });
+        }
+    }
+}
+
+/// The second two minutes after the first: both are to be named, and no third.
+fn pairs(form: Form, cells: &mut Vec<Cell>) {
+    let role = |provider: &str| match provider {
+        standard::NAMES => Layer::Dns,
+        standard::NESTED => Layer::Aux,
+        _ => Layer::Edge,
+    };
+    for (first, second) in
+        [("p0", "p1"), ("p0", "p5"), ("p0", "p10"), ("p10", "p0"), ("p1", "p2"), ("p0", "p9")]
+    {
+        let mut phases = broken(first, role(first), 1_000_000);
+        let mut later = broken(second, role(second), 1_000_000);
+        later.iter_mut().for_each(|phase| phase.from_ms = 2 * MINUTE);
+        phases.extend(later);
+        for observers in CROWDS {
+            let play = Outage {
+                stops: false,
+                watched_ms: 14 * MINUTE,
+                ..outage(observers, phases.clone(), &[first, second])
+            };
+            cells.push(Cell {
+                section: Section::Pairs,
+                name: format!("{first}, then {second}|{observers}"),
+                seeds: if form == Form::Short { 0 } else { 4 },
+                play: Play::Outage(Box::new(play)),
+            });
+        }
+    }
+}
+
+/// What another rate of scheduled probes costs and gains.
+fn rates(form: Form, cells: &mut Vec<Cell>) {
+    for (provider, layer) in MEASURED {
+        for per_minute in RATES {
+            for observers in [1_000, 100] {
+                let phases = broken(provider, layer, 300_000);
+                let play = Outage { per_minute, ..outage(observers, phases, &[provider]) };
+                cells.push(Cell {
+                    section: Section::Rates,
+                    name: format!("{provider}|{per_minute}|{observers}"),
+                    seeds: if form == Form::Short { 0 } else { 6 },
+                    play: Play::Outage(Box::new(play)),
+                });
+            }
+        }
+    }
+}
+
+/// Scheduled probes a minute that are tried.
+pub const RATES: [u16; 4] = [6, 3, 2, 1];
+
+/// A rule, the numbers that leave it out, and what happens then.
+type Guard = (&'static str, &'static [(&'static str, i64)], Vec<Phase>, Option<Liars>);
+
+/// With a rule left out, what it is there to prevent.
+fn guards(form: Form, cells: &mut Vec<Cell>) {
+    if form == Form::Short {
+        return;
+    }
+    let lie = Lie { blames: vec![id("p0")], clears: Vec::new(), picks: false, from_ms: None };
+    let people = Place::People { share: 300_000, zones: 0 };
+    let keys = Place::Keys { keys: 3_000, prefixes: 3_000, networks: 1 };
+    let p0 = || Targets::Provider(standard::LARGEST.to_owned());
+    let mut half = phase(p0(), 1_000_000, "tcp_reset", Mode::PerRequest);
+    half.who = vec![Who::Marked("zones:half".to_owned())];
+    let rising = vec![phase(Targets::All, 200_000, "tcp_timeout", Mode::PerRequest)];
+    let all: Vec<Guard> = vec![
+        (
+            "contrast: everything rises to 20 %",
+            &[
+                ("contrast_times", 1),
+                ("contrast_times_high", 1),
+                ("contrast_mean_times", 1),
+                ("contrast_bits_q16", 1),
+                ("panel_apart_bits_q16", 1),
+            ],
+            rising,
+            None,
+        ),
+        (
+            "zones: half of the zones see the largest edge fail",
+            &[("zones_share", 200_000), ("confirm", 410_000)],
+            vec![half],
+            None,
+        ),
+        (
+            "majority: 30 % lie that the largest edge fails",
+            &[
+                ("confirm", 250_000),
+                ("release", 200_000),
+                ("divided", 250_000),
+                ("panel_second_below", 250_000),
+            ],
+            Vec::new(),
+            Some(Liars { place: people, lie: lie.clone() }),
+        ),
+        (
+            "network cap: 3,000 keys in one network lie, each in a prefix of its own",
+            &[("network_cap_share", 1_000_000), ("zone_cap", 1_000_000)],
+            Vec::new(),
+            Some(Liars { place: keys, lie }),
+        ),
+    ];
+    for (name, sets, phases, liars) in all {
+        for (state, sets) in [("on", &[][..]), ("off", sets)] {
+            let play = Outage {
+                sets,
+                liars: liars.clone(),
+                stops: false,
+                ..outage(300, phases.clone(), &[])
+            };
+            cells.push(Cell {
+                section: Section::Guards,
+                name: format!("{name}|{state}"),
+                seeds: 4,
+                play: Play::Outage(Box::new(play)),
+            });
+        }
     }
 }
 
@@ -241,6 +381,23 @@ fn traps(form: Form, cells: &mut Vec<Cell>) {
     let mut third = site("s3.fr");
     third.fraction = 333_333;
     let rising = |by| vec![phase(Targets::All, by, "tcp_timeout", Mode::PerRequest)];
+    let dead = |host: &str| {
+        let targets = Targets::Site(host.to_owned());
+        phase(targets, 1_000_000, "http_5xx", Mode::PerTarget)
+    };
+    let five = ["s0.com", "s2.net", "s130.net", "s152.com", "s190.io"].map(dead);
+    let customer: Vec<Phase> =
+        (60..75).map(|site| dead(&format!("s{site}.{}", standard::tld(site)))).collect();
+    let paths = |fraction| vec![phase(p0(), fraction, "tcp_timeout", Mode::PerPath)];
+    let part = |mark: &str, share| {
+        let mut phase = phase(p0(), 1_000_000, "tls_handshake", Mode::PerAgent);
+        phase.who = vec![Who::Marked(mark.to_owned()), Who::Share(share)];
+        vec![phase]
+    };
+    let mut google = phase(Targets::All, 1_000_000, "dns_timeout", Mode::PerAgent);
+    google.who = vec![Who::Resolver("8.8.8.8".to_owned())];
+    let mut names_of = phase(p0(), 1_000_000, "dns_timeout", Mode::PerRequest);
+    names_of.who = vec![Who::Resolver("8.8.8.8".to_owned())];
     let traps: Vec<(&str, Vec<Phase>, &[&str])> = vec![
         ("one site of the largest", vec![site("s3.fr")], &["site:s3.fr"]),
         ("one site of the smallest", vec![site("s182.io")], &["site:s182.io"]),
@@ -255,12 +412,19 @@ fn traps(form: Form, cells: &mut Vec<Cell>) {
         ("own resolvers of half, everything", resolver(Targets::All, Mode::PerAgent), &[]),
         ("own resolvers of half, largest edge", resolver(p0(), Mode::PerRequest), &[]),
         ("half of the zones, largest edge", vec![zones_half], &[]),
+        ("release on 75 %, largest edge", part("version:9", 750_000), &[]),
+        ("release on 98 %, largest edge", part("version:9", 980_000), &[]),
+        ("a public resolver, everything", vec![google], &[]),
+        ("a public resolver, names of the largest", vec![names_of], &[]),
+        ("a third of the paths to the largest edge", paths(333_333), &[]),
+        ("five sites at once", five.to_vec(), &[]),
+        ("one customer's fifteen sites of the largest edge", customer, &[]),
     ];
     for (name, phases, expected) in traps {
         for observers in CROWDS {
             let play = Outage { stops: false, ..outage(observers, phases.clone(), expected) };
             let short = u64::from(observers == 300 && !expected.is_empty());
-            let seeds = if form == Form::Short { short } else { 12 };
+            let seeds = if form == Form::Short { short } else { 6 };
             cells.push(Cell {
                 section: Section::Traps,
                 name: format!("{name}|{observers}"),
@@ -270,6 +434,9 @@ fn traps(form: Form, cells: &mut Vec<Cell>) {
         }
     }
 }
+
+/// Shares of liars that are tried, thousandths; a tenth in the smallest crowd alone.
+pub const SHARES: [i64; 5] = [100, 200, 250, 300, 350];
 
 fn liars(form: Form, cells: &mut Vec<Cell>) {
     let lie = |blames: &[&str], clears: &[&str]| Lie {
@@ -314,7 +481,7 @@ fn liars(form: Form, cells: &mut Vec<Cell>) {
             20 * MINUTE,
         ),
     ];
-    let shares: &[i64] = if form == Form::Short { &[200] } else { &[200, 250, 300, 350] };
+    let shares: &[i64] = if form == Form::Short { &[200] } else { &SHARES };
     let crowds: &[usize] = if form == Form::Short { &[300] } else { &CROWDS };
     for (name, phases, lie, expected, watched_ms) in attacks {
         for zones in [0, 4] {
@@ -325,8 +492,12 @@ fn liars(form: Form, cells: &mut Vec<Cell>) {
                         {
                             continue;
                         }
-                        // Panels are forced by asking back alone.
-                        if !asks_back && name.starts_with("force") {
+                        // Panels are forced by asking back alone; and without it fewer shares are tried.
+                        if !asks_back && (name.starts_with("force") || ![200, 300].contains(share))
+                        {
+                            continue;
+                        }
+                        if *share < 200 && *observers > 100 {
                             continue;
                         }
                         let place = Place::People { share: share * 1_000, zones };
@@ -346,8 +517,8 @@ fn liars(form: Form, cells: &mut Vec<Cell>) {
                             name: format!("{name}|{spread}|{share}|{observers}|{asks}"),
                             seeds: match (form, asks_back) {
                                 (Form::Short, _) => 1,
-                                (_, true) => 6,
-                                (_, false) => 2,
+                                (_, true) => 4,
+                                (_, false) => 1,
                             },
                             play: Play::Outage(Box::new(play)),
                         });
@@ -406,6 +577,8 @@ pub fn all(form: Form) -> anyhow::Result<Vec<Cell>> {
     let mut cells = Vec::new();
     times(form, &mut cells);
     providers(form, &mut cells);
+    pairs(form, &mut cells);
+    rates(form, &mut cells);
     traps(form, &mut cells);
     let corpus = crate::sim::scenario::parse(include_str!("../../../data/incidents.toml"))?;
     for scenario in corpus {
@@ -420,6 +593,12 @@ pub fn all(form: Form) -> anyhow::Result<Vec<Cell>> {
     }
     liars(form, &mut cells);
     keys(form, &mut cells);
+    guards(form, &mut cells);
+    for (observers, days) in [(1_000, 4), (300, 6), (100, 6)] {
+        let seeds = if form == Form::Short { 0 } else { days };
+        let play = Play::Quiet(observers);
+        cells.push(Cell { section: Section::Quiet, name: observers.to_string(), seeds, play });
+    }
     for (observers, days) in [(300, 370), (100, 330), (1_000, 30)] {
         let seeds = if form == Form::Short { u64::from(observers == 300) } else { days };
         let play = Play::Day(observers);

@@ -29,7 +29,10 @@ use self::{
     cells::{Cell, Play},
     outage::Came,
 };
-use crate::sim::verdict;
+use crate::sim::{
+    quiet::{self, Quiet},
+    verdict,
+};
 
 /// The first seed. The scorecard's seeds are not those that anything was tuned on, which are below.
 const FIRST_SEED: u64 = 9_000;
@@ -39,6 +42,9 @@ const FIRST_SEED: u64 = 9_000;
 pub struct Line {
     /// Version of the detector's parameters: plays of another are not counted.
     parameters: u16,
+    /// And of the simulated world.
+    #[serde(default)]
+    world: u16,
     section: Section,
     cell: String,
     seed: u64,
@@ -52,7 +58,16 @@ pub struct Line {
 enum Result {
     Came(Came),
     Day(Box<Day>),
-    Scenario { verdicts: Vec<String>, pass: bool, confirmed_s: Option<f64>, incidents: usize },
+    Scenario {
+        verdicts: Vec<String>,
+        pass: bool,
+        suspected_s: Option<f64>,
+        confirmed_s: Option<f64>,
+        resolved_s: Option<f64>,
+        incidents: usize,
+        reopened: u32,
+    },
+    Quiet(Quiet),
 }
 
 fn played(cell: &Cell, seed: u64, trace: bool) -> anyhow::Result<Line> {
@@ -61,19 +76,24 @@ fn played(cell: &Cell, seed: u64, trace: bool) -> anyhow::Result<Line> {
         Play::Day(observers) => {
             Result::Day(Box::new(background::run(Catalogue::builtin(), *observers, seed, trace)))
         }
+        Play::Quiet(observers) => Result::Quiet(quiet::run(1, *observers, seed, true)),
         Play::Scenario(scenario) => {
             let options = verdict::Options { trace, ..verdict::Options::new(1_000, seed) };
             let outcome = verdict::run(scenario, &options)?;
             Result::Scenario {
                 verdicts: outcome.verdicts,
                 pass: outcome.pass,
+                suspected_s: outcome.suspected_s,
                 confirmed_s: outcome.confirmed_s,
+                resolved_s: outcome.resolved_s,
                 incidents: outcome.incidents,
+                reopened: outcome.reopened,
             }
         }
     };
     let parameters = tocsin_collector::engine::params::VERSION;
-    Ok(Line { parameters, section: cell.section, cell: cell.name.clone(), seed, result })
+    let world = crate::sim::VERSION;
+    Ok(Line { parameters, world, section: cell.section, cell: cell.name.clone(), seed, result })
 }
 
 /// How a scorecard is made.
@@ -101,7 +121,8 @@ fn known(path: &Path) -> anyhow::Result<Vec<Line>> {
         // The last line of a run that was killed may be cut.
         let line: Option<Line> = serde_json::from_str(&line?).ok();
         let now = tocsin_collector::engine::params::VERSION;
-        lines.extend(line.filter(|line| line.parameters == now));
+        let same = |line: &Line| (line.parameters, line.world) == (now, crate::sim::VERSION);
+        lines.extend(line.filter(same));
     }
     Ok(lines)
 }
@@ -109,7 +130,17 @@ fn known(path: &Path) -> anyhow::Result<Vec<Line>> {
 /// What must not happen in any play, with where it did.
 fn failures(lines: &[Line]) -> Vec<String> {
     let failed = |line: &&Line| match &line.result {
+        // The day that this is for: one incident, which came once and went, told of within a minute.
+        Result::Scenario { pass, confirmed_s, resolved_s, incidents, .. }
+            if line.cell == "cf-2025-11-18" =>
+        {
+            !pass
+                || *incidents != 1
+                || resolved_s.is_none()
+                || confirmed_s.is_none_or(|seconds| seconds > 60.0)
+        }
         Result::Scenario { pass, .. } => !pass,
+        Result::Quiet(quiet) => !quiet.confirmed.is_empty(),
         Result::Day(day) => !day.false_global.is_empty(),
         Result::Came(came) => match line.section {
             // A third of the requests, and who is named must be right.
@@ -126,10 +157,15 @@ fn failures(lines: &[Line]) -> Vec<String> {
                 !page::resisted(attack, came)
             }
             Section::Keys => !page::resisted(line.cell.split('|').next().unwrap_or_default(), came),
-            Section::Traps | Section::TimeOuts | Section::Subset => {
+            Section::Pairs => came.wrong.iter().any(|name| page::is_worldwide(name)),
+            // That a rule left out does harm is no failure.
+            Section::Guards => {
+                line.cell.ends_with("|on") && came.wrong.iter().any(|n| page::is_worldwide(n))
+            }
+            Section::Traps | Section::TimeOuts | Section::Subset | Section::Rates => {
                 came.wrong.iter().any(|name| page::is_worldwide(name) && !name.starts_with("site:"))
             }
-            Section::Corpus | Section::Days => false,
+            Section::Corpus | Section::Days | Section::Quiet => false,
         },
     };
     lines
@@ -224,7 +260,12 @@ pub fn make(options: &Options<'_>) -> anyhow::Result<Scorecard> {
         }
         Ok(())
     })?;
+    let left = jobs.into_inner().expect("no thread panics").len();
     let lines = known(options.results)?;
+    let mut failures = failures(&lines);
+    if left > 0 && options.form == Form::Short {
+        failures.push(format!("{left} plays were not begun in the time that they have"));
+    }
     let (page, picture) = (page::page(&cells, &lines), page::picture(&lines));
-    Ok(Scorecard { page, picture, failures: failures(&lines) })
+    Ok(Scorecard { page, picture, failures })
 }

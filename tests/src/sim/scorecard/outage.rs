@@ -1,5 +1,7 @@
 //! One outage, or one lie, in a world of its own: who was named, and when.
 
+use std::collections::BTreeMap;
+
 use tocsin_collector::engine::{
     detector::{Changed, Detector, Subject},
     incident::Reach,
@@ -42,6 +44,10 @@ pub struct Outage {
     pub stops: bool,
     /// Providers that may be named.
     pub expected: Vec<String>,
+    /// Scheduled probes a minute and agent.
+    pub per_minute: u16,
+    /// Numbers of the detector that are not the defaults.
+    pub sets: &'static [(&'static str, i64)],
 }
 
 /// Who lies, and what.
@@ -87,6 +93,12 @@ pub struct Came {
     pub wrong: Vec<String>,
     /// Asked probes of an agent and day, over the time that was watched.
     pub asked_per_agent_day: f64,
+    /// Megabytes of an agent and day, probes and reports, over the same.
+    #[serde(default)]
+    pub megabytes_per_agent_day: f64,
+    /// Seconds to the confirmation of each that was expected.
+    #[serde(default)]
+    pub each_s: BTreeMap<String, f64>,
 }
 
 /// A phase over everybody, from the onset to the end.
@@ -209,6 +221,8 @@ pub fn run(outage: &Outage, seed: u64, trace: bool) -> Came {
     let setup = Setup {
         asks_back: outage.asks_back,
         trace,
+        per_minute: outage.per_minute,
+        sets: outage.sets,
         ..Setup::new(ONSET.minus_ms(LEAD_MS), ONSET, end)
     };
     let catalogue = &world.catalogue;
@@ -230,6 +244,7 @@ pub fn run(outage: &Outage, seed: u64, trace: bool) -> Came {
             Stage::Confirmed if right && change.at >= ONSET => {
                 came.suspected_s.get_or_insert(seconds);
                 came.confirmed_s.get_or_insert(seconds);
+                came.each_s.entry(name).or_insert(seconds);
                 return !outage.stops;
             }
             Stage::Resolved if right => came.resolved_s = Some(seconds),
@@ -242,7 +257,9 @@ pub fn run(outage: &Outage, seed: u64, trace: bool) -> Came {
     });
     let last = played.detector.now().since_ms(setup.start).max(1);
     let days = last as f64 / 86_400_000.0;
-    came.asked_per_agent_day = played.asked as f64 / days / played.observers as f64;
+    let per = |count: u64| count as f64 / days / played.observers as f64;
+    came.asked_per_agent_day = per(played.asked);
+    came.megabytes_per_agent_day = per(played.bytes + played.report_bytes) / 1e6;
     came
 }
 
