@@ -890,6 +890,7 @@ impl Detector {
             relapse: passes >= p.hold
                 || recent
                     && ((heard && others("c5.attributed")) || (!regional.is_empty() && !worldwide)),
+            asked: tracked.is_some(),
             known: tracked.is_some() || self.is_crowd_whole() && shares.is_told(p),
             goes_on: suspect.open.as_ref().is_some_and(|open| self.has_parts(open)),
         };

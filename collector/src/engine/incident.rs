@@ -104,6 +104,8 @@ pub struct Reading {
     pub confirm: bool,
     /// Whether they hold but for the second round of attribution: enough for a relapse.
     pub relapse: bool,
+    /// Whether the share is that of observers who were asked just now.
+    pub asked: bool,
     /// Whether enough can tell for a low share to mean something: silence is no recovery.
     pub known: bool,
     /// Whether another role of the same organisation still fails: then it is not over.
@@ -306,7 +308,11 @@ impl Incident {
                 let few = reading.share < p.release
                     || (self.low_since.is_some() && self.slow_share < p.release);
                 let few = few && !reading.confirm;
-                let low = few || reading.rate <= scale(self.peak, p.low_part);
+                // While a majority of those asked sees it, it is there, however few of its sites fail still. What
+                // is overheard is remembered for too long to say so.
+                let seen = reading.asked && reading.share >= p.confirm;
+                let faint = !seen && reading.rate <= scale(self.peak, p.low_part);
+                let low = few || faint;
                 let wait = p.recover_ms << self.relapses.min(2);
                 held(&mut self.low_since, now, low, wait).then_some(Phase::Recovering)
             }
@@ -451,6 +457,7 @@ mod tests {
                     suspect: *bad,
                     confirm: *bad,
                     relapse: *bad,
+                    asked: true,
                     known: true,
                     goes_on: false,
                 };
@@ -469,19 +476,19 @@ mod tests {
     fn flapping_every_five_minutes_is_one_incident() {
         let mut minutes = [(5, true), (5, false)].repeat(10);
         minutes.extend([(70, true), (60, false)]);
-        let expect = [(0, Phase::Confirmed), (180, Phase::Recovering), (218, Phase::Resolved)];
+        let expect = [(0, Phase::Confirmed), (185, Phase::Recovering), (218, Phase::Resolved)];
         assert_eq!(play(&minutes), expect);
     }
 
     #[test]
     fn a_relapse_is_the_same_incident_and_then_waits_longer() {
-        let seen = play(&[(5, true), (12, false), (5, true), (25, false), (30, false)]);
+        let seen = play(&[(5, true), (17, false), (5, true), (35, false), (30, false)]);
         let expect = [
             (0, Phase::Confirmed),
-            (15, Phase::Recovering),
-            (17, Phase::Confirmed),
-            (42, Phase::Recovering),
-            (72, Phase::Resolved),
+            (20, Phase::Recovering),
+            (22, Phase::Confirmed),
+            (57, Phase::Recovering),
+            (87, Phase::Resolved),
         ];
         assert_eq!(seen, expect);
     }
@@ -519,9 +526,13 @@ mod tests {
             incident.step(P, minute(m), &reading, 0, || (Reach::Global, grounds()))
         };
         assert_eq!((step(0, true), step(5, false), step(600, false)), (None, None, None));
-        assert_eq!((step(601, true), step(610, true)), (None, None), "ten minutes from then on");
-        assert_eq!(step(611, true), Some(Phase::Recovering));
-        assert_eq!((step(612, false), step(900, false)), (None, None));
+        assert_eq!(
+            (step(601, true), step(615, true)),
+            (None, None),
+            "a quarter of an hour from then on"
+        );
+        assert_eq!(step(616, true), Some(Phase::Recovering));
+        assert_eq!((step(617, false), step(900, false)), (None, None));
         assert_eq!((step(901, true), step(931, true)), (None, Some(Phase::Resolved)));
     }
 
@@ -534,7 +545,7 @@ mod tests {
         let reading = Reading { share: 300_000, rate: 200_000, known: true, ..Reading::default() };
         let minute = |m: u64| now.plus_ms(m * 60_000);
         let mut step = |m| incident.step(P, minute(m), &reading, 0, || (Reach::Global, grounds()));
-        assert_eq!((step(0), step(10)), (None, Some(Phase::Recovering)));
-        assert_eq!((step(11), step(130), step(131)), (None, None, Some(Phase::Resolved)));
+        assert_eq!((step(0), step(15)), (None, Some(Phase::Recovering)));
+        assert_eq!((step(16), step(135), step(136)), (None, None, Some(Phase::Resolved)));
     }
 }

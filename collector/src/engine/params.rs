@@ -486,8 +486,9 @@ low_part: Ppm = 250_000, "incidents recover earlier",
 relapse_part: Ppm = 500_000, "fewer relapses",
 /// A failure rate up to this is quiet, however low the usual one.
 quiet_rate: Ppm = 25_000, "incidents are resolved earlier",
-/// Low for this long is recovering, ms; doubled per relapse, twice at most.
-recover_ms: u64 = 600_000, "incidents recover later, and flap less",
+/// Low for this long is recovering, ms; doubled per relapse, twice at most. Three times the five minutes at which
+/// configurations and caches are made anew: what flaps with them seldom rests for longer.
+recover_ms: u64 = 900_000, "incidents recover later, and flap less",
 /// Quiet for this long is resolved, ms.
 resolve_ms: u64 = 1_800_000, "incidents are resolved later, and flap less",
 /// Below the majority for this long is resolved too, ms: bounds what liars can hold open.

@@ -209,11 +209,14 @@ impl Sites {
             let rate = total.failure_rate();
             // However faintly a provider is known to stand behind a site: while it is down, that is
             // the likelier reason.
-            let roles = scene.catalogue.target(*target).map(|target| target.roles.as_slice());
+            let entry = scene.catalogue.target(*target);
+            let roles = entry.map_or(&[][..], |target| target.roles.as_slice());
+            // A top-level domain is behind it too, though nobody says so.
+            let tld = entry.and_then(|target| target.tld().parse::<Id>().ok());
             let explained = roles
-                .unwrap_or_default()
                 .iter()
                 .map(|role| scene.catalogue.organisation(&role.provider))
+                .chain(&tld)
                 .find_map(|organisation| scene.standing.get(organisation).copied());
             if let Some((by, since)) = explained {
                 if rate >= p.site_up {
@@ -230,7 +233,12 @@ impl Sites {
                     let id = merged.id.clone();
                     changed.push(Changed { incident: id, at: now, phase: Phase::Resolved });
                     ended.push((*target, merged, std::mem::take(&mut site.symptoms)));
-                    site.first_failure = None;
+                    (site.first_failure, site.part_of) = (None, Some((by.to_owned(), now)));
+                    continue;
+                }
+                // Nobody is asked about what is explained.
+                if site.open.is_none() {
+                    site.run = 0;
                     continue;
                 }
             } else if let Some((_, explained_at)) = site.part_of {
