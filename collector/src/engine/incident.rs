@@ -147,6 +147,8 @@ pub struct Incident {
     pub late: bool,
     confirm_run: u8,
     low_since: Option<Timestamp>,
+    /// Times at which it was low for a while and came back before that was told of.
+    flaps: u8,
     quiet_since: Option<Timestamp>,
     below_since: Option<Timestamp>,
     slow_rate: Ppm,
@@ -179,6 +181,7 @@ impl Incident {
             late: false,
             confirm_run: 0,
             low_since: None,
+            flaps: 0,
             quiet_since: None,
             below_since: None,
             slow_rate: 0,
@@ -313,7 +316,12 @@ impl Incident {
                 let seen = reading.asked && reading.share >= p.confirm;
                 let faint = !seen && reading.rate <= scale(self.peak, p.low_part);
                 let low = few || faint;
-                let wait = p.recover_ms << self.relapses.min(2);
+                let lasted = self.low_since.map_or(0, |since| now.since_ms(since));
+                if !low && lasted >= p.flap_ms {
+                    self.flaps = self.flaps.saturating_add(1);
+                }
+                // What has come back before it was told of may well do so again.
+                let wait = p.recover_ms << self.relapses.min(2).max(u32::from(self.flaps > 0));
                 held(&mut self.low_since, now, low, wait).then_some(Phase::Recovering)
             }
             Phase::Recovering => {
@@ -476,7 +484,7 @@ mod tests {
     fn flapping_every_five_minutes_is_one_incident() {
         let mut minutes = [(5, true), (5, false)].repeat(10);
         minutes.extend([(70, true), (60, false)]);
-        let expect = [(0, Phase::Confirmed), (185, Phase::Recovering), (218, Phase::Resolved)];
+        let expect = [(0, Phase::Confirmed), (200, Phase::Recovering)];
         assert_eq!(play(&minutes), expect);
     }
 
@@ -491,6 +499,12 @@ mod tests {
             (87, Phase::Resolved),
         ];
         assert_eq!(seen, expect);
+    }
+
+    #[test]
+    fn what_came_back_before_is_waited_for_longer() {
+        let seen = play(&[(5, true), (10, false), (5, true), (31, false)]);
+        assert_eq!(seen, [(0, Phase::Confirmed), (50, Phase::Recovering)]);
     }
 
     #[test]

@@ -267,6 +267,7 @@ impl Params {
             (&mut self.resolve_ms, 120_000),
             (&mut self.resolve_held_ms, 240_000),
             (&mut self.retract_ms, 60_000),
+            (&mut self.flap_ms, 60_000),
             (&mut self.reopen_ms, 240_000),
             (&mut self.merge_ms, 120_000),
             (&mut self.lead_ms, 120_000),
@@ -390,7 +391,7 @@ hold: u8 = 2, "verdicts come later by so many evaluations or rounds",
 /// Each side of the probe-core versions, and of the resolvers, must see it at this part of the whole share.
 strata_times: Ppm = 400_000, "releases and resolvers that do not see it hold a verdict back more often",
 /// But never more than at this share.
-strata_max: Ppm = 200_000, "the same, where most see it",
+strata_max: Ppm = 400_000, "the same, where most see it",
 /// Share of observers that may see any suspect fail by their own lines.
 stratum_background: Ppm = 100_000, "smaller outages need more votes outside the largest version",
 /// Outside the largest stratum more must see it than that, by so many bits, 1/65536: 6.
@@ -489,6 +490,8 @@ quiet_rate: Ppm = 25_000, "incidents are resolved earlier",
 /// Low for this long is recovering, ms; doubled per relapse, twice at most. Three times the five minutes at which
 /// configurations and caches are made anew: what flaps with them seldom rests for longer.
 recover_ms: u64 = 900_000, "incidents recover later, and flap less",
+/// Low for this long and then not is a flap, ms: an incident that has flapped waits twice as long.
+flap_ms: u64 = 240_000, "fewer incidents are thought to flap",
 /// Quiet for this long is resolved, ms.
 resolve_ms: u64 = 1_800_000, "incidents are resolved later, and flap less",
 /// Below the majority for this long is resolved too, ms: bounds what liars can hold open.

@@ -87,7 +87,17 @@ pub struct Scene<'a, F> {
     pub standing: BTreeMap<&'a Id, (&'a str, Timestamp)>,
 }
 
-impl<F> Scene<'_, F> {
+impl<'a, F> Scene<'a, F> {
+    /// The incident that explains a site's failures: of what is behind it, however faintly that is known, since
+    /// while it is down that is the likelier reason; of its top-level domain too.
+    pub fn explains(&self, target: TargetIndex) -> Option<(&'a str, Timestamp)> {
+        let target = self.catalogue.target(target)?;
+        let tld = target.tld().parse::<Id>().ok();
+        let organisations =
+            target.roles.iter().map(|role| self.catalogue.organisation(&role.provider));
+        organisations.chain(&tld).find_map(|of| self.standing.get(of).copied())
+    }
+
     /// The windows to judge a site by, and how much time they hold, ms.
     fn of(&self, p: &Params, target: TargetIndex) -> (&Windows, u64) {
         let enough = self.windows.of(target).observed >= p.site_weight;
@@ -207,17 +217,7 @@ impl Sites {
         for (target, site) in &mut self.0 {
             let total = scene.of(p, *target).0.of(*target);
             let rate = total.failure_rate();
-            // However faintly a provider is known to stand behind a site: while it is down, that is
-            // the likelier reason.
-            let entry = scene.catalogue.target(*target);
-            let roles = entry.map_or(&[][..], |target| target.roles.as_slice());
-            // A top-level domain is behind it too, though nobody says so.
-            let tld = entry.and_then(|target| target.tld().parse::<Id>().ok());
-            let explained = roles
-                .iter()
-                .map(|role| scene.catalogue.organisation(&role.provider))
-                .chain(&tld)
-                .find_map(|organisation| scene.standing.get(organisation).copied());
+            let explained = scene.explains(*target);
             if let Some((by, since)) = explained {
                 if rate >= p.site_up {
                     site.part_of = Some((by.to_owned(), now));

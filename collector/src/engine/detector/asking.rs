@@ -565,6 +565,10 @@ impl Detector {
         let p = &Arc::clone(&self.settings.params);
         let now = self.state.now;
         let Some(entry) = self.catalogue.target(target) else { return };
+        // It was asked about before that was known.
+        if self.sites_scene().explains(target).is_some() {
+            return;
+        }
         let mut reopened = Vec::new();
         self.state.sites.confirm(p, now, (target, &entry.id), grounds, changed, &mut reopened);
         self.state.ended.retain(|(_, incident, _)| !reopened.contains(&incident.id));

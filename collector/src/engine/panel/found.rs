@@ -115,22 +115,21 @@ impl Panel {
                 };
                 here.add(voice, vote.or((!due).then_some(false)));
             }
-            let Some(yes) = vote else {
-                // Who has not answered yet counts as a no: those who have might be the quick liars.
-                if !due {
-                    let pending = Tally { eligible: member.weight, flagging: 0 };
-                    let tally = zones.entry(member.zone).or_default();
-                    *tally = tally.plus(pending);
-                }
+            // Who has not answered yet counts as a no, also within its version and with its resolver: those who
+            // have might be the quick liars, and a no is known later than a yes.
+            if vote.is_none() && due {
                 continue;
-            };
-            answered += member.weight;
-            let more =
-                Tally { eligible: member.weight, flagging: if yes { member.weight } else { 0 } };
+            }
+            let flagging = if vote == Some(true) { member.weight } else { 0 };
+            let more = Tally { eligible: member.weight, flagging };
             let add = |tally: &mut Tally| *tally = tally.plus(more);
             add(zones.entry(member.zone).or_default());
             add(versions.entry(member.version).or_default());
             add(resolvers.entry(member.resolver).or_default());
+            if vote.is_none() {
+                continue;
+            }
+            answered += member.weight;
             participants.observers += 1;
             prefixes.insert(member.slot);
             networks.insert(member.asn);
