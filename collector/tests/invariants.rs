@@ -223,7 +223,9 @@ impl<F: Fn(Timestamp, u32, u16) -> Outcome> World<F> {
         let mut changed = Vec::new();
         loop {
             let second = Timestamp::from_ms((self.detector.now().as_ms() / 1_000 + 1) * 1_000);
-            while let Some(answer) = self.answers.pop_front_if(|a| a.received_at <= second.min(to))
+            let come = |a: &Record| a.received_at <= second.min(to);
+            while self.answers.front().is_some_and(come)
+                && let Some(answer) = self.answers.pop_front()
             {
                 changed.extend(self.take(answer));
             }

@@ -38,6 +38,10 @@ struct Args {
     /// The agents report over TCP alone, as they do where UDP is blocked.
     #[arg(long)]
     tcp: bool,
+    /// Instead of one run: these faults, each with asking back over QUIC and over TCP, and without it; prints a
+    /// table of the seconds to confirm. Two minutes a run.
+    #[arg(long, value_name = "FAULT,...", value_delimiter = ',', conflicts_with_all = ["fault", "hold", "json", "tcp", "no_ask_back"])]
+    compare: Vec<Fault>,
     /// Keep the page up until Ctrl-C.
     #[arg(long)]
     hold: bool,
@@ -69,7 +73,40 @@ fn main() -> ExitCode {
     }
 }
 
+/// Plays each fault in each way, and prints how long it took.
+async fn compare(args: &Args) -> anyhow::Result<bool> {
+    let mut out = std::io::stdout();
+    writeln!(out, "| fault | asked, QUIC | asked, TCP | overheard |\n|---|---|---|---|")?;
+    let mut all = true;
+    for fault in &args.compare {
+        let mut row = format!("| {fault} |");
+        for (ask_back, transport) in
+            [(true, Transport::Auto), (true, Transport::Tcp), (false, Transport::Auto)]
+        {
+            let mut lab =
+                Lab::start(Play { seed: args.seed, web: args.web, ask_back, transport }).await?;
+            let mut seconds = None;
+            all &= lab
+                .play(*fault, |dated| {
+                    if let News::Verdict { confirmed_s, .. } = dated.news {
+                        seconds = confirmed_s;
+                    }
+                })
+                .await?;
+            lab.stop().await?;
+            let seconds = seconds.map_or("–".to_owned(), |s| format!("{s} s"));
+            row.push_str(&format!(" {seconds} |"));
+        }
+        writeln!(out, "{row}")?;
+        out.flush()?;
+    }
+    Ok(all)
+}
+
 async fn run(args: &Args) -> anyhow::Result<bool> {
+    if !args.compare.is_empty() {
+        return compare(args).await;
+    }
     let colour = std::io::stdout().is_terminal() && !args.json;
     let transport = if args.tcp { Transport::Tcp } else { Transport::Auto };
     let (seed, web, ask_back) = (args.seed, args.web, !args.no_ask_back);
