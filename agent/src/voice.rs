@@ -175,11 +175,17 @@ impl Voice {
     }
 
     /// The session is ready: the time is known, and the spool knows which numbers are taken.
-    /// Drafts become reports; from here on reports are signed as they are made.
+    /// Drafts become reports; from here on reports are signed as they are made. `false`, and nothing is
+    /// signed, where the machine has come into another network since the key was proved.
     ///
     /// # Errors
     /// When the outbox fails.
-    pub fn ready(&self, key: &Arc<SecretKey>, offset_ms: i64, asn: u32) -> Result<(), SpoolError> {
+    pub fn ready(
+        &self,
+        key: &Arc<SecretKey>,
+        offset_ms: i64,
+        asn: u32,
+    ) -> Result<bool, SpoolError> {
         let mut known = self.known();
         // A visit's drafts are of this network if nothing says that they are of another.
         let visits = match known.context {
@@ -191,6 +197,9 @@ impl Voice {
         };
         let visit_now = format!("{VISIT}{:x} {} ", self.run, *self.moves.borrow());
         let context = known.context.clone().unwrap_or_else(|| context_of(asn));
+        if self.key_in(&context).public() != key.public() {
+            return Ok(false);
+        }
         loop {
             let drafts = self.spool().drafts(&self.operator, DRAFTS_AT_ONCE)?;
             if drafts.is_empty() {
@@ -220,7 +229,7 @@ impl Voice {
         known.asn = Some(asn);
         known.offset_ms = Some(offset_ms);
         known.key = Some(Arc::clone(key));
-        Ok(())
+        Ok(true)
     }
 
     /// The collector's clock minus ours, milliseconds; `None` before the first session.

@@ -48,6 +48,8 @@ use way::{Learned, Pace, Race, Transport, Via, Way};
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
 /// Longest wait after failures.
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// From Hello to Ready, the work of a new key included: some 30 s of it at the most that is asked for.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(120);
 /// A write that takes longer ends the session.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Reports in flight and no ack for this long end the session.
@@ -217,9 +219,12 @@ impl Uplink {
             };
             let wait = asked + jittered(backoff);
             backoff = (backoff * 2).min(BACKOFF_MAX);
+            // What a collector said in another network holds there.
+            let mut moves = self.voice.moves();
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
                 () = tokio::time::sleep(wait) => {}
+                Ok(()) = moves.changed() => learned = Learned::default(),
             }
         }
     }
@@ -324,7 +329,13 @@ impl Uplink {
         Ok(live)
     }
 
+    /// Up to Ready, within [`HANDSHAKE_MAX`] however busily the peer talks.
     async fn shake_hands(&self, live: &mut Live) -> Result<(), UplinkError> {
+        let hands = timeout(HANDSHAKE_MAX, self.hands(live)).await;
+        hands.unwrap_or(Err(UplinkError::Deadline("shake hands")))
+    }
+
+    async fn hands(&self, live: &mut Live) -> Result<(), UplinkError> {
         let mut buffer = vec![0; READ_BYTES];
         while !live.session.is_ready() {
             let wait = Duration::from_millis(HANDSHAKE_TIMEOUT_MS);
@@ -488,8 +499,10 @@ impl Uplink {
                     let status = self.status.borrow();
                     (status.offset_ms.unwrap_or(0), status.asn)
                 };
-                if let Some(key) = live.session.key() {
-                    self.voice.ready(key, offset_ms, asn)?;
+                if let Some(key) = live.session.key()
+                    && !self.voice.ready(key, offset_ms, asn)?
+                {
+                    return Err(UplinkError::Moved);
                 }
                 self.status.send_modify(|status| {
                     status.connected = Some(live.link.way);

@@ -25,6 +25,8 @@ use tocsin_proto::{
 
 /// Work proofs in one session: the first, and the answer to one Challenge.
 const PROOFS_MAX: u8 = 2;
+/// A collector keeps an agent away for no longer, s: an outage may begin meanwhile.
+const RETRY_AFTER_S_MAX: u16 = 3_600;
 
 /// What a session is made from.
 #[derive(Debug)]
@@ -294,6 +296,9 @@ impl Session {
         let is = |tag: Tag| frame.tag == tag as u8;
         if is(Tag::GoAway) {
             let GoAway { reason, retry_after_s } = body(frame)?;
+            // Whoever has not shown a delegation may end a session, and keep nobody away.
+            let most = if self.state == State::Greeting { 0 } else { RETRY_AFTER_S_MAX };
+            let retry_after_s = retry_after_s.min(most);
             return Err(SessionError::GoAway { reason, retry_after_s });
         }
         let order = SessionError::Order(frame.tag);
@@ -550,5 +555,11 @@ mod tests {
         let away = GoAway { reason: GoAwayReason::Overloaded, retry_after_s: 9 }.to_frame();
         let error = ready().receive(NOW, &away).unwrap_err();
         assert!(matches!(error, SessionError::GoAway { retry_after_s: 9, .. }));
+        let long = GoAway { reason: GoAwayReason::Overloaded, retry_after_s: 60_000 }.to_frame();
+        let error = ready().receive(NOW, &long).unwrap_err();
+        assert!(matches!(error, SessionError::GoAway { retry_after_s: RETRY_AFTER_S_MAX, .. }));
+        // Who has shown no delegation keeps nobody away.
+        let error = session(0).0.receive(NOW, &long).unwrap_err();
+        assert!(matches!(error, SessionError::GoAway { retry_after_s: 0, .. }));
     }
 }

@@ -729,7 +729,7 @@ impl Truth {
             let of_all = phase.targets == Targets::All;
             let some = !phase.who.iter().all(|who| *who == Who::All) && !of.is_fresh();
             let by_agent = phase.mode == Mode::PerAgent;
-            let own_side = (of_all && (by_agent || some)) || (by_agent && some);
+            let own_side = of_all && (by_agent || some);
             let path = match phase.symptom.phase() {
                 Some(Step::Dns) if hidden => DnsPath::IndependentOnly,
                 Some(Step::Dns) if prepared.of_resolver => DnsPath::SystemOnly,

@@ -392,8 +392,10 @@ impl<'a> Names<'a> {
                 let own: Vec<incident::Region> = part(group).into_iter().collect();
                 let all = ["all".to_owned()];
                 let mut words = self.words(&own, &all);
-                // Of parts that are cut off together, each is of what they are together.
-                words.extend(self.words(&self.cut, &all));
+                // Of parts that are cut off together, each is of what they are together: where it is one of them.
+                if self.of(&own).is_mostly(&self.affected()) {
+                    words.extend(self.words(&self.cut, &all));
+                }
                 words.push(own_name(&own));
                 words.iter().map(|word| format!("regional:all:{word}")).collect()
             }
@@ -438,16 +440,7 @@ impl<'a> Names<'a> {
             let word = |factor: &String| verdict.strip_prefix(factor.as_str())?.strip_prefix(':');
             words.extend(factors.iter().filter_map(word).map(str::to_owned));
         }
-        let named = self.crowd(|person| {
-            named.iter().any(|region| match region {
-                incident::Region::Country(country) => person.country == *country,
-                incident::Region::Zone(zone) => person.zone == Some(ZoneIndex(*zone)),
-            })
-        });
-        let affected = self.crowd(|person| {
-            let mut near = failing().filter(|phase| phase.region != Region::Everyone);
-            near.any(|phase| phase.region.has(person.country))
-        });
+        let (named, affected) = (self.of(named), self.affected());
         words.retain(|word| {
             self.meant(word).iter().any(|meant| {
                 let of_them = named.is_mostly(&affected) && affected.has_half_of(meant);
@@ -455,6 +448,23 @@ impl<'a> Names<'a> {
             })
         });
         words
+    }
+
+    /// Who lives in parts of the world.
+    fn of(&self, parts: &[incident::Region]) -> Crowd {
+        self.crowd(|person| {
+            parts.iter().any(|region| match region {
+                incident::Region::Country(country) => person.country == *country,
+                incident::Region::Zone(zone) => person.zone == Some(ZoneIndex(*zone)),
+            })
+        })
+    }
+
+    /// Who lives where the scenario says that something fails.
+    fn affected(&self) -> Crowd {
+        let failing = self.scenario.phases.iter().filter(|phase| fails(phase));
+        let near: Vec<_> = failing.filter(|phase| phase.region != Region::Everyone).collect();
+        self.crowd(|person| near.iter().any(|phase| phase.region.has(person.country)))
     }
 
     /// Whom a word for a part of the world may mean: two letters are a country, or a continent.

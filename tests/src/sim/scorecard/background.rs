@@ -336,7 +336,7 @@ fn told(
     match shown.subject {
         Subject::Entity(entity) => {
             let name = detector.plan().entity(entity).provider.to_string();
-            if shown.incident.reach == Reach::Global {
+            if matches!(shown.incident.reach, Reach::Global | Reach::Over(_)) {
                 let on = happened.iter().filter(|what| is_on(what));
                 let on: Vec<String> =
                     on.map(|what| format!("{:?} {}", what.kind, what.name)).collect();

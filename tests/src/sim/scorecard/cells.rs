@@ -319,7 +319,7 @@ fn guards(form: Form, cells: &mut Vec<Cell>) {
             None,
         ),
         (
-            "zones: half of the zones see the largest edge fail",
+            "zones and majority: half of the zones see the largest edge fail",
             &[("zones_share", 200_000), ("confirm", 410_000)],
             vec![half],
             None,

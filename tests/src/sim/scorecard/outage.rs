@@ -238,11 +238,12 @@ pub fn run(outage: &Outage, seed: u64, trace: bool) -> Came {
         let seconds = (change.at - ONSET) as f64 / 1_000.0;
         let right = outage.expected.contains(&name);
         match change.phase {
-            Stage::Suspected if right => {
+            Stage::Suspected if right && change.at >= ONSET => {
                 came.suspected_s.get_or_insert(seconds);
             }
             Stage::Confirmed if right && change.at >= ONSET => {
                 came.suspected_s.get_or_insert(seconds);
+                came.resolved_s = None;
                 came.confirmed_s.get_or_insert(seconds);
                 came.each_s.entry(name).or_insert(seconds);
                 return !outage.stops;

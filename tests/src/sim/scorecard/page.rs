@@ -60,7 +60,8 @@ struct Times {
 impl Times {
     fn of(came: &[&Came]) -> Self {
         let mut confirmed: Vec<f64> = came.iter().filter_map(|came| came.confirmed_s).collect();
-        let mut suspected: Vec<f64> = came.iter().filter_map(|came| came.suspected_s).collect();
+        let mut suspected: Vec<f64> =
+            came.iter().filter_map(|came| came.suspected_s).map(|s| s.max(0.0)).collect();
         confirmed.sort_by(f64::total_cmp);
         suspected.sort_by(f64::total_cmp);
         let wrong = came.iter().filter(|came| !came.wrong.is_empty()).count();
@@ -185,9 +186,10 @@ fn times(out: &mut String, played: &Played<'_>) {
     writeln!(
         out,
         "The goal, a median of 20 s and a maximum of 40 s where 30 % fail and 1,000 observe: {}.\n\n\
-         Behind the prototype by more than half a second in the median, or in the maximum: {}.\n\n{BEHIND}\n",
+         Behind the prototype by more than half a second in the median, or in the maximum: {}.\n\n{}\n",
         goals.join(", "),
-        if behind.is_empty() { "none".to_owned() } else { behind.join("; ") }
+        if behind.is_empty() { "none".to_owned() } else { behind.join("; ") },
+        if behind.is_empty() { "" } else { BEHIND }
     )
     .ok();
     suspicions(out, played);
@@ -201,23 +203,22 @@ fn times(out: &mut String, played: &Played<'_>) {
     let first = times.suspected.get(times.suspected.len() / 2).copied().unwrap_or(0.0);
     writeln!(
         out,
-        "Of {} outages {} named another provider or site besides or instead; the median suspicion came after {first:.0} s.\n",
+        "Of {} outages {} named something else before or instead (a play ends with the right verdict; what is named besides is under Attribution); the median of the suspicions came after {first:.0} s.\n",
         times.all, times.wrong
     )
     .ok();
 }
 
-/// Why cells are behind the prototype: what it left out, and what is given up on purpose.
-const BEHIND: &str = "The prototype's world had no resolvers that keep names for five minutes, no loss of answers, and liars who \
-    could not retry. Here who was asked and has not answered counts as a no until its answer is due, a narrow \
-    majority waits for the answers that are to come, and a verdict needs 18 bits of contrast: that costs seconds where few fail or few \
-    observe, and it is what liars, a general rise and the traps below come to nothing by.\n";
+/// What is known of why cells are behind the prototype.
+const BEHIND: &str = "Where they are, the likely reasons: the prototype's world had no resolvers that keep names for five minutes and no \
+    loss of answers; here who was asked and has not answered counts as a no until its answer is due, a narrow majority waits \
+    for the answers that are to come, and a verdict needs more proof against chance.\n";
 
 /// Seconds to suspect, and what an agent's day costs while something is broken.
 fn suspicions(out: &mut String, played: &Played<'_>) {
     out.push_str(
         "Seconds to the first suspicion, median; and megabytes of an agent and day, at the pace of the half hour in which it was \
-         measured:\n\n",
+         measured, which is the first of all agents' lives: each site is met with a full handshake then:\n\n",
     );
     let mut rows = Vec::new();
     for (provider, _) in MEASURED {
@@ -252,7 +253,9 @@ fn pairs(out: &mut String, played: &Played<'_>, cells: &[Cell]) {
         let second = name.rsplit(' ').next().unwrap_or("");
         let came = played.of(Section::Pairs, &cell.name);
         let good = |came: &&&Came| {
-            came.each_s.len() == 2 && !came.wrong.iter().any(|name| is_worldwide(name))
+            came.each_s.len() == 2
+                && came.each_s.get(second).is_some_and(|at| *at >= 120.0)
+                && !came.wrong.iter().any(|name| is_worldwide(name))
         };
         let mut later: Vec<f64> =
             came.iter().filter_map(|came| came.each_s.get(second)).map(|s| s - 120.0).collect();
@@ -485,11 +488,12 @@ pub(super) fn is_worldwide(name: &str) -> bool {
 pub(super) fn resisted(attack: &str, came: &Came) -> bool {
     let nobody = !came.wrong.iter().any(|name| is_worldwide(name));
     match attack.split(' ').next() {
-        Some("hide") => came.confirmed_s.is_some(),
+        Some("hide") => nobody && came.confirmed_s.is_some(),
         Some("frame") => nobody && came.confirmed_s.is_some(),
         Some("force") if attack.contains("while") => nobody && came.confirmed_s.is_some(),
-        // Twenty minutes of outage, ten until it recovers, two hours that liars may hold it.
-        Some("hold") => came.resolved_s.is_some_and(|s| s < 3.0 * 3_600.0),
+        // Twenty minutes of outage, a quarter of an hour until it recovers (half where it flaps), two hours that
+        // liars may hold it.
+        Some("hold") => nobody && came.resolved_s.is_some_and(|s| s < 3.0 * 3_600.0),
         _ => nobody,
     }
 }
@@ -497,7 +501,8 @@ pub(super) fn resisted(attack: &str, came: &Came) -> bool {
 fn liars(out: &mut String, played: &Played<'_>, cells: &[Cell]) {
     out.push_str(
         "## Liars\n\nThe largest share of the observers that lied in vain, of those that were tried (20, 25, 30, 35 %, and 10 % of 100; overheard 20 and 30 %), every \
-         play of it and of all smaller shares; then the plays that were resisted, by share. Resisted is that nothing false was \
+         play of it and of all smaller shares; then the plays that were resisted, by share. Resisted is that what was hidden was named within twenty minutes, that an outage of twenty minutes which was held open was \
+         resolved within three hours, and that nothing false was \
          said of the world; of a region that liars crowd into they can say what they like, and the bound of the verdict says how many it \
          takes. Liars are always awake, have full \
          tenure and a prefix each, and answer at once. Crowded is into the four thinnest zones. *Overheard* is without asking back.\n\n",
