@@ -305,7 +305,7 @@ impl TryFrom<RawConfig> for Config {
         range("detector.settle_s", raw.detector.settle_s, 0, 3_600)?;
         raw.detector.parameters.check()?;
         // Who looks as often as it is asked to has its votes.
-        let looks_turn = raw.detector.parameters.looks_turn.max(3 * probes_per_minute);
+        let looks_turn = raw.detector.parameters.looks_turn.max((3 * probes_per_minute).min(32));
         let params = Params { looks_turn, ..raw.detector.parameters };
         let full = raw.admission.tenure_hours_full;
         let most = if full == 0 { u64::MAX } else { full };

@@ -74,6 +74,7 @@ struct Line {
     received_at_ms: u64,
     observer: String,
     country: Option<String>,
+    #[serde(default, deserialize_with = "asn")]
     asn: Option<u32>,
     prefix: Option<String>,
     target: String,
@@ -90,6 +91,17 @@ struct Line {
 struct Named {
     role: String,
     id: String,
+}
+
+/// A network's number, as a number or as text: `3215`, `"AS3215"`.
+fn asn<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
+    let value = Option::<serde_json::Value>::deserialize(from)?;
+    Ok(value.and_then(|value| match value {
+        serde_json::Value::String(text) => {
+            text.trim_start_matches(['A', 'S', 'a', 's']).parse().ok()
+        }
+        other => other.as_u64().and_then(|asn| u32::try_from(asn).ok()),
+    }))
 }
 
 impl Line {
@@ -121,6 +133,12 @@ impl Line {
             text.parse::<u16>().unwrap_or_else(|_| 1 + (number_of(&text) % 65_521) as u16)
         })
     }
+}
+
+/// A country by its code; the United Kingdom by the one that everybody uses, too.
+fn country_of(code: &str) -> Option<Country> {
+    let code = code.to_ascii_uppercase();
+    if code == "UK" { "GB".parse().ok() } else { code.parse().ok() }
 }
 
 /// A role by its name, or by what others call it.
@@ -206,8 +224,30 @@ pub struct Recording {
     start: Timestamp,
     /// Milliseconds of the file in [`NOMINAL_MS`] of the detector.
     period_ms: u64,
+    /// Milliseconds of the detector from one look, or round, of the usual observer to the next.
+    look_ms: u64,
     /// Versions that were there from the beginning.
     versions: BTreeSet<u16>,
+}
+
+/// Names that failed one after the other at one observer, and nothing between them that did not.
+#[derive(Debug, Default)]
+struct NamesRun {
+    last: Option<TargetIndex>,
+    length: u32,
+}
+
+impl NamesRun {
+    /// Takes a look. Tells whether so many names have failed running that it is the resolver: a provider of names
+    /// that half of the sites have comes to that once in sixteen runs.
+    fn look(&mut self, target: TargetIndex, failed: bool) -> bool {
+        if !failed {
+            *self = Self::default();
+        } else if self.last.replace(target) != Some(target) {
+            self.length += 1;
+        }
+        self.length > 4
+    }
 }
 
 /// How often one observer looks, and at how much at once.
@@ -218,30 +258,43 @@ struct Pace {
     looks: u64,
     periods: Vec<u64>,
     rounds: Vec<u64>,
+    /// How long the rounds took.
+    lengths: Vec<u64>,
+    /// Gaps within rounds: how many, and their sum.
+    short: (u64, u64),
 }
 
 impl Pace {
-    const fn new(at: u64) -> Self {
-        Self { round_at: at, last: at, looks: 0, periods: Vec::new(), rounds: Vec::new() }
+    fn new(at: u64) -> Self {
+        let (periods, rounds, lengths) = (Vec::new(), Vec::new(), Vec::new());
+        Self { round_at: at, last: at, looks: 0, periods, rounds, lengths, short: (0, 0) }
     }
 
     fn look(&mut self, at: u64) {
         // What follows within seconds is of the same round.
-        if at.saturating_sub(self.last) >= SAME_LOOK_MS && self.looks > 0 {
+        let gap = at.saturating_sub(self.last);
+        if gap >= SAME_LOOK_MS && self.looks > 0 {
             if self.periods.len() < PERIODS_MAX {
                 self.periods.push(at - self.round_at);
                 self.rounds.push(self.looks);
+                self.lengths.push(self.last - self.round_at);
             }
             (self.round_at, self.looks) = (at, 0);
+        } else if self.looks > 0 {
+            self.short = (self.short.0 + 1, self.short.1 + gap);
         }
         (self.last, self.looks) = (self.last.max(at), self.looks + 1);
     }
 
-    /// Its period, ms, and how many sites it looks at in a round. Who never pauses has no rounds.
+    /// Its period, ms, and how many sites it looks at in a round. Who looks all the time, but for a pause
+    /// now and then, has no rounds.
     fn usual(self) -> Option<(u64, u64)> {
-        match (middle(self.periods), middle(self.rounds)) {
-            (Some(period), Some(looks)) => Some((period, looks)),
-            _ => Some(((self.last - self.round_at).checked_div(self.looks.checked_sub(1)?)?, 1)),
+        let Self { short: (gaps, sum), .. } = self;
+        match (middle(self.periods), middle(self.rounds), middle(self.lengths)) {
+            (Some(period), Some(looks), Some(length)) if 2 * length <= period => {
+                Some((period, looks))
+            }
+            _ => Some((sum.checked_div(gaps)?, 1)),
         }
     }
 }
@@ -314,6 +367,16 @@ fn each_line(
     Ok(())
 }
 
+/// When each observation came, and where its line begins, in order of time.
+fn in_order(path: &Path) -> Result<Vec<(u64, u64)>, ReplayError> {
+    let mut order = Vec::new();
+    each_line(path, |(_, begins), line| {
+        order.extend(line.ok().map(|line| (line.received_at_ms, begins)));
+    })?;
+    order.sort_unstable();
+    Ok(order)
+}
+
 /// The lines that begin at these places, in that order.
 fn lines_at(
     path: &Path,
@@ -348,7 +411,7 @@ fn checked(line: Line) -> Result<Line, String> {
         return Err(format!("outcome {:?} is none; see docs/PROTOCOL.md, section 9", line.outcome));
     }
     if let Some(country) = &line.country
-        && country.parse::<Country>().is_err()
+        && country_of(country).is_none()
     {
         return Err(format!("country {country:?} is no ISO 3166-1 code of two letters"));
     }
@@ -371,8 +434,8 @@ impl Recording {
         let mut observers: BTreeMap<String, (u32, Timestamp)> = BTreeMap::new();
         let mut paces: BTreeMap<u32, Pace> = BTreeMap::new();
         let mut versions: BTreeMap<u16, Timestamp> = BTreeMap::new();
-        let (mut order, mut latest) = (Vec::new(), 0);
-        each_line(path, |(number, begins), line| {
+        let (mut earliest, mut latest) = (u64::MAX, 0);
+        each_line(path, |(number, _), line| {
             told.lines += 1;
             let line = match line {
                 Ok(line) => line,
@@ -386,9 +449,9 @@ impl Recording {
             };
             told.observations += 1;
             let at = Timestamp::from_ms(line.received_at_ms);
-            order.push((line.received_at_ms, begins));
             told.out_of_order += u64::from(line.received_at_ms < latest);
             latest = latest.max(line.received_at_ms);
+            earliest = earliest.min(line.received_at_ms);
             let since = versions.entry(line.version()).or_insert(at);
             *since = (*since).min(at);
             told.resolvers_told |= line.resolver.is_some();
@@ -410,10 +473,24 @@ impl Recording {
             let pace = paces.entry(*id).or_insert_with(|| Pace::new(line.received_at_ms));
             pace.look(line.received_at_ms);
         })?;
-        let in_order = told.out_of_order == 0;
-        order.sort_unstable();
-        let start = order.first().ok_or_else(|| ReplayError::Empty(path.to_owned()))?;
-        let start = Timestamp::from_ms(start.0);
+        if told.observations == 0 {
+            return Err(ReplayError::Empty(path.to_owned()));
+        }
+        let start = Timestamp::from_ms(earliest);
+        // Only where they are out of order is it kept where each line begins.
+        let order = match told.out_of_order {
+            0 => None,
+            _ => Some(in_order(path)?),
+        };
+        if let Some(order) = &order {
+            paces.clear();
+            lines_at(path, order, |line| {
+                let Some(line) = line.ok() else { return };
+                let Some((id, _)) = observers.get(&line.observer) else { return };
+                let pace = paces.entry(*id).or_insert_with(|| Pace::new(line.received_at_ms));
+                pace.look(line.received_at_ms);
+            })?;
+        }
         let (periods, rounds): (Vec<u64>, Vec<u64>) =
             paces.into_values().filter_map(Pace::usual).unzip();
         let period_ms = match period_s {
@@ -423,9 +500,11 @@ impl Recording {
         told.sites_a_round = middle(rounds).unwrap_or(1);
         told.period_s = period_ms as f64 / 1000.0;
         // Time is never stretched: who looks more often has more to tell.
+        let looks_ms = period_ms;
         let period_ms = (period_ms / told.sites_a_round.clamp(1, ROUND_LOOKS_MAX)).max(NOMINAL_MS);
+        let look_ms = looks_ms * NOMINAL_MS / period_ms;
         told.compressed = period_ms as f64 / NOMINAL_MS as f64;
-        let Met { catalogue, by_name, names } =
+        let Met { catalogue, by_name, names, left_out: unknown } =
             catalogue(&names).map_err(ReplayError::Catalogue)?;
         told.observers = observers.len();
         told.targets = catalogue.targets().len();
@@ -436,6 +515,9 @@ impl Recording {
         if !told.resolvers_told {
             told.notes.push("no resolver in the file: resolvers are not tested".to_owned());
         }
+        if unknown > 0 {
+            told.notes.push(format!("{unknown} providers with the fewest targets do not fit"));
+        }
         let left_out = Plan::left_out(&catalogue);
         if left_out > 0 {
             told.notes.push(format!(
@@ -445,7 +527,7 @@ impl Recording {
         }
         let hour = start.plus_ms(OLD_HANDS_MS);
         let versions = versions.into_iter().filter(|(_, at)| *at < hour).map(|(v, _)| v).collect();
-        let (path, order) = (path.to_owned(), (!in_order).then_some(order));
+        let path = path.to_owned();
         Ok(Self {
             path,
             told,
@@ -456,6 +538,7 @@ impl Recording {
             order,
             start,
             period_ms,
+            look_ms,
             versions,
         })
     }
@@ -497,8 +580,14 @@ impl Recording {
         }
         let params = Arc::make_mut(&mut settings.params);
         params.compress(self.period_ms, NOMINAL_MS);
-        let looks = u16::try_from(2 * self.told.sites_a_round).unwrap_or(u16::MAX);
-        params.looks_turn = params.looks_turn.max(looks);
+        // As many as an observer makes in a turn, twice over.
+        let turn = params.look_again_ms * 2 * self.told.sites_a_round;
+        let looks = u16::try_from(turn / self.look_ms.max(1)).unwrap_or(u16::MAX);
+        params.looks_turn = params.looks_turn.max(looks).min(10_000);
+        // Who looks seldom at many sites can still tell of those it saw within a quarter of an hour.
+        (params.lost_ms, params.seen_max_ms) = (1_200_000, params.seen_max_ms.max(1_200_000));
+        // Everybody is there from the first line on.
+        settings.settle_s = settings.settle_s.min(60);
         // The ramp is in the file's time too.
         let compressed = |hours: u64| (hours * NOMINAL_MS).div_ceil(self.period_ms);
         settings.tenure_hours_min = compressed(settings.tenure_hours_min);
@@ -519,10 +608,10 @@ impl Recording {
         let state = State::with_tenure(known);
         let mut detector = Detector::resume(self.catalogue.clone(), settings, state);
         let mut position = 0;
+        let mut resolvers: BTreeMap<u32, NamesRun> = BTreeMap::new();
         let mut take = |line: Result<Line, String>| {
-            let Some(record) = line.ok().and_then(|line| self.record(position + 1, line)) else {
-                return;
-            };
+            let Ok(line) = line else { return };
+            let Some(record) = self.record(position + 1, line, &mut resolvers) else { return };
             position += 1;
             // A change is told with what is known at its moment; what lies hours ahead is a gap.
             while record.received_at.since_ms(detector.now()) > PANEL_TICK_MS
@@ -549,20 +638,28 @@ impl Recording {
         Ok(detector)
     }
 
-    fn record(&self, position: u64, line: Line) -> Option<Record> {
+    fn record(
+        &self,
+        position: u64,
+        line: Line,
+        resolvers: &mut BTreeMap<u32, NamesRun>,
+    ) -> Option<Record> {
         let (observer, _) = *self.observers.get(&line.observer)?;
         let at = self.inner(Timestamp::from_ms(line.received_at_ms));
         let country: Country =
-            line.country.as_deref().and_then(|code| code.parse().ok()).unwrap_or(Country::UNKNOWN);
+            line.country.as_deref().and_then(country_of).unwrap_or(Country::UNKNOWN);
         let (outcome, rule) = line.met()?;
+        let target = *self.by_name.get(&line.target)?;
+        // Whoever recorded it says that the name failed; of whom every name fails, it is the resolver.
+        let names = outcome.phase() == Some(Step::Dns);
+        let path = match (names, resolvers.entry(observer).or_default().look(target, names)) {
+            (true, true) => DnsPath::SystemOnly,
+            (true, false) => DnsPath::Both,
+            (false, _) => DnsPath::Unconfirmed,
+        };
         let failure = (outcome != Outcome::Ok).then(|| Failure {
             rule,
-            // Whoever recorded it says that the name failed, and not only a resolver.
-            dns: if outcome.phase() == Some(Step::Dns) {
-                DnsPath::Both
-            } else {
-                DnsPath::Unconfirmed
-            },
+            dns: path,
             status: line.http_status.unwrap_or(0),
             phases: [LogMs(0); 4],
         });
@@ -571,7 +668,7 @@ impl Recording {
         let slot = line.prefix.as_deref().unwrap_or(&line.observer);
         let base_s = u32::try_from(at.as_s()).ok()?;
         let observation = Observation {
-            target: *self.by_name.get(&line.target)?,
+            target,
             after_ds: u16::try_from(at.as_ms() % 1000 / 100).unwrap_or(0),
             family: Family::V4,
             cause: if line.scheduled.unwrap_or(true) {
@@ -595,7 +692,11 @@ impl Recording {
             standing: Standing {
                 country,
                 zone: Zones::builtin().of(country),
-                asn: line.asn.unwrap_or(0),
+                // Of whom no network is told, each is in one of its own (numbers for private use, RFC 6996).
+                asn: line
+                    .asn
+                    .filter(|asn| *asn > 0)
+                    .unwrap_or(4_200_000_000 + observer % 94_000_000),
                 slot: number_of(slot),
                 version,
                 resolver: resolver as u8,
@@ -618,6 +719,8 @@ struct Met {
     by_name: BTreeMap<String, TargetIndex>,
     /// What the file calls providers whose names are no identifiers.
     names: BTreeMap<Id, String>,
+    /// Providers that do not fit.
+    left_out: usize,
 }
 
 /// Identifiers for names as a file has them.
@@ -635,6 +738,7 @@ impl Identifiers {
         }
         let slug = slug(name);
         let slug = slug.trim_matches(['-', '.', '_']);
+        let slug = if slug.is_empty() { "provider" } else { slug };
         let numbered = (2..).map(|n| format!("{}-{n}", slug.chars().take(56).collect::<String>()));
         let mut ids = std::iter::once(slug.to_owned()).chain(numbered).map(|id| id.parse::<Id>());
         let id =
@@ -655,7 +759,16 @@ fn catalogue(names: &BTreeMap<String, BTreeSet<(Layer, String)>>) -> Result<Met,
             .entry(id.clone())
             .or_insert_with(|| known.unwrap_or_else(|| Provider::unlisted(id)));
     };
-    let (mut met, mut providers_met) = (BTreeSet::new(), 0);
+    // Of more providers than fit, those that most targets have.
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for (_, provider) in names.values().flatten() {
+        *counts.entry(provider).or_default() += 1;
+    }
+    let mut most: Vec<(&str, usize)> = counts.into_iter().collect();
+    most.sort_by_key(|(name, count)| (std::cmp::Reverse(*count), *name));
+    let room = tocsin_proto::limits::PROVIDERS_MAX.saturating_sub(builtin.providers().len());
+    let left_out = most.len().saturating_sub(room);
+    let most: BTreeSet<&str> = most.into_iter().take(room).map(|(name, _)| name).collect();
     let mut identifiers = Identifiers::default();
     let (mut targets, mut by_name) = (Vec::new(), BTreeMap::new());
     for (index, (name, roles)) in (0u16..).map(TargetIndex).zip(names) {
@@ -663,12 +776,10 @@ fn catalogue(names: &BTreeMap<String, BTreeSet<(Layer, String)>>) -> Result<Met,
         let mut behind: Vec<Role> = Vec::new();
         for (layer, provider) in roles {
             let served = !matches!(layer, Layer::Site | Layer::Tld | Layer::Resolver);
-            let room = providers_met < tocsin_proto::limits::PROVIDERS_MAX;
-            if let Some(id) = identifiers.of(provider)
-                && served
-                && room
+            if served
+                && most.contains(provider.as_str())
+                && let Some(id) = identifiers.of(provider)
             {
-                providers_met = met.len() + usize::from(met.insert(id.clone()));
                 add(id.clone());
                 behind.push(Role { role: *layer, provider: id, evidence: Evidence::Operator });
             }
@@ -705,7 +816,7 @@ fn catalogue(names: &BTreeMap<String, BTreeSet<(Layer, String)>>) -> Result<Met,
     }
     let providers = providers.into_values().collect();
     let catalogue = Catalogue::from_parts(1, providers, targets)?;
-    Ok(Met { catalogue, by_name, names: identifiers.names })
+    Ok(Met { catalogue, by_name, names: identifiers.names, left_out })
 }
 
 #[cfg(test)]
@@ -811,10 +922,12 @@ pub(crate) mod tests {
                     lines.push(
                         serde_json::json!({
                             "received_at_ms": at, "observer": format!("o{observer}"),
-                            "country": country, "asn": null, "target": format!("s{site}"),
+                            "country": country, "target": format!("s{site}"),
                             "providers": [{"role": "edge", "id": id}, {"role": "dance", "id": "x"}],
                             "outcome": outcome, "scheduled": null, "resolver": null,
-                            "asn": 64_500 + observer / 2,
+                            "asn": if observer % 2 == 0 { serde_json::Value::Null } else {
+                            format!("AS{}", 64_500 + observer / 4).into()
+                        },
                         })
                         .to_string(),
                     );
@@ -845,6 +958,96 @@ pub(crate) mod tests {
             assert_eq!(found[0].0, "Acme:EU/1");
             assert!((120..135).contains(&found[0].1), "{sites}: {found:?}");
         }
+    }
+
+    /// Where an observer of a stream lives, and in which network: eight countries, five networks each.
+    fn home(observer: u64) -> (&'static str, u64) {
+        let country = ["US", "GB", "FR", "DE", "IT", "SE", "PL", "JP"][observer as usize % 8];
+        (country, 64_500 + observer % 40)
+    }
+
+    /// Two hundred observers who each look at one of sixty sites every 25 s, by chance; two looks of a
+    /// hundred fail. `meets` tells what a look comes to from minute `from` to minute `to`; nobody is there in
+    /// the minutes that `away` names.
+    fn stream(
+        dir: &Path,
+        minutes: u64,
+        away: impl Fn(u64, u64) -> bool,
+        meets: impl Fn(u64, u64, u64) -> Option<&'static str>,
+        more: impl Fn(u64, &mut serde_json::Value),
+    ) -> PathBuf {
+        let mut lines = Vec::new();
+        for step in 0..minutes * 60 / 25 {
+            for observer in 0..200u64 {
+                let throw = number_of(&format!("{step} {observer}"));
+                let at = step * 25_000 + observer * 120;
+                let (minute, site) = (at / 60_000, throw % 60);
+                if away(minute, observer) {
+                    continue;
+                }
+                let usual = if throw / 64 % 50 == 0 { "tcp_timeout" } else { "ok" };
+                let outcome = meets(minute, observer, site).unwrap_or(usual);
+                let (country, asn) = home(observer);
+                let edge = format!("edge{}", site / 15);
+                let mut line = serde_json::json!({
+                    "received_at_ms": 1_763_460_000_000u64 + at, "observer": format!("o{observer}"),
+                    "country": country, "asn": asn, "target": format!("s{site}.com"),
+                    "providers": [{"role": "edge", "id": edge}], "outcome": outcome,
+                });
+                more(observer, &mut line);
+                lines.push(line.to_string());
+            }
+        }
+        let path = dir.join("stream.jsonl");
+        std::fs::write(&path, lines.join("\n")).unwrap();
+        path
+    }
+
+    fn told_of(path: &Path) -> Vec<(String, u64)> {
+        let recording = Recording::open(path, None).unwrap();
+        assert_eq!(recording.told.period_s, 25.0);
+        confirmed(&recording, Settings::default())
+    }
+
+    #[test]
+    fn a_hole_in_a_file_changes_no_pace() {
+        let dir = tempfile::tempdir().unwrap();
+        let hole = |minute, _| (30..47).contains(&minute);
+        let fails = |minute, _, site| (minute >= 60 && site < 15).then_some("http_503");
+        let found = told_of(&stream(dir.path(), 75, hole, fails, |_, _| {}));
+        assert!(matches!(&found[..], [(name, 60..70)] if name == "edge0"), "{found:?}");
+    }
+
+    #[test]
+    fn a_country_is_named_though_everybody_runs_one_release() {
+        let dir = tempfile::tempdir().unwrap();
+        let fails = |minute, observer, _| {
+            (minute >= 60 && home(observer).0 == "FR").then_some("tcp_timeout")
+        };
+        let version = |_, line: &mut serde_json::Value| line["agent_version"] = "1.4.2".into();
+        let found = told_of(&stream(dir.path(), 80, |_, _| false, fails, version));
+        assert!(matches!(&found[..], [(name, 60..75)] if name == "country-fr"), "{found:?}");
+    }
+
+    #[test]
+    fn a_resolver_that_answers_nothing_is_named_and_no_domain() {
+        let dir = tempfile::tempdir().unwrap();
+        let asks = |observer: u64| if observer % 7 == 0 { "google" } else { "isp" };
+        let fails = |minute, observer, _| {
+            (minute >= 60 && asks(observer) == "google").then_some("dns_servfail")
+        };
+        let resolver =
+            |observer, line: &mut serde_json::Value| line["resolver"] = asks(observer).into();
+        let found = told_of(&stream(dir.path(), 90, |_, _| false, fails, resolver));
+        assert!(matches!(&found[..], [(name, 60..90)] if name == "resolver-google"), "{found:?}");
+    }
+
+    #[test]
+    fn a_provider_of_names_that_nobody_lists_is_no_top_level_domain() {
+        let dir = tempfile::tempdir().unwrap();
+        let fails = |minute, _, site| (minute >= 60 && site % 3 == 0).then_some("dns_timeout");
+        let found = told_of(&stream(dir.path(), 80, |_, _| false, fails, |_, _| {}));
+        assert!(found.iter().all(|(name, _)| name != "com"), "{found:?}");
     }
 
     #[test]

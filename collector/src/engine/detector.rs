@@ -684,7 +684,7 @@ impl Detector {
             .plan
             .entities()
             .map(|(entity, _)| entity)
-            .filter(|entity| self.state.frozen.has(*entity))
+            .filter(|entity| self.state.worldwide.has(*entity))
             .collect();
         let (picks, rejected) = if candidates.is_empty() && standing.is_empty() {
             (Vec::new(), BTreeMap::new())
@@ -849,7 +849,7 @@ impl Detector {
         // A regional incident stands or falls with its own zones.
         let zones = suspect.open.as_ref().map(|incident| &incident.reach);
         let share = match zones {
-            Some(Reach::Regional(regions)) => self.regional_share(entity, shares, regions),
+            Some(Reach::Regional(regions)) => self.regional_share(entity, regions),
             _ => shares.share,
         };
         // A panel that was asked a moment ago knows better than what is overheard.
@@ -891,7 +891,11 @@ impl Detector {
                 || recent
                     && ((heard && others("c5.attributed")) || (!regional.is_empty() && !worldwide)),
             asked: tracked.is_some(),
-            known: tracked.is_some() || self.is_crowd_whole() && shares.is_told(p),
+            known: tracked.is_some()
+                || match zones {
+                    Some(Reach::Regional(regions)) => self.are_told(entity, regions),
+                    _ => self.is_crowd_whole() && shares.is_told(p),
+                },
             goes_on: suspect.open.as_ref().is_some_and(|open| self.has_parts(open)),
         };
         let ruled_out = self.ruled_out(entity);

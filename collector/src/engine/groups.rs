@@ -55,7 +55,7 @@ impl Group {
         );
         let network = (standing.asn != 0).then_some(standing.asn);
         [
-            Some(Self::Version(standing.version)),
+            (standing.version != 0).then_some(Self::Version(standing.version)),
             public.then_some(Self::Resolver(standing.resolver)),
             standing.zone.map(|zone| Self::Zone(zone.0)),
             (standing.country != Country::UNKNOWN).then_some(Self::Country(standing.country)),
@@ -557,6 +557,10 @@ fn test(
         return None;
     }
     let others = scene.census.all - explained.all - of;
+    // A release that nearly everybody runs has nobody to be compared with.
+    if matches!(group, Group::Version(_)) && !is_votes(others, p.group_prefixes.into()) {
+        return None;
+    }
     let rest = share((all.at(at) - cut).max(0), others.max(1));
     if part < p.group_contrast * rest {
         return None;

@@ -156,6 +156,8 @@ pub struct Incident {
     /// Slower still: whether a recovery holds is a matter of hours.
     held_share: Ppm,
     evaluated_at: Timestamp,
+    /// When anybody could last tell of it.
+    known_at: Timestamp,
 }
 
 impl Incident {
@@ -188,6 +190,7 @@ impl Incident {
             slow_share: 0,
             held_share: 0,
             evaluated_at: now,
+            known_at: now,
         };
         incident.enter(now, phase);
         incident
@@ -280,14 +283,20 @@ impl Incident {
     ) -> Option<Phase> {
         let elapsed = now.since_ms(self.evaluated_at);
         self.evaluated_at = now;
-        // While nobody can tell nothing gets better; a new verdict still counts.
+        // While nobody can tell nothing gets better; a new verdict still counts. In the end it is closed.
+        if reading.known {
+            self.known_at = now;
+        }
         if !reading.known
             && !reading.confirm
             && !reading.relapse
             && self.phase() != Phase::Suspected
         {
             (self.low_since, self.quiet_since, self.below_since) = (None, None, None);
-            return None;
+            return (now.since_ms(self.known_at) >= p.unseen_ms).then(|| {
+                self.enter(now, Phase::Resolved);
+                Phase::Resolved
+            });
         }
         self.slow_rate = smooth(self.slow_rate, reading.rate, elapsed, p.slow_share_ms);
         // One observer more or less in a small panel is no relapse.
@@ -548,6 +557,12 @@ mod tests {
         assert_eq!(step(616, true), Some(Phase::Recovering));
         assert_eq!((step(617, false), step(900, false)), (None, None));
         assert_eq!((step(901, true), step(931, true)), (None, Some(Phase::Resolved)));
+        let mut incident =
+            Incident::open("x".into(), now, now, Phase::Confirmed, Reach::Global, grounds());
+        let mut silent =
+            |m| incident.step(P, minute(m), &Reading::default(), 0, || (Reach::Global, grounds()));
+        assert_eq!((silent(1), silent(719)), (None, None));
+        assert_eq!(silent(720), Some(Phase::Resolved), "half a day later nobody knows of it");
     }
 
     #[test]

@@ -269,7 +269,7 @@ impl Observer {
 
     /// What was touched so lately that it still counts is kept beside the ring.
     fn lose(&mut self, p: &Params, plan: &Plan, now_s: u32, lost: Probe) {
-        let fresh = |at_s: u32| u64::from(now_s.saturating_sub(at_s)) * 1_000 < p.seen_min_ms;
+        let fresh = |at_s: u32| u64::from(now_s.saturating_sub(at_s)) * 1_000 < p.lost_ms;
         if let Some(unrest) = &mut self.unrest {
             unrest.lost.retain(|(_, at_s)| fresh(*at_s));
             self.unrest.take_if(|unrest| unrest.is_over());
@@ -482,7 +482,7 @@ impl Observer {
         // What the ring has lost already was no failure of a control either.
         let lost = self.unrest.as_ref().map_or(&[][..], |unrest| &unrest.lost);
         for (entity, at_s) in lost.iter().filter(|(entity, _)| !touched.has(*entity)) {
-            let until = Timestamp::from_s((*at_s).into()).plus_ms(p.seen_min_ms);
+            let until = Timestamp::from_s((*at_s).into()).plus_ms(p.lost_ms);
             if now > until || answered < p.controls_min || self.is_chronic(p, *entity) {
                 continue;
             }

@@ -269,6 +269,7 @@ impl Params {
             (&mut self.retract_ms, 60_000),
             (&mut self.flap_ms, 60_000),
             (&mut self.reopen_ms, 240_000),
+            (&mut self.unseen_ms, 1_800_000),
             (&mut self.merge_ms, 120_000),
             (&mut self.lead_ms, 120_000),
             (&mut self.part_of_ms, 240_000),
@@ -335,6 +336,9 @@ controls_min: usize = 3, "fewer observers can tell, and those better",
 streak_max: u8 = 6, "a dead line is believed for longer",
 /// An entity counts as seen for three of the observer's own touch periods, and at least this, ms.
 seen_min_ms: u64 = 90_000, "an observer counts for longer after its last look; a change shows later",
+/// What an observer's last probes no longer hold still counts for this long, ms: of who looks more often than
+/// they reach.
+lost_ms: u64 = 90_000, "observers that look at very many sites can tell of more, and are told of changes later",
 /// An entity counts as seen for at most this long, ms.
 seen_max_ms: u64 = 900_000, "slow observers count for longer after their last look",
 /// An observer that was not heard for this long is offline, ms.
@@ -496,6 +500,8 @@ flap_ms: u64 = 240_000, "fewer incidents are thought to flap",
 resolve_ms: u64 = 1_800_000, "incidents are resolved later, and flap less",
 /// Below the majority for this long is resolved too, ms: bounds what liars can hold open.
 resolve_held_ms: u64 = 7_200_000, "liars hold an incident open for longer",
+/// An incident of which nobody could tell for this long is closed, ms.
+unseen_ms: u64 = 43_200_000, "incidents of which nothing is known any more stay open for longer",
 /// Time constant of the weight that is usually online, ms. While less than `coverage` of it is, silence is no
 /// recovery.
 usual_online_ms: u64 = 3_600_000, "incidents wait for longer for those who fell silent",

@@ -261,6 +261,8 @@ fn majorities(p: &Params, countries: &BTreeMap<Region, (u8, Here)>) -> Vec<Regio
         }
         // Of few votes elsewhere in the zone nothing is known: then it is the zone's.
         let apart = others.tally.eligible >= p.zone_min && others.tally.share() <= p.zone_share;
+        // Where nobody else of the zone is there to be asked, it is the country's.
+        let apart = apart || own().count() == 1;
         match (whole.sees(p), seeing.is_empty()) {
             (true, true) => regions.push(Region::Zone(zone)),
             (true, false) if !apart => regions.push(Region::Zone(zone)),
@@ -337,21 +339,33 @@ impl Detector {
     }
 
     /// The largest share that sees it in any of these regions.
-    pub(super) fn regional_share(
-        &self,
-        entity: EntityIndex,
-        shares: &Shares,
-        regions: &[Region],
-    ) -> i64 {
-        let countries = match regions.iter().any(|r| matches!(r, Region::Country(_))) {
-            true => self.by_country(entity),
-            false => BTreeMap::new(),
-        };
-        let of = |region: &Region| match region {
-            Region::Zone(zone) => shares.zones.get(zone).map(|tally| tally.share()),
-            Region::Country(_) => countries.get(region).map(|(_, here)| here.tally.share()),
-        };
-        regions.iter().filter_map(of).max().unwrap_or(shares.share)
+    pub(super) fn regional_share(&self, entity: EntityIndex, regions: &[Region]) -> Ppm {
+        let countries = self.by_country(entity);
+        let of = |region| Here::of(&countries, region).tally.share();
+        regions.iter().map(of).max().unwrap_or(0)
+    }
+
+    /// Whether a low share means something in these regions: most of those who were heard there within the hour
+    /// are online, and enough of them can tell.
+    pub(super) fn are_told(&self, entity: EntityIndex, regions: &[Region]) -> bool {
+        let p = &*self.settings.params;
+        let now = self.state.now;
+        let (mut heard, mut online, mut telling) = (0, 0, 0);
+        for (_, observer) in self.observers() {
+            let Standing { zone, country, .. } = observer.standing;
+            let here = zone.is_some_and(|zone| regions.contains(&Region::Zone(zone.0)))
+                || regions.contains(&Region::Country(country));
+            if !here || observer.weight == 0 || now.since_ms(observer.last_seen) > p.forget_ms {
+                continue;
+            }
+            let weight = i64::from(observer.within);
+            heard += weight;
+            if now < observer.last_seen.plus_ms(p.online_ms) {
+                online += weight;
+                telling += if observer.vote.eligible.has(entity) { weight } else { 0 };
+            }
+        }
+        share(online, heard) >= p.coverage && 2 * share(telling, online) >= p.coverage
     }
 }
 
