@@ -62,7 +62,8 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct Scorecard {
-    /// Few cells once, within five minutes, and nothing is kept: fails when any of them does.
+    /// Few cells once, in some five minutes, and nothing is kept: fails when any of them does, or when not all
+    /// could be played in twelve.
     #[arg(long)]
     short: bool,
     /// Where plays are kept.
@@ -77,7 +78,8 @@ struct Scorecard {
     /// No play begins after so many minutes; the page is made of what there is.
     #[arg(long, default_value_t = 240)]
     minutes: u64,
-    /// Only one part: time, time_outs, subset, providers, traps, corpus, liars, keys or days.
+    /// Only one part: time, time_outs, subset, providers, pairs, rates, traps, corpus, liars, keys, guards, quiet
+    /// or days.
     #[arg(long, value_parser = section)]
     only: Option<Section>,
     /// Play this cell once, as it is named in the results, and tell on stderr what panels came to.
@@ -105,7 +107,7 @@ fn scorecard(args: &Scorecard) -> anyhow::Result<bool> {
         form: if args.short { Form::Short } else { Form::Whole },
         results: &results,
         threads: args.threads,
-        within: Duration::from_secs(60 * args.minutes.min(if args.short { 5 } else { u64::MAX })),
+        within: Duration::from_secs(60 * args.minutes.min(if args.short { 12 } else { u64::MAX })),
         only: args.only,
     })?;
     if args.short {
