@@ -985,7 +985,7 @@ pub(crate) mod tests {
                 if away(minute, observer) {
                     continue;
                 }
-                let usual = if throw / 64 % 50 == 0 { "tcp_timeout" } else { "ok" };
+                let usual = if (throw / 64).is_multiple_of(50) { "tcp_timeout" } else { "ok" };
                 let outcome = meets(minute, observer, site).unwrap_or(usual);
                 let (country, asn) = home(observer);
                 let edge = format!("edge{}", site / 15);
@@ -1032,7 +1032,7 @@ pub(crate) mod tests {
     #[test]
     fn a_resolver_that_answers_nothing_is_named_and_no_domain() {
         let dir = tempfile::tempdir().unwrap();
-        let asks = |observer: u64| if observer % 7 == 0 { "google" } else { "isp" };
+        let asks = |observer: u64| if observer.is_multiple_of(7) { "google" } else { "isp" };
         let fails = |minute, observer, _| {
             (minute >= 60 && asks(observer) == "google").then_some("dns_servfail")
         };
