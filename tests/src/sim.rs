@@ -20,4 +20,4 @@ pub mod verdict;
 pub mod world;
 
 /// Version of the simulated world: plays in another are not compared.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;

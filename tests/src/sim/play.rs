@@ -23,6 +23,7 @@ use tocsin_collector::engine::{
 use tocsin_proto::{
     bounded::List,
     id::{ObserverId, TargetIndex},
+    incident::Phase,
     message::AskBack,
     observation::Family,
     time::Timestamp,
@@ -283,6 +284,7 @@ impl Stage<'_> {
             for change in changed {
                 if self.setup.trace {
                     eprintln!("{}  {}  {}", change.at, change.phase.name(), change.incident);
+                    self.tell_grounds(&change);
                 }
                 let go_on = watch(&change, &self.played.detector);
                 self.played.changes.push(change);
@@ -293,6 +295,20 @@ impl Stage<'_> {
         }
         let changed = self.played.detector.advance(self.setup.end);
         self.played.changes.extend(changed);
+    }
+
+    /// What a confirmation rests on, on stderr.
+    fn tell_grounds(&self, change: &Changed) {
+        let incidents = self.played.detector.incidents();
+        let confirmed = incidents
+            .iter()
+            .find(|shown| shown.incident.id == change.incident)
+            .filter(|_| change.phase == Phase::Confirmed);
+        let Some(shown) = confirmed else { return };
+        eprintln!("  {:?}", shown.incident.reach);
+        for reason in &shown.incident.grounds.reasons {
+            eprintln!("  {}: {}; needed {}", reason.rule, reason.found, reason.needed);
+        }
     }
 
     /// Whether what is sent to or from an observer is lost: it cannot reach the collector, or its line is

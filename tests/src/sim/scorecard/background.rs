@@ -8,11 +8,13 @@ use serde::{Deserialize, Serialize};
 use tocsin_collector::engine::{
     detector::{Changed, Detector, Subject},
     groups::Group,
-    incident::Reach,
+    incident::{Reach, Region as Part},
+    plan::Plan,
 };
 use tocsin_proto::{
     catalogue::{Catalogue, Zones},
     id::Country,
+    implicate::Layer,
     incident::Phase as Stage,
     outcome::Outcome,
     time::Timestamp,
@@ -120,8 +122,14 @@ fn event(
     at: (u64, u64),
 ) -> (Vec<Phase>, Happened) {
     let (from_ms, to_ms) = at;
-    let providers: Vec<String> =
-        world.catalogue.providers().keys().map(ToString::to_string).collect();
+    // Those of which the detector can tell: providers of enough sites, in whatever role.
+    let plan = Plan::new(&world.catalogue);
+    let providers: BTreeSet<String> = plan
+        .entities()
+        .filter(|(_, entity)| entity.layer != Layer::Tld)
+        .map(|(_, entity)| entity.provider.to_string())
+        .collect();
+    let providers: Vec<String> = providers.into_iter().collect();
     let one_of = |what: &str, of: usize| dice.named(what).below(of as u64) as usize;
     let provider = providers.get(one_of("provider", providers.len())).cloned().unwrap_or_default();
     let fractions = [1_000_000, 600_000, 300_000];
@@ -344,10 +352,25 @@ fn told(
                 day.false_global.push(format!("{name} at {minutes} min (on: {})", on.join(", ")));
                 return;
             }
-            for what in happened.iter_mut().filter(|what| is_on(what) && what.name == name) {
-                if matches!(what.kind, Kind::ZoneProvider | Kind::ZonesProvider) {
-                    mark(what);
-                }
+            // Where it fails, by all that is on of this provider; of what is named no part may be well.
+            let own = |what: &Happened| {
+                let regional = matches!(what.kind, Kind::ZoneProvider | Kind::ZonesProvider);
+                regional && is_on(what) && what.name == name
+            };
+            let failing: BTreeSet<Country> = happened
+                .iter()
+                .filter(|what| own(what))
+                .flat_map(|w| w.countries.clone())
+                .collect();
+            let zone_of = |country: &Country| Zones::builtin().of(*country).map(|zone| zone.0);
+            let fails = |region: &Part| match region {
+                Part::Country(country) => failing.contains(country),
+                Part::Zone(zone) => failing.iter().any(|country| zone_of(country) == Some(*zone)),
+            };
+            if let Reach::Regional(regions) = &shown.incident.reach
+                && regions.iter().all(fails)
+            {
+                happened.iter_mut().filter(|what| own(what)).for_each(&mut mark);
             }
             day.regional.0 += usize::from(right);
             day.regional.1 += usize::from(!right);

@@ -414,7 +414,7 @@ fn traps(form: Form, cells: &mut Vec<Cell>) {
         ("half of the zones, largest edge", vec![zones_half], &[]),
         ("release on 75 %, largest edge", part("version:9", 750_000), &[]),
         ("release on 98 %, largest edge", part("version:9", 980_000), &[]),
-        ("a public resolver, everything", vec![google], &[]),
+        ("a public resolver, everything", vec![google], &["resolver-google"]),
         ("a public resolver, names of the largest", vec![names_of], &[]),
         ("a third of the paths to the largest edge", paths(333_333), &[]),
         ("five sites at once", five.to_vec(), &[]),

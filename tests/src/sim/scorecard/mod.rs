@@ -9,6 +9,7 @@ pub mod cells;
 pub mod outage;
 mod page;
 mod plot;
+mod said;
 
 use std::{
     collections::BTreeSet,
@@ -28,6 +29,7 @@ use self::{
     background::Day,
     cells::{Cell, Play},
     outage::Came,
+    said::Said,
 };
 use crate::sim::{
     quiet::{self, Quiet},
@@ -157,13 +159,13 @@ fn failures(lines: &[Line]) -> Vec<String> {
                 !page::resisted(attack, came)
             }
             Section::Keys => !page::resisted(line.cell.split('|').next().unwrap_or_default(), came),
-            Section::Pairs => came.wrong.iter().any(|name| page::is_worldwide(name)),
+            Section::Pairs => came.wrong.iter().any(Said::is_worldwide),
             // That a rule left out does harm is no failure.
             Section::Guards => {
-                line.cell.ends_with("|on") && came.wrong.iter().any(|n| page::is_worldwide(n))
+                line.cell.ends_with("|on") && came.wrong.iter().any(Said::is_worldwide)
             }
             Section::Traps | Section::TimeOuts | Section::Subset | Section::Rates => {
-                came.wrong.iter().any(|name| page::is_worldwide(name) && !name.starts_with("site:"))
+                came.wrong.iter().any(Said::is_of_provider)
             }
             Section::Corpus | Section::Days | Section::Quiet => false,
         },

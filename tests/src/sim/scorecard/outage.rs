@@ -2,12 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use tocsin_collector::engine::{
-    detector::{Changed, Detector, Subject},
-    incident::Reach,
-};
 use tocsin_proto::{catalogue::Catalogue, id::Id, incident::Phase as Stage, time::Timestamp};
 
+use super::said::Said;
 use crate::sim::{
     dice::Dice,
     play::{Setup, play},
@@ -42,7 +39,7 @@ pub struct Outage {
     pub asks_back: bool,
     /// Whether it is over once the first of these is confirmed.
     pub stops: bool,
-    /// Providers that may be named.
+    /// What may be named, as [`Said`] is written.
     pub expected: Vec<String>,
     /// Scheduled probes a minute and agent.
     pub per_minute: u16,
@@ -90,7 +87,7 @@ pub struct Came {
     /// Seconds until it was resolved.
     pub resolved_s: Option<f64>,
     /// Whatever else was confirmed.
-    pub wrong: Vec<String>,
+    pub wrong: Vec<Said>,
     /// Asked probes of an agent and day, over the time that was watched.
     pub asked_per_agent_day: f64,
     /// Megabytes of an agent and day, probes and reports, over the same.
@@ -178,30 +175,6 @@ fn turn(world: &mut World, share: i64, zones_wanted: usize, lie: &Lie) {
     }
 }
 
-fn named(detector: &Detector, change: &Changed) -> String {
-    let incidents = detector.incidents();
-    let shown = incidents.iter().find(|shown| shown.incident.id == change.incident);
-    match shown.map(|shown| shown.subject) {
-        Some(Subject::Entity(entity)) => {
-            let provider = &detector.plan().entity(entity).provider;
-            match shown.map(|shown| &shown.incident.reach) {
-                Some(Reach::Regional(regions)) if change.phase == Stage::Confirmed => {
-                    let regions: Vec<String> = regions.iter().map(Detector::region_name).collect();
-                    format!("{provider} in {}", regions.join("+"))
-                }
-                Some(Reach::Over(family)) => format!("{provider} over IP{}", family.name()),
-                _ => provider.to_string(),
-            }
-        }
-        Some(Subject::Site(target)) => {
-            let target = detector.catalogue().target(target);
-            format!("site:{}", target.map_or(String::new(), |t| t.host.clone()))
-        }
-        Some(Subject::Group(group)) => group.name(),
-        None => change.incident.clone(),
-    }
-}
-
 /// Plays it; with `trace`, what panels came to is told of on stderr.
 ///
 /// # Panics
@@ -234,7 +207,10 @@ pub fn run(outage: &Outage, seed: u64, trace: bool) -> Came {
         .collect();
     let mut came = Came::default();
     let played = play(&world, &truth, setup, |change, detector| {
-        let name = named(detector, change);
+        let incidents = detector.incidents();
+        let shown = incidents.iter().find(|shown| shown.incident.id == change.incident);
+        let Some(said) = shown.map(|shown| Said::of(detector, shown)) else { return true };
+        let name = said.to_string();
         let seconds = (change.at - ONSET) as f64 / 1_000.0;
         let right = outage.expected.contains(&name);
         match change.phase {
@@ -249,8 +225,8 @@ pub fn run(outage: &Outage, seed: u64, trace: bool) -> Came {
                 return !outage.stops;
             }
             Stage::Resolved if right => came.resolved_s = Some(seconds),
-            Stage::Confirmed if !came.wrong.contains(&name) && !dead.contains(&name) => {
-                came.wrong.push(name);
+            Stage::Confirmed if !right && !came.wrong.contains(&said) && !dead.contains(&name) => {
+                came.wrong.push(said);
             }
             _ => {}
         }

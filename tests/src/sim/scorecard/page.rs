@@ -8,6 +8,7 @@ use super::{
     cells::{CROWDS, Cell, FRACTIONS, MEASURED, RATES},
     outage::Came,
     plot,
+    said::Said,
 };
 use crate::sim::quiet::Quiet;
 
@@ -255,7 +256,7 @@ fn pairs(out: &mut String, played: &Played<'_>, cells: &[Cell]) {
         let good = |came: &&&Came| {
             came.each_s.len() == 2
                 && came.each_s.get(second).is_some_and(|at| *at >= 120.0)
-                && !came.wrong.iter().any(|name| is_worldwide(name))
+                && !came.wrong.iter().any(Said::is_worldwide)
         };
         let mut later: Vec<f64> =
             came.iter().filter_map(|came| came.each_s.get(second)).map(|s| s - 120.0).collect();
@@ -317,7 +318,7 @@ fn guards(out: &mut String, played: &Played<'_>, cells: &[Cell]) {
     for cell in cells.iter().filter(|cell| cell.section == Section::Guards) {
         let (name, state) = cell.name.split_once('|').unwrap_or((&cell.name, ""));
         let came = played.of(Section::Guards, &cell.name);
-        let wrong = came.iter().filter(|came| came.wrong.iter().any(|n| is_worldwide(n))).count();
+        let wrong = came.iter().filter(|came| came.wrong.iter().any(Said::is_worldwide)).count();
         let text = format!("{wrong} of {}", came.len());
         match (state, rows.last_mut()) {
             ("off", Some(row)) => row.push(text),
@@ -387,7 +388,8 @@ fn providers(out: &mut String, played: &Played<'_>, cells: &[Cell]) {
     for cell in cells.iter().filter(|cell| cell.section == Section::Providers) {
         for came in played.of(Section::Providers, &cell.name) {
             if !came.wrong.is_empty() {
-                wrong.push(format!("{} ({})", cell.name.replace('|', ", "), came.wrong.join(", ")));
+                let named: Vec<String> = came.wrong.iter().map(ToString::to_string).collect();
+                wrong.push(format!("{} ({})", cell.name.replace('|', ", "), named.join(", ")));
             } else if came.confirmed_s.is_some() {
                 right += 1;
             } else {
@@ -409,8 +411,7 @@ fn providers(out: &mut String, played: &Played<'_>, cells: &[Cell]) {
         let name = cell.name.split('|').next().unwrap_or("").to_owned();
         let came = played.of(Section::Traps, &cell.name);
         // A group of observers that is named is right; a provider or another site is not.
-        let named =
-            came.iter().filter(|came| came.wrong.iter().any(|name| is_worldwide(name))).count();
+        let named = came.iter().filter(|came| came.wrong.iter().any(Said::is_worldwide)).count();
         let found = came.iter().filter(|came| came.confirmed_s.is_some()).count();
         let text = match &cell.play {
             super::cells::Play::Outage(play) if !play.expected.is_empty() => {
@@ -477,16 +478,9 @@ fn corpus(out: &mut String, played: &Played<'_>, cells: &[Cell]) {
     table(out, &head, &rows);
 }
 
-/// Whether what was confirmed is a provider worldwide, or a site; regions and groups are as good as
-/// who is there.
-pub(super) fn is_worldwide(name: &str) -> bool {
-    let group = ["network-", "country-", "resolver-", "zone-"];
-    !name.contains(" in ") && !group.iter().any(|kind| name.starts_with(kind))
-}
-
 /// Whether an attack came to nothing worldwide.
 pub(super) fn resisted(attack: &str, came: &Came) -> bool {
-    let nobody = !came.wrong.iter().any(|name| is_worldwide(name));
+    let nobody = !came.wrong.iter().any(Said::is_worldwide);
     match attack.split(' ').next() {
         Some("hide") => nobody && came.confirmed_s.is_some(),
         Some("frame") => nobody && came.confirmed_s.is_some(),
