@@ -45,6 +45,8 @@ const NOMINAL_MS: u64 = 20_000;
 const ROUND_LOOKS_MAX: u64 = 3;
 /// Periods of an observer that are measured: some are enough, and the first are as good as any.
 const PERIODS_MAX: usize = 64;
+/// So many times as seldom as the usual observer, at most, does anybody look who is waited for.
+const PACE_MAX: u64 = 60;
 /// Observers seen within this time of the first line have been there for long, by `--tenure file`.
 const OLD_HANDS_MS: u64 = 3_600_000;
 const LONG_AGO_MS: u64 = 60 * 86_400_000;
@@ -228,6 +230,8 @@ pub struct Recording {
     look_ms: u64,
     /// Versions that were there from the beginning.
     versions: BTreeSet<u16>,
+    /// Observers that look so many times as seldom as the usual one.
+    paces: BTreeMap<u32, u8>,
 }
 
 /// Names that failed one after the other at one observer, and nothing between them that did not.
@@ -491,17 +495,25 @@ impl Recording {
                 pace.look(line.received_at_ms);
             })?;
         }
-        let (periods, rounds): (Vec<u64>, Vec<u64>) =
-            paces.into_values().filter_map(Pace::usual).unzip();
-        let period_ms = match period_s {
-            Some(seconds) => seconds * 1000,
-            None => middle(periods).unwrap_or(NOMINAL_MS).max(1),
-        };
+        let paces: BTreeMap<u32, (u64, u64)> =
+            paces.into_iter().filter_map(|(id, pace)| Some((id, pace.usual()?))).collect();
+        let (periods, rounds): (Vec<u64>, Vec<u64>) = paces.values().copied().unzip();
+        let measured_ms = middle(periods).unwrap_or(NOMINAL_MS).max(1);
         told.sites_a_round = middle(rounds).unwrap_or(1);
+        // Who says how often observers look says so of each look.
+        let (period_ms, sites) = match period_s {
+            Some(seconds) => (seconds * 1000, 1),
+            None => (measured_ms, told.sites_a_round.clamp(1, ROUND_LOOKS_MAX)),
+        };
+        let slow = |(period, _): &(u64, u64)| {
+            let times = ((period + measured_ms / 2) / measured_ms).min(PACE_MAX);
+            u8::try_from(times).ok().filter(|times| period_s.is_none() && *times > 1)
+        };
+        let paces = paces.iter().filter_map(|(id, pace)| Some((*id, slow(pace)?))).collect();
         told.period_s = period_ms as f64 / 1000.0;
         // Time is never stretched: who looks more often has more to tell.
         let looks_ms = period_ms;
-        let period_ms = (period_ms / told.sites_a_round.clamp(1, ROUND_LOOKS_MAX)).max(NOMINAL_MS);
+        let period_ms = (period_ms / sites).max(NOMINAL_MS);
         let look_ms = looks_ms * NOMINAL_MS / period_ms;
         told.compressed = period_ms as f64 / NOMINAL_MS as f64;
         let Met { catalogue, by_name, names, left_out: unknown } =
@@ -540,6 +552,7 @@ impl Recording {
             period_ms,
             look_ms,
             versions,
+            paces,
         })
     }
 
@@ -605,7 +618,7 @@ impl Recording {
                 .map(|(id, _)| (*id, self.start.minus_ms(LONG_AGO_MS)))
                 .collect(),
         };
-        let state = State::with_tenure(known);
+        let state = State::with_tenure(known).with_paces(self.paces.clone());
         let mut detector = Detector::resume(self.catalogue.clone(), settings, state);
         let mut position = 0;
         let mut resolvers: BTreeMap<u32, NamesRun> = BTreeMap::new();
@@ -967,8 +980,8 @@ pub(crate) mod tests {
     }
 
     /// Two hundred observers who each look at one of sixty sites every 25 s, by chance; two looks of a
-    /// hundred fail. `meets` tells what a look comes to from minute `from` to minute `to`; nobody is there in
-    /// the minutes that `away` names.
+    /// hundred fail. `meets` tells what a look comes to in a minute; `away` who does not look, ms after the
+    /// beginning.
     fn stream(
         dir: &Path,
         minutes: u64,
@@ -982,7 +995,7 @@ pub(crate) mod tests {
                 let throw = number_of(&format!("{step} {observer}"));
                 let at = step * 25_000 + observer * 120;
                 let (minute, site) = (at / 60_000, throw % 60);
-                if away(minute, observer) {
+                if away(at, observer) {
                     continue;
                 }
                 let usual = if (throw / 64).is_multiple_of(50) { "tcp_timeout" } else { "ok" };
@@ -1012,10 +1025,44 @@ pub(crate) mod tests {
     #[test]
     fn a_hole_in_a_file_changes_no_pace() {
         let dir = tempfile::tempdir().unwrap();
-        let hole = |minute, _| (30..47).contains(&minute);
+        let hole = |at, _| (30..47).contains(&(at / 60_000));
         let fails = |minute, _, site| (minute >= 60 && site < 15).then_some("http_503");
         let found = told_of(&stream(dir.path(), 75, hole, fails, |_, _| {}));
         assert!(matches!(&found[..], [(name, 60..70)] if name == "edge0"), "{found:?}");
+    }
+
+    #[test]
+    fn a_host_is_named_behind_edges_that_pass_its_errors_on() {
+        let dir = tempfile::tempdir().unwrap();
+        // Every fifth site is on one host, behind four edges; what it answers says nothing of whose fault it is.
+        let fails = |minute, _, site| (minute >= 60 && site % 5 == 2).then_some("http_503");
+        let host = |_, line: &mut serde_json::Value| {
+            let site: u64 =
+                line["target"].as_str().unwrap()[1..].trim_end_matches(".com").parse().unwrap();
+            let roles = line["providers"].as_array_mut().unwrap();
+            roles.push(serde_json::json!({"role": "hosting", "id": format!("cloud:{}", site % 5)}));
+        };
+        let found = told_of(&stream(dir.path(), 80, |_, _| false, fails, host));
+        assert!(matches!(&found[..], [(name, 60..75)] if name == "cloud:2"), "{found:?}");
+        // And an edge that fails in the same way is not taken for its hosts.
+        let fails = |minute, _, site| (minute >= 60 && site < 15).then_some("http_503");
+        let found = told_of(&stream(dir.path(), 80, |_, _| false, fails, host));
+        assert!(matches!(&found[..], [(name, 60..75)] if name == "edge0"), "{found:?}");
+    }
+
+    #[test]
+    fn who_looks_seldom_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let seldom = |observer| ["FR", "DE", "IT"].contains(&home(observer).0);
+        let away = |at, observer| seldom(observer) && at / 25_000 % 12 != observer % 12;
+        let path = stream(dir.path(), 60, away, |_, _, _| None, |_, _| {});
+        let recording = Recording::open(&path, None).unwrap();
+        assert_eq!(recording.paces.len(), 75);
+        assert!(recording.paces.values().all(|pace| *pace == 12));
+        let detector = recording.play(Settings::default(), Tenure::File, |_, _| {}).unwrap();
+        assert_eq!(detector.online().count(), 200);
+        let given = Recording::open(&path, Some(25)).unwrap();
+        assert!(given.paces.is_empty(), "whoever says so says it of all");
     }
 
     #[test]

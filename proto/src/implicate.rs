@@ -225,9 +225,9 @@ const SITE: Implication = Implication {
 const UNKNOWN: Implication = Implication {
     id: "imply.unknown_error",
     full: Layers::of(&[Site]),
-    half: Layers::of(&[Edge]),
+    half: Layers::of(&[Edge, Hosting]),
     clears: Layers::of(&[Dns, Tld, Resolver]),
-    text: "an error of unknown making implicates the site, and the edge by half",
+    text: "an error of unknown making implicates the site, and edge and hosting by half",
 };
 const ANSWER: Implication = Implication {
     id: "imply.answer",

@@ -51,7 +51,7 @@ mod side;
 use asking::Call;
 pub use asking::PanelNote;
 pub use regions::Regional;
-pub(crate) use regions::{Here, Voice, divided};
+pub(crate) use regions::{Countries, Here, Voice, divided};
 
 /// An accepted report as it stands in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +112,10 @@ struct Suspect {
     fruitless: u8,
     /// Who could tell, and when that was counted.
     participants: Option<(Timestamp, Participants)>,
+    /// What is seen in each country, where that matters, and when that was counted.
+    countries: Option<(Timestamp, Countries)>,
+    /// When who sees it was last counted for a verdict.
+    seen_at: Timestamp,
 }
 
 impl Suspect {
@@ -168,6 +172,8 @@ pub struct State {
     rejected: Vec<(EntityIndex, String)>,
     /// Since when observers are known from before this log, by number.
     tenure: BTreeMap<u32, Timestamp>,
+    /// And how many times as seldom as others they report, where that is known.
+    paces: BTreeMap<u32, u8>,
     /// Since when there is somebody to be heard, and when the last was.
     awake_since: Timestamp,
     heard_at: Timestamp,
@@ -220,6 +226,12 @@ impl State {
     #[must_use]
     pub fn with_tenure(tenure: BTreeMap<u32, Timestamp>) -> Self {
         Self { tenure, ..Self::default() }
+    }
+
+    /// The same, in which observers, by number, report so many times as seldom as the others.
+    #[must_use]
+    pub fn with_paces(self, paces: BTreeMap<u32, u8>) -> Self {
+        Self { paces, ..self }
     }
 
     /// Since when observers are known, by number.
@@ -325,6 +337,7 @@ impl Detector {
             frozen,
             worldwide,
             tenure,
+            paces,
             alerts,
             groups,
             cut,
@@ -340,7 +353,8 @@ impl Detector {
             *unweighed = true;
             let anchor = self.settings.anchors.contains(key);
             let since = tenure.remove(id).unwrap_or(now);
-            Box::new(Observer::new(now, since, *standing, anchor))
+            let pace = paces.remove(id).unwrap_or(1);
+            Box::new(Observer::new(now, since, *standing, anchor).with_pace(pace))
         });
         if (observer.standing.slot, observer.standing.asn) != (standing.slot, standing.asn) {
             *unweighed = true;
@@ -477,7 +491,7 @@ impl Detector {
         let State { observers, tallies, checks, lost, .. } = &mut self.state;
         let Some(Some(observer)) = observers.get_mut(id as usize) else { return };
         let bits = observer.bits(p, now, &self.plan);
-        let offline_at = observer.last_seen.plus_ms(p.online_ms);
+        let offline_at = observer.offline_at(p);
         let online = now < offline_at;
         let vote = observer.vote_of(bits, online);
         if observer.vote.weight > 0 && !online {
@@ -535,6 +549,7 @@ impl Detector {
         }
         let shares: BTreeMap<EntityIndex, Shares> =
             self.plan.entities().map(|(entity, _)| (entity, self.shares(entity))).collect();
+        self.look_by_country(&shares);
         let regional: BTreeMap<EntityIndex, Regional> = shares
             .iter()
             .map(|(entity, shares)| (*entity, self.regions(*entity, shares)))
@@ -608,7 +623,7 @@ impl Detector {
         let mut versions: BTreeMap<u16, i64> = BTreeMap::new();
         *census = Census::default();
         for (observer, weight) in observers.iter_mut().flatten().zip(weigh(p, &voters)) {
-            let online = now < observer.last_seen.plus_ms(p.online_ms);
+            let online = observer.is_online(p, now);
             observer.weight = weight.vote;
             observer.within = u32::try_from(weight.within).unwrap_or(u32::MAX);
             let vote = Vote { weight: if online { weight.vote } else { 0 }, ..observer.vote };
@@ -909,11 +924,13 @@ impl Detector {
             let reasons = own.into_iter().chain(attributed).collect();
             (Reach::Regional(regions), liar_bound, reasons, p.confidence(observers, share))
         };
-        // It is counted by going through everybody: only for what may be published as a verdict.
-        let seen = if reading.confirm || reading.relapse {
-            self.seen_by(Subject::Entity(entity))
-        } else {
-            SeenBy::default()
+        // It is counted by going through everybody: only for what may be published as a verdict, and now and then.
+        let open = suspect.open.as_ref().filter(|open| open.phase() == Phase::Confirmed);
+        let fresh = open.filter(|_| now.since_ms(suspect.seen_at) < self.pause_ms());
+        let (seen, seen_at) = match fresh {
+            _ if !reading.confirm && !reading.relapse => (SeenBy::default(), suspect.seen_at),
+            Some(open) => (open.grounds.seen.clone(), suspect.seen_at),
+            None => (self.seen_by(Subject::Entity(entity)), now),
         };
         let lead = self.lead(entity, &reach);
         let grounds = || (reach, Grounds { reasons, ruled_out, liar_bound, confidence, seen });
@@ -924,6 +941,7 @@ impl Detector {
             self.call(entity, Kind::Full, Call { forced: true, ..Call::default() });
         }
         let Some(suspect) = self.state.suspects.get_mut(&entity) else { return };
+        suspect.seen_at = seen_at;
         let baseline = suspect.baseline;
         if let Some(incident) = &mut suspect.open {
             let (before, reach) = (incident.phase(), incident.reach.clone());
@@ -1104,8 +1122,7 @@ impl Detector {
     pub fn online(&self) -> impl Iterator<Item = &Observer> {
         let p = &*self.settings.params;
         let now = self.state.now;
-        let online = move |o: &&Observer| now < o.last_seen.plus_ms(p.online_ms);
-        self.observers().map(|(_, observer)| observer).filter(online)
+        self.observers().map(|(_, observer)| observer).filter(move |o| o.is_online(p, now))
     }
 
     /// Who can tell of a subject now, and who of them sees it.

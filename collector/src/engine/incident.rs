@@ -323,7 +323,10 @@ impl Incident {
                 // While a majority of those asked sees it, it is there, however few of its sites fail still. What
                 // is overheard is remembered for too long to say so.
                 let seen = reading.asked && reading.share >= p.confirm;
-                let faint = !seen && reading.rate <= scale(self.peak, p.low_part);
+                // Where much fails at any time a quarter of the worst is never reached: then what is usual is.
+                let usual = 2 * baseline.max(reading.usual);
+                let faint = scale(self.peak, p.low_part).max(usual.min(self.peak / 2));
+                let faint = !seen && reading.rate <= faint;
                 let low = few || faint;
                 let lasted = self.low_since.map_or(0, |since| now.since_ms(since));
                 if !low && lasted >= p.flap_ms {

@@ -183,6 +183,9 @@ pub struct Observer {
     pub standing: Standing,
     /// Whether the operator vouches for it.
     pub anchor: bool,
+    /// How many times as long as others it is silent between two reports: 1 but in recordings, where it is
+    /// measured. Its windows are as many times as long.
+    pace: u8,
     ring: Ring,
     /// `None` while everything is at rest.
     unrest: Option<Box<Unrest>>,
@@ -219,6 +222,7 @@ impl Observer {
             present_min: u16::try_from(now.since_ms(first_seen) / 60_000).unwrap_or(u16::MAX),
             standing,
             anchor,
+            pace: 1,
             ring: Ring::default(),
             unrest: None,
             sick: 0,
@@ -233,6 +237,24 @@ impl Observer {
             counted: 0,
             looked: 0,
         }
+    }
+
+    /// The same one, that reports so many times as seldom as others.
+    #[must_use]
+    pub fn with_pace(self, pace: u8) -> Self {
+        Self { pace: pace.max(1), ..self }
+    }
+
+    /// When it counts as gone, unless it reports before.
+    #[must_use]
+    pub const fn offline_at(&self, p: &Params) -> Timestamp {
+        self.last_seen.plus_ms(p.online_ms * self.pace as u64)
+    }
+
+    /// Whether it is there.
+    #[must_use]
+    pub fn is_online(&self, p: &Params, now: Timestamp) -> bool {
+        now < self.offline_at(p)
     }
 
     /// Takes one observation.
@@ -327,18 +349,19 @@ impl Observer {
     /// an outage is not the observer's habit.
     pub fn age(&mut self, p: &Params, now: Timestamp, frozen: Entities, excused: bool) {
         let elapsed = now.since_ms(self.last_seen);
-        if elapsed <= p.online_ms {
+        if elapsed <= p.online_ms * u64::from(self.pace) {
             // Whole minutes, of which the parts add up from report to report.
             let minutes = now.as_s() / 60 - self.last_seen.as_s() / 60;
             self.present_min = self.present_min.saturating_add(minutes as u16);
         }
         self.last_seen = now;
         let ratio = ratio(self.ring.len() - self.ring.answered(), self.ring.len());
-        if frozen == Entities::default() && !excused {
+        let flags = self.flags(p);
+        // Who meets what stands for everybody is not ill by that.
+        if flags.and(frozen).is_empty() && !excused {
             let sick = smooth(self.sick.into(), ratio, elapsed, p.slow_ms);
             self.sick = u32::try_from(sick).unwrap_or(u32::MAX);
         }
-        let flags = self.flags(p);
         let Some(Unrest { chron, .. }) = self.unrest.as_deref_mut() else { return };
         for (entity, chron) in chron.iter_mut() {
             if !frozen.has(*entity) {
@@ -469,7 +492,7 @@ impl Observer {
             let Some(touch) = touches.get(usize::from(entity.0)) else { continue };
             // Three of its own touch periods, whatever its rate.
             let patience_ms = (3 * span_ms / u32::from(touch.count.max(1)))
-                .clamp(p.seen_min_ms as u32, p.seen_max_ms as u32);
+                .clamp(p.seen_min_ms as u32, p.seen_max_ms as u32 * u32::from(self.pace));
             let last_ms = (touch.last_s - first.unwrap_or(newest)) * 1_000;
             let until_ms = last_ms + patience_ms;
             let controls = answered - usize::from(touch.answered);

@@ -9,7 +9,7 @@ use tocsin_proto::{id::ObserverId, incident::Confidence, limits::ASK_TARGETS_MAX
 use super::fixed::{ONE, Ppm, scale, share};
 
 /// Version of the defaults below.
-pub const VERSION: u16 = 12;
+pub const VERSION: u16 = 13;
 /// Since when they are these.
 pub const DATED: &str = "2026-11-24";
 

@@ -87,9 +87,7 @@ impl Detector {
     fn crowd(&self) -> Vec<Candidate> {
         let p = &*self.settings.params;
         let now = self.state.now;
-        let able = |observer: &&Observer| {
-            observer.weight > 0 && now < observer.last_seen.plus_ms(p.online_ms)
-        };
+        let able = |observer: &&Observer| observer.weight > 0 && observer.is_online(p, now);
         self.observers()
             .filter(|(_, observer)| able(observer))
             .map(|(id, observer)| Candidate {

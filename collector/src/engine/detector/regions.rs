@@ -3,7 +3,7 @@
 //! A region is more than its largest networks. So the votes of it must be a majority, and so must
 //! its networks, each counted once; and most of those online there must be able to tell.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use tocsin_proto::incident::{LiarBound, Reason};
@@ -11,7 +11,7 @@ use tocsin_proto::incident::{LiarBound, Reason};
 use super::{Detector, EntityIndex, Shares};
 use crate::engine::{
     fixed::{ONE, Ppm, divergence_q16, percent, scale, share, votes},
-    incident::Region,
+    incident::{Reach, Region},
     judge::{self, Divided, strata},
     observer::Standing,
     params::Params,
@@ -34,10 +34,19 @@ pub(crate) struct Voice {
     pub(crate) weight: i64,
 }
 
+/// What is seen in each country, with its zone.
+pub(crate) type Countries = BTreeMap<Region, (u8, Here)>;
+
+/// Where nothing is looked at.
+static NOWHERE_LOOKED: Countries = BTreeMap::new();
+
 /// What is seen in one country or zone.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Here {
     online: i64,
+    /// Votes within their networks of those who were heard within the hour, of those of them who are online, and
+    /// of those who can tell.
+    heard: (i64, i64, i64),
     /// Observers that can tell.
     observers: u32,
     tally: Tally,
@@ -65,6 +74,13 @@ impl Here {
         add_to(&mut self.resolvers, resolver, more);
     }
 
+    fn hear(&mut self, within: i64, online: bool, can_tell: bool) {
+        let (heard, there, telling) = &mut self.heard;
+        *heard += within;
+        *there += if online { within } else { 0 };
+        *telling += if online && can_tell { within } else { 0 };
+    }
+
     fn merge(&mut self, other: &Self) {
         self.online += other.online;
         self.observers += other.observers;
@@ -78,7 +94,7 @@ impl Here {
     }
 
     /// What is seen in a region: a country, or all of a zone's.
-    fn of(countries: &BTreeMap<Region, (u8, Self)>, region: &Region) -> Self {
+    fn of(countries: &Countries, region: &Region) -> Self {
         let mut all = Self::default();
         for (country, (zone, here)) in countries {
             if country == region || Region::Zone(*zone) == *region {
@@ -99,26 +115,40 @@ impl Here {
         self.telling().filter(|tally| tally.share() >= p.confirm).count()
     }
 
-    /// Whether its networks see it so much more often than those elsewhere that it is no chance:
-    /// with one path in seven broken, some small country has most of the bad ones.
+    /// Whether its votes and its networks see it so much more often than those elsewhere that it is no chance:
+    /// with one path in seven broken, or one observer in five that lies, some small country has most of them.
+    /// Networks alone would not do: of two or three votes most are soon of one mind.
     fn stands_out(&self, p: &Params, world: &Self, name: &str) -> Reason {
-        let networks = self.telling().count();
-        let elsewhere = world.telling().count().saturating_sub(networks);
-        let seeing = world.seeing(p).saturating_sub(self.seeing(p));
-        let rest = share(seeing as i64, elsewhere as i64);
-        let background = scale(rest, p.usual_times).max(p.regional_background);
-        let own = share(self.seeing(p) as i64, networks as i64);
-        let bits = divergence_q16(own, background) * networks as i64;
+        let count = |n: usize| n as i64;
+        let of_networks = (count(self.seeing(p)), count(self.telling().count()));
+        let of_votes = (self.tally.flagging / ONE, self.tally.eligible / ONE);
+        let elsewhere = |(seeing, all): (i64, i64), (own_seeing, own): (i64, i64)| {
+            share(seeing - own_seeing, all - own)
+        };
+        let all_networks = (count(world.seeing(p)), count(world.telling().count()));
+        let all_votes = (world.tally.flagging / ONE, world.tally.eligible / ONE);
+        let tests = [(of_networks, all_networks), (of_votes, all_votes)].map(|(own, all)| {
+            let rest = elsewhere(all, own);
+            let background = scale(rest, p.usual_times).max(p.regional_background);
+            let seeing = share(own.0, own.1);
+            let bits = divergence_q16(seeing, background) * own.1;
+            (seeing, rest, background, seeing > background && bits >= p.group_bits_q16)
+        });
+        let [networks, votes] = tests;
         Reason {
             rule: "region.contrast".to_owned(),
-            held: own > background && bits >= p.group_bits_q16,
+            held: networks.3 && votes.3,
             found: format!(
-                "{name}: {} of its networks see it, {seeing} of {elsewhere} elsewhere",
-                percent(own)
+                "{name}: {} of its networks and {} of its votes see it, {} and {} elsewhere",
+                percent(networks.0),
+                percent(votes.0),
+                percent(networks.1),
+                percent(votes.1)
             ),
             needed: format!(
-                "more than {}, by {} bits",
-                percent(background),
+                "more than {} and {}, by {} bits each",
+                percent(networks.2),
+                percent(votes.2),
                 p.group_bits_q16 >> 16
             ),
         }
@@ -210,11 +240,7 @@ pub struct Regional {
 
 impl Regional {
     /// From what is seen in each country of each zone.
-    pub(crate) fn of(
-        p: &Params,
-        countries: &BTreeMap<Region, (u8, Here)>,
-        established: impl Fn(u16) -> bool,
-    ) -> Self {
+    pub(crate) fn of(p: &Params, countries: &Countries, established: impl Fn(u16) -> bool) -> Self {
         let mut world = Here::default();
         countries.values().for_each(|(_, here)| world.merge(here));
         let mut of = Self { observers: u32::MAX, share: ONE, ..Self::default() };
@@ -245,7 +271,7 @@ impl Regional {
 }
 
 /// The regions with a majority of their own, whatever is seen elsewhere.
-fn majorities(p: &Params, countries: &BTreeMap<Region, (u8, Here)>) -> Vec<Region> {
+fn majorities(p: &Params, countries: &Countries) -> Vec<Region> {
     let mut zones: BTreeMap<u8, Here> = BTreeMap::new();
     for (zone, here) in countries.values() {
         zones.entry(*zone).or_default().merge(here);
@@ -273,7 +299,7 @@ fn majorities(p: &Params, countries: &BTreeMap<Region, (u8, Here)>) -> Vec<Regio
 }
 
 /// How much of the world these regions are.
-pub(crate) fn divided(p: &Params, countries: &BTreeMap<Region, (u8, Here)>) -> Divided {
+pub(crate) fn divided(p: &Params, countries: &Countries) -> Divided {
     let regions = majorities(p, countries);
     let mut zones: BTreeMap<u8, (i64, bool)> = BTreeMap::new();
     let (mut all, mut seeing, mut votes) = (0, 0, Tally::default());
@@ -301,39 +327,78 @@ impl Detector {
     /// C1 over what is overheard.
     pub(super) fn majority(&self, entity: EntityIndex, shares: &Shares) -> Reason {
         let p = &*self.settings.params;
-        let near = (p.divided..p.confirm).contains(&shares.share);
-        let divided = if near { divided(p, &self.by_country(entity)) } else { Divided::default() };
+        let near = Self::is_near(p, shares);
+        let divided = if near { divided(p, self.by_country(entity)) } else { Divided::default() };
         judge::majority(p, shares.share, shares.all, &divided)
     }
 
     /// The regions in which an entity fails by a majority of their own.
     pub(super) fn regions(&self, entity: EntityIndex, shares: &Shares) -> Regional {
         let p = &*self.settings.params;
-        let worth = |(zone, tally): (&u8, &Tally)| {
-            *zone != NOWHERE && tally.flagging >= p.zone_min && tally.share() >= p.regional_look
-        };
-        if !shares.zones.iter().any(worth) {
+        if !Self::is_worth_a_look(p, shares) {
             return Regional::default();
         }
-        Regional::of(p, &self.by_country(entity), self.is_established())
+        Regional::of(p, self.by_country(entity), self.is_established())
     }
 
-    pub(super) fn by_country(&self, entity: EntityIndex) -> BTreeMap<Region, (u8, Here)> {
+    /// Whether the votes are so near to a majority that it matters in which regions they are.
+    fn is_near(p: &Params, shares: &Shares) -> bool {
+        (p.divided..p.confirm).contains(&shares.share)
+    }
+
+    /// Whether some zone sees enough of it for its countries to be looked at.
+    fn is_worth_a_look(p: &Params, shares: &Shares) -> bool {
+        shares.zones.iter().any(|(zone, tally)| {
+            *zone != NOWHERE && tally.flagging >= p.zone_min && tally.share() >= p.regional_look
+        })
+    }
+
+    /// Counts what is seen in each country, of every entity of which that matters: by going through everybody, so
+    /// no more often than [`Detector::pause_ms`].
+    pub(super) fn look_by_country(&mut self, shares: &BTreeMap<EntityIndex, Shares>) {
+        let p = &Arc::clone(&self.settings.params);
+        let (now, pause_ms) = (self.state.now, self.pause_ms());
+        for (entity, shares) in shares {
+            let suspect = self.state.suspects.get(entity);
+            let open = suspect.and_then(|suspect| suspect.open.as_ref());
+            let regional = open.is_some_and(|open| matches!(open.reach, Reach::Regional(_)));
+            let matters = regional || Self::is_near(p, shares) || Self::is_worth_a_look(p, shares);
+            let known = suspect.and_then(|suspect| suspect.countries.as_ref()).map(|(at, _)| *at);
+            let fresh = known.is_some_and(|at| now.since_ms(at) < pause_ms);
+            let counted = match matters {
+                true if fresh => continue,
+                true => Some((now, self.counted_by_country(*entity))),
+                false if known.is_none() => continue,
+                false => None,
+            };
+            self.state.suspects.entry(*entity).or_default().countries = counted;
+        }
+    }
+
+    /// What is seen in each country, as it was counted last.
+    fn by_country(&self, entity: EntityIndex) -> &Countries {
+        let counted = self.state.suspects.get(&entity).and_then(|s| s.countries.as_ref());
+        counted.map_or(&NOWHERE_LOOKED, |(_, countries)| countries)
+    }
+
+    fn counted_by_country(&self, entity: EntityIndex) -> Countries {
         let p = &*self.settings.params;
         let now = self.state.now;
-        let mut countries: BTreeMap<Region, (u8, Here)> = BTreeMap::new();
+        let mut countries = Countries::new();
         for (_, observer) in self.observers() {
-            let online = now < observer.last_seen.plus_ms(p.online_ms);
-            let Some(zone) = observer.standing.zone.filter(|_| online && observer.weight > 0)
-            else {
-                continue;
-            };
+            let heard = now.since_ms(observer.last_seen) <= p.forget_ms && observer.weight > 0;
+            let Some(zone) = observer.standing.zone.filter(|_| heard) else { continue };
+            let online = observer.is_online(p, now);
             let country = Region::Country(observer.standing.country);
             let (_, here) = countries.entry(country).or_insert((zone.0, Here::default()));
             let vote = observer.vote;
-            let sees = vote.eligible.has(entity).then(|| vote.flags.has(entity));
-            let Standing { asn, version, resolver, .. } = observer.standing;
-            here.add(Voice { asn, version, resolver, weight: observer.weight }, sees);
+            let can_tell = vote.eligible.has(entity);
+            here.hear(observer.within.into(), online, can_tell);
+            if online {
+                let sees = can_tell.then(|| vote.flags.has(entity));
+                let Standing { asn, version, resolver, .. } = observer.standing;
+                here.add(Voice { asn, version, resolver, weight: observer.weight }, sees);
+            }
         }
         countries
     }
@@ -341,7 +406,7 @@ impl Detector {
     /// The largest share that sees it in any of these regions.
     pub(super) fn regional_share(&self, entity: EntityIndex, regions: &[Region]) -> Ppm {
         let countries = self.by_country(entity);
-        let of = |region| Here::of(&countries, region).tally.share();
+        let of = |region| Here::of(countries, region).tally.share();
         regions.iter().map(of).max().unwrap_or(0)
     }
 
@@ -349,20 +414,12 @@ impl Detector {
     /// are online, and enough of them can tell.
     pub(super) fn are_told(&self, entity: EntityIndex, regions: &[Region]) -> bool {
         let p = &*self.settings.params;
-        let now = self.state.now;
         let (mut heard, mut online, mut telling) = (0, 0, 0);
-        for (_, observer) in self.observers() {
-            let Standing { zone, country, .. } = observer.standing;
-            let here = zone.is_some_and(|zone| regions.contains(&Region::Zone(zone.0)))
-                || regions.contains(&Region::Country(country));
-            if !here || observer.weight == 0 || now.since_ms(observer.last_seen) > p.forget_ms {
-                continue;
-            }
-            let weight = i64::from(observer.within);
-            heard += weight;
-            if now < observer.last_seen.plus_ms(p.online_ms) {
-                online += weight;
-                telling += if observer.vote.eligible.has(entity) { weight } else { 0 };
+        for (country, (zone, here)) in self.by_country(entity) {
+            if regions.contains(country) || regions.contains(&Region::Zone(*zone)) {
+                heard += here.heard.0;
+                online += here.heard.1;
+                telling += here.heard.2;
             }
         }
         share(online, heard) >= p.coverage && 2 * share(telling, online) >= p.coverage
@@ -380,7 +437,7 @@ mod tests {
         Voice { asn, version: 1, resolver: (asn % 3) as u8, weight: votes * ONE }
     }
 
-    fn of(countries: &BTreeMap<Region, (u8, Here)>) -> Vec<Region> {
+    fn of(countries: &Countries) -> Vec<Region> {
         Regional::of(P, countries, |_| true).regions
     }
 

@@ -13,7 +13,7 @@ impl Detector {
         let mut cuts = Vec::new();
         cut.retain(|id| {
             let Some(observer) = of(*id) else { return false };
-            let online = now < observer.last_seen.plus_ms(p.online_ms);
+            let online = observer.is_online(p, now);
             let current = observer.line.current();
             let fresh = |spell: &Spell| now.since_ms(spell.heard_at) <= p.spell_fresh_ms;
             let Some(spell) = current.or(observer.line.past()).filter(fresh) else { return false };
@@ -28,7 +28,7 @@ impl Detector {
         let silent: Vec<_> = lost
             .iter()
             .filter_map(|(id, at)| {
-                let observer = of(*id).filter(|o| now >= o.last_seen.plus_ms(p.online_ms))?;
+                let observer = of(*id).filter(|o| !o.is_online(p, now))?;
                 Some((*at, *id, observer.standing, observer.within.into()))
             })
             .collect();
@@ -63,7 +63,7 @@ impl Detector {
         let p = &*self.settings.params;
         let cut = |id: &u32| {
             let observer = self.state.observers.get(*id as usize)?.as_deref()?;
-            let online = self.state.now < observer.last_seen.plus_ms(p.online_ms);
+            let online = observer.is_online(p, self.state.now);
             let counts = online && observer.line.current().is_some() && !observer.is_sick(p);
             (counts && group.has(&observer.standing)).then_some(i64::from(observer.within))
         };

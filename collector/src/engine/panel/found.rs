@@ -11,7 +11,7 @@ use tocsin_proto::{
 
 use super::{
     super::{
-        detector::{Here, Regional, Voice, divided},
+        detector::{Countries, Here, Regional, Voice, divided},
         fixed::{Ppm, divergence_q16, percent, scale, share, votes},
         incident::Region,
         judge::{Participants, Shares, Strata, majority, strata},
@@ -100,7 +100,7 @@ impl Panel {
             (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         let (mut asked, mut answered) = (0, 0);
         let mut participants = Participants::default();
-        let mut countries: BTreeMap<Region, (u8, Here)> = BTreeMap::new();
+        let mut countries = Countries::new();
         for member in self.members.values() {
             asked += member.weight;
             let vote = member.vote(p, due);
