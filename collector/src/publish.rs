@@ -1,7 +1,12 @@
 //! From the detector to what readers get. Pure: the same state gives the same documents.
 
-use std::{collections::BTreeSet, fmt::Write, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    sync::Arc,
+};
 
+use data_encoding::HEXLOWER;
 use tocsin_proto::{
     bounded::Bytes,
     catalogue::Catalogue,
@@ -13,13 +18,16 @@ use tocsin_proto::{
     },
     message::SignedSnapshot,
     rules::RuleTable,
-    sign::{Domain, PublicKey, SecretKey},
-    snapshot::{CellState, Crowd, Overall, Snapshot, Subject as CellSubject},
+    sign::{Domain, PublicKey, SecretKey, sha256},
+    snapshot::{
+        Cell, CellState, Crowd, Overall, ParametersInForce, SiteCounts, Sites, Snapshot,
+        Subject as CellSubject,
+    },
 };
 
 use crate::{
     engine::{
-        cells::{Cells, Key, LONG_MINUTES, SHORT_MINUTES},
+        cells::{Cells, Key, LONG_MINUTES, PREFIXES_MIN, SHORT_MINUTES},
         detector::{Detector, Shown, Subject, Symptoms},
         fixed::permille,
         groups::{self, Group},
@@ -32,6 +40,10 @@ use crate::{
 
 /// Incidents in a snapshot at most; the open ones come first.
 const INCIDENTS_MAX: usize = 100;
+/// Sites that are told of as failing, at most.
+const SITES_FAILING_MAX: usize = 200;
+/// A site is well where less than one observation in so many fails: under 5 %, as for [`CellState::Ok`].
+const SITE_WELL_PART: u64 = 20;
 /// Networks with fewer observers are not named.
 const NETWORK_OBSERVERS_MIN: u32 = 3;
 /// Relapses from which a cell is said to flap.
@@ -72,9 +84,7 @@ impl Publisher {
             cells.read(now, minutes, catalogue, plan, standing)
         };
         let (cells_5m, cells_1h) = (read(SHORT_MINUTES), read(LONG_MINUTES));
-        let providers = |cell: &&tocsin_proto::snapshot::Cell| {
-            matches!(cell.subject, CellSubject::Provider { .. })
-        };
+        let providers = |cell: &&Cell| matches!(cell.subject, CellSubject::Provider { .. });
         let mut snapshot = Snapshot {
             schema: SCHEMA,
             operator: self.operator,
@@ -83,9 +93,11 @@ impl Publisher {
             overall: overall(&incidents, &crowd),
             crowd,
             settings: detector.settings().differences(),
+            parameters: in_force(&self.parameters),
             attribution: self.attribution.clone(),
             incidents,
             cells: cells_5m.iter().filter(providers).cloned().collect(),
+            sites: sites(&cells_5m, SHORT_MINUTES),
         };
         let document = loop {
             let json = serde_json::to_vec(&snapshot).expect("a snapshot is plain data");
@@ -114,6 +126,16 @@ pub fn parameters(settings: &Settings) -> String {
         "parameters": settings.table(),
     });
     format!("{document:#}\n")
+}
+
+/// What the snapshot, which is signed, says of that document.
+#[must_use]
+pub fn in_force(document: &str) -> ParametersInForce {
+    ParametersInForce {
+        version: params::VERSION,
+        dated: params::DATED.to_owned(),
+        sha256: HEXLOWER.encode(&sha256(&[document.as_bytes()])),
+    }
 }
 
 /// The same as a page.
@@ -151,6 +173,43 @@ pub fn parameters_page(settings: &Settings) -> String {
             .expect("a text takes more");
     }
     page
+}
+
+/// What the cells say of sites, everywhere taken together.
+#[must_use]
+pub fn sites(cells: &[Cell], minutes: u64) -> Sites {
+    let mut all: BTreeMap<&Id, SiteCounts> = BTreeMap::new();
+    for cell in cells {
+        let CellSubject::Target(target) = &cell.subject else { continue };
+        let counts = all.entry(target).or_insert_with(|| SiteCounts {
+            target: target.clone(),
+            observed: 0,
+            failing: 0,
+            prefixes: 0,
+            regions: 0,
+        });
+        counts.observed += cell.observed;
+        counts.failing += cell.failing;
+        counts.prefixes += cell.prefixes;
+        counts.regions += u32::from(cell.failing > 0);
+    }
+    let enough = |counts: &SiteCounts| counts.prefixes as usize >= PREFIXES_MIN;
+    let (well, mut failing): (Vec<_>, Vec<_>) = all
+        .into_values()
+        .filter(enough)
+        .partition(|counts| counts.failing * SITE_WELL_PART < counts.observed);
+    // By their rates, without a division: a / b < c / d where a d < c b.
+    failing.sort_by(|a, b| {
+        let rate =
+            |x: &SiteCounts, y: &SiteCounts| u128::from(x.failing) * u128::from(y.observed.max(1));
+        rate(b, a).cmp(&rate(a, b)).then_with(|| a.target.cmp(&b.target))
+    });
+    failing.truncate(SITES_FAILING_MAX);
+    Sites {
+        window_s: u32::try_from(minutes * 60).unwrap_or(u32::MAX),
+        well: well.into_iter().map(|counts| counts.target).collect(),
+        failing,
+    }
 }
 
 fn overall(incidents: &[Incident], crowd: &Crowd) -> Overall {
@@ -350,6 +409,38 @@ fn networks(seen: &SeenBy) -> Vec<Affected<AffectedNetwork>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tocsin_proto::{snapshot::Region as CellRegion, time::Timestamp};
+
+    #[test]
+    fn sites_are_well_or_fail_or_were_seen_by_too_few() {
+        let cell = |target: &str, country: &str, observed, failing, prefixes| Cell {
+            region: CellRegion::Country(country.parse().unwrap()),
+            subject: CellSubject::Target(target.parse().unwrap()),
+            observed,
+            failing,
+            prefixes,
+            networks: prefixes,
+            newest_at: Timestamp::EPOCH,
+            state: CellState::Ok,
+        };
+        let cells = [
+            cell("good", "FR", 60, 1, 3),
+            cell("good", "DE", 40, 0, 2),
+            cell("bad", "FR", 10, 9, 4),
+            cell("bad", "JP", 10, 0, 4),
+            cell("worse", "FR", 10, 9, 9),
+            cell("rare", "FR", 10, 10, 4),
+        ];
+        let sites = sites(&cells, 5);
+        assert_eq!(sites.window_s, 300);
+        assert_eq!(sites.well, ["good".parse().unwrap()]);
+        let failing: Vec<_> = sites
+            .failing
+            .iter()
+            .map(|of| (of.target.as_str(), of.failing, of.observed, of.prefixes, of.regions))
+            .collect();
+        assert_eq!(failing, [("worse", 9, 10, 9, 1), ("bad", 9, 20, 8, 1)]);
+    }
 
     #[test]
     fn the_page_of_numbers_is_that_of_the_code() {

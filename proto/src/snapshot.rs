@@ -151,6 +151,46 @@ pub struct Cell {
     pub state: CellState,
 }
 
+/// The numbers of the detector that are in force, by which anybody can check the document that a
+/// collector serves of them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ParametersInForce {
+    /// Version of the defaults.
+    pub version: u16,
+    /// The day of that version, `YYYY-MM-DD`.
+    pub dated: String,
+    /// SHA-256 of the document at `/api/v1/parameters`, which has every number as this operator has set it, in
+    /// lower-case hexadecimal.
+    pub sha256: String,
+}
+
+/// What was seen of one site, everywhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiteCounts {
+    /// Which.
+    pub target: Id,
+    /// Observations that say something of it.
+    pub observed: u64,
+    /// Those that it failed.
+    pub failing: u64,
+    /// Prefixes among the observers, summed over the regions.
+    pub prefixes: u32,
+    /// Regions in which at least one observation failed.
+    pub regions: u32,
+}
+
+/// Every site of which enough was seen lately: what tells "only me" from "others too". What is in neither list was
+/// seen by too few.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Sites {
+    /// Length of the window, seconds.
+    pub window_s: u32,
+    /// Those of which under 5 % of the observations fail.
+    pub well: Vec<Id>,
+    /// The others, worst first; of more than fit the worst.
+    pub failing: Vec<SiteCounts>,
+}
+
 /// The snapshot document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -168,12 +208,18 @@ pub struct Snapshot {
     pub crowd: Crowd,
     /// Settings of this collector that differ from the defaults and change verdicts.
     pub settings: Vec<String>,
+    /// The detector's numbers.
+    #[serde(default)]
+    pub parameters: ParametersInForce,
     /// Attribution that the location data asks for.
     pub attribution: String,
     /// Open incidents, and those that ended lately, newest first.
     pub incidents: Vec<Incident>,
     /// Region by provider, over the last five minutes.
     pub cells: Vec<Cell>,
+    /// Sites, over the last five minutes.
+    #[serde(default)]
+    pub sites: Sites,
 }
 
 /// Why a snapshot was refused.

@@ -11,7 +11,7 @@ use super::fixed::{ONE, Ppm, scale, share};
 /// Version of the defaults below.
 pub const VERSION: u16 = 13;
 /// Since when they are these.
-pub const DATED: &str = "2026-11-24";
+pub const DATED: &str = "2026-11-30";
 
 /// Evaluation period, ms: shares, conditions and the state machine. Part of the log's meaning: fixed.
 pub const TICK_MS: u64 = 5_000;

@@ -37,9 +37,11 @@ use crate::{
     store::{Append, Outcome, Request},
 };
 
-/// Reports an agent may send at once after a long absence, and reports a second after that.
+/// Frames an agent may send at once, as after a long absence, and frames a second after that.
 const BURST: u32 = 512;
-const REPORTS_PER_S: u32 = 4;
+const FRAMES_PER_S: u32 = 4;
+/// Snapshots for somebody who has not said who it is.
+const QUERIES_UNPROVED_MAX: u32 = 2;
 /// Seconds after which a report that could not be kept may come again.
 const RETRY_S: u16 = 5;
 /// Longest wait for work that was asked of a new key.
@@ -234,7 +236,7 @@ async fn handshake<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     let greeting_frame = greeting.to_frame();
     link.send(&greeting_frame).await?;
     let transcript = Transcript::new(exporter, &hello_frame, &greeting_frame, nonce);
-    let (prove, _) = link.expect::<Prove>().await?;
+    let prove = proof(context, link).await?;
     let verifier = verified(&transcript, &prove)?;
     let high = high(context, prove.observer).await?;
     if high == 0 && !context.slots.admit_new_key(context.clock.wall(), address) {
@@ -252,6 +254,25 @@ async fn handshake<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     let ready = Ready { committed_seq: high, schedule: context.schedule };
     link.send(&ready.to_frame()).await?;
     Ok(Peer { key: prove.observer, verifier, place })
+}
+
+/// The proof of who it is. Who only reads needs not say that, and leaves after the answer.
+async fn proof<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+    context: &Context,
+    link: &mut Link<R, W>,
+) -> Ended<Prove> {
+    let mut left = QUERIES_UNPROVED_MAX;
+    loop {
+        let frame = link.frame().await?;
+        if frame.tag == Tag::Prove as u8 {
+            return Prove::from_body(&frame.body).map_err(|_| End::Ours(GoAwayReason::Frame));
+        } else if frame.tag == Tag::Query as u8 && left > 0 {
+            left -= 1;
+            answer(context, link, &frame).await?;
+        } else if is_known(frame.tag) {
+            return Err(End::Ours(GoAwayReason::Order));
+        }
+    }
 }
 
 fn verified(transcript: &Transcript, prove: &Prove) -> Ended<Verifier> {
@@ -305,7 +326,7 @@ async fn run<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
             Event::Shutdown => Err(End::Ours(GoAwayReason::Shutdown)),
             Event::Ask(ask) => link.send(&ask.to_frame()).await,
             Event::Second => {
-                tokens = (tokens + REPORTS_PER_S).min(BURST);
+                tokens = (tokens + FRAMES_PER_S).min(BURST);
                 idle_s += 1;
                 if idle_s * 1000 > IDLE_TIMEOUT_MS && in_flight == 0 {
                     Err(End::Ours(GoAwayReason::Idle))
@@ -326,12 +347,13 @@ async fn run<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
             Event::Frame(Err(end)) => Err(end),
             Event::Frame(Ok(frame)) => {
                 idle_s = 0;
+                // Whatever it is: queries and what is skipped cost work too.
+                tokens -= 1;
                 let here = context.locator.locate(address());
                 if here != peer.place {
                     Err(End::Ours(GoAwayReason::Moved))
                 } else if frame.tag == Tag::Report as u8 {
                     in_flight += 1;
-                    tokens -= 1;
                     report(context, peer, address(), &frame, &reply).await
                 } else if frame.tag == Tag::Query as u8 {
                     answer(context, link, &frame).await

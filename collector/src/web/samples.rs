@@ -177,6 +177,7 @@ fn cells(factor: u64, down: bool) -> Vec<Cell> {
 pub(super) fn published(overall: Overall, incidents: Vec<Incident>, sequence: u64) -> Published {
     let feed = SecretKey::from_seed(&[2; 32]);
     let cells_5m = cells(1, overall == Overall::Incident);
+    let parameters = crate::publish::parameters(&crate::engine::params::Settings::default());
     let snapshot = Snapshot {
         schema: SCHEMA,
         operator: operator().public(),
@@ -185,9 +186,11 @@ pub(super) fn published(overall: Overall, incidents: Vec<Incident>, sequence: u6
         overall,
         crowd: crowd(),
         settings: vec!["tenure_ramp_days = 0 (default 7)".to_owned()],
+        parameters: crate::publish::in_force(&parameters),
         attribution: "IP location: iptoasn.com (public domain)".to_owned(),
         incidents,
         cells: cells_5m.iter().take(81).cloned().collect(),
+        sites: crate::publish::sites(&cells_5m, 5),
     };
     let document = serde_json::to_vec(&snapshot).unwrap();
     let delegation = Delegation {
@@ -204,9 +207,7 @@ pub(super) fn published(overall: Overall, incidents: Vec<Incident>, sequence: u6
         snapshot,
         cells_1h: cells(12, overall == Overall::Incident),
         cells_5m,
-        parameters: Arc::new(crate::publish::parameters(
-            &crate::engine::params::Settings::default(),
-        )),
+        parameters: Arc::new(parameters),
         delegations: vec![delegation.sign(&operator())],
     }
 }

@@ -311,7 +311,16 @@ async fn the_snapshot_verifies_from_the_response_alone() {
         body: Bytes::new(hex(&delegation["body"])).unwrap(),
     };
     let signed = SignedSnapshot { signature, document: Bytes::new(body).unwrap() };
-    signed.open(&[delegation], &operator().public(), AT).unwrap();
+    let document = signed.open(&[delegation], &operator().public(), AT).unwrap();
+    // The numbers of the detector are served apart, and what is signed says which.
+    let document: Value = serde_json::from_slice(document).unwrap();
+    let (_, _, numbers) = get(&router, "/api/v1/parameters").await;
+    let digest = tocsin_proto::sign::sha256(&[&numbers]);
+    assert_eq!(document["parameters"]["sha256"], HEXLOWER.encode(&digest));
+    let numbers: Value = serde_json::from_slice(&numbers).unwrap();
+    for field in ["version", "dated"] {
+        assert_eq!(document["parameters"][field], numbers[field]);
+    }
 }
 
 #[tokio::test]
