@@ -61,6 +61,7 @@ pub struct Voice {
     /// Tells this run of the program from others.
     run: u64,
     known: Mutex<Known>,
+    news: Notify,
     wake: Notify,
     moves: watch::Sender<u64>,
 }
@@ -93,6 +94,7 @@ impl Voice {
             run: getrandom::u64().unwrap_or(0),
             known: Mutex::new(Known { context, ..Known::default() }),
             wake: Notify::new(),
+            news: Notify::new(),
             moves: watch::channel(0).0,
         }
     }
@@ -150,6 +152,12 @@ impl Voice {
     #[must_use]
     pub fn moves(&self) -> watch::Receiver<u64> {
         self.moves.subscribe()
+    }
+
+    /// Rings when something fails here: what a collector says of the world is of interest then.
+    #[must_use]
+    pub const fn news(&self) -> &Notify {
+        &self.news
     }
 
     /// Rings when there is something to send.

@@ -2,7 +2,6 @@
 //! far apart are the clocks?
 
 use std::{
-    error::Error,
     io,
     net::SocketAddr,
     sync::{Arc, Mutex},
@@ -11,7 +10,7 @@ use std::{
 use tocsin_proto::line::CollectorLine;
 use tokio::sync::{mpsc, watch};
 
-use super::{Exit, say, say_json};
+use super::{Exit, chain, say, say_json};
 use crate::{
     CLOCK_OFFSET_MAX_MS,
     clock::Clock,
@@ -20,6 +19,7 @@ use crate::{
     spool::Spool,
     uplink::{
         Status, Uplink, UplinkError,
+        link::LinkError,
         way::{Pace, Via, Way},
     },
     voice::Voice,
@@ -104,10 +104,12 @@ pub async fn doctor(config: &Config, identity: Identity, json: bool) -> io::Resu
     Ok(if all_well { Exit::Ok } else { Exit::Problem })
 }
 
-/// TCP reaches it and QUIC does not.
+/// TCP reaches it, and what is sent over UDP is not answered at all: a collector that refuses QUIC says so.
 fn udp_is_blocked(checks: &[Check]) -> bool {
-    let reached = |via| checks.iter().find(|check| check.way.via == via).map(|c| c.found.is_ok());
-    reached(Via::Quic) == Some(false) && reached(Via::Tcp) == Some(true)
+    let found = |via| checks.iter().find(|check| check.way.via == via).map(|check| &check.found);
+    let silent =
+        |found: &Result<_, _>| matches!(found, Err(UplinkError::Link(LinkError::Timeout(_))));
+    found(Via::Quic).is_some_and(silent) && found(Via::Tcp).is_some_and(Result::is_ok)
 }
 
 fn advice(address: SocketAddr) -> String {
@@ -142,11 +144,6 @@ fn scratch(
     })
 }
 
-fn chain(error: &dyn Error) -> String {
-    let causes = std::iter::successors(error.source(), |&error| error.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,8 +151,9 @@ mod tests {
     #[test]
     fn blocked_udp_is_told_from_a_collector_that_is_away() {
         let check = |via, reached: bool| {
-            let found = if reached { Ok(Status::default()) } else { Err(UplinkError::Ended) };
-            Check { way: Way { via, address: SocketAddr::from(([192, 0, 2, 1], 1)) }, found }
+            let way = Way { via, address: SocketAddr::from(([192, 0, 2, 1], 1)) };
+            let silent = || Err(UplinkError::Link(LinkError::Timeout(way)));
+            Check { way, found: if reached { Ok(Status::default()) } else { silent() } }
         };
         for (quic, tcp, blocked) in
             [(true, true, false), (false, true, true), (true, false, false), (false, false, false)]
@@ -163,5 +161,7 @@ mod tests {
             assert_eq!(udp_is_blocked(&[check(Via::Quic, quic), check(Via::Tcp, tcp)]), blocked);
         }
         assert!(!udp_is_blocked(&[check(Via::Tcp, true)]));
+        let refused = Check { found: Err(UplinkError::Ended), ..check(Via::Quic, false) };
+        assert!(!udp_is_blocked(&[refused, check(Via::Tcp, true)]), "UDP came and went");
     }
 }

@@ -7,6 +7,7 @@
 pub mod dial;
 pub mod link;
 mod quic;
+pub mod reader;
 pub mod session;
 mod tcp;
 mod tls;
@@ -24,7 +25,7 @@ use tocsin_proto::{
     id::Country,
     limits::{FRAME_TO_AGENT_MAX, HANDSHAKE_TIMEOUT_MS},
     line::CollectorLine,
-    message::{AskBack, GoAwayReason, Schedule},
+    message::{AskBack, GoAwayReason, Message, Query, Schedule},
     sign::PublicKey,
     wire::{Deframer, Frame, FrameTooLong},
 };
@@ -46,6 +47,8 @@ use way::{Learned, Pace, Race, Transport, Via, Way};
 
 /// First wait after a failure.
 const BACKOFF_MIN: Duration = Duration::from_millis(500);
+/// A session that stood for less is no reason to come back at once: a collector may take everybody and fall over.
+const STOOD_MIN: Duration = Duration::from_secs(30);
 /// Longest wait after failures.
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 /// From Hello to Ready, the work of a new key included: some 30 s of it at the most that is asked for.
@@ -58,6 +61,11 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(30);
 const WORK_PIECE: u64 = 4096;
 /// A session is made anew after this long: only a Greeting tells the collector's clock.
 const SESSION_MAX: Duration = Duration::from_secs(6 * 3600);
+/// What a collector published is kept for `why` and `status` when it cannot be reached. It is asked for again after
+/// this long: a snapshot is some 30 kB, so that is under a megabyte a day.
+const NEWS_EVERY: Duration = Duration::from_secs(3600);
+/// And where something fails here, after this long.
+const NEWS_AGAIN: Duration = Duration::from_secs(300);
 /// What is under way when this program stops may take so long to say goodbye.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes read at once.
@@ -183,6 +191,7 @@ impl Uplink {
                 shutdown.cancelled().await;
                 tokio::time::sleep(STOP_TIMEOUT).await;
             };
+            let began = monotonic();
             let ended = tokio::select! {
                 ended = self.attempt(&dialer, &mut learned, &shutdown) => ended,
                 () = stuck => return Ok(()),
@@ -199,7 +208,7 @@ impl Uplink {
                 Err(error) => error,
             };
             learned.ended(was_ready, matches!(error, UplinkError::Deadline(_)));
-            if was_ready {
+            if was_ready && monotonic().saturating_duration_since(began) >= STOOD_MIN {
                 backoff = BACKOFF_MIN;
             }
             tracing::info!(
@@ -309,6 +318,7 @@ impl Uplink {
             feed_serial_seen: seen(KeyRole::Feed)?,
             probe_core: self.voice.profile().probe_core(),
             catalogue_version: self.catalogue_version,
+            reads: false,
         });
         let deframer = Deframer::new(FRAME_TO_AGENT_MAX);
         let mut live = Live { link, session, deframer, moves, udp, observer };
@@ -359,6 +369,11 @@ impl Uplink {
         let mut heard = monotonic();
         let old = heard + SESSION_MAX;
         let falls_back = self.transport == Transport::Auto && live.link.way.via == Via::Tcp;
+        let kept = self.voice.spool().snapshot(&self.line.operator)?;
+        // Sessions may follow on each other quickly, and the news are no newer for that.
+        let mut asked = kept.and_then(|(_, at)| {
+            heard.checked_sub(Duration::from_millis(self.clock.now().since_ms(at)))
+        });
         let mut pause = self.pace.back_after;
         let mut back_at = heard + jittered(pause);
         loop {
@@ -384,6 +399,14 @@ impl Uplink {
                     return Err(UplinkError::Old);
                 }
                 () = self.voice.wake().notified() => {}
+                () = tokio::time::sleep_until(asked.map_or(heard, |at| at + NEWS_EVERY).into()) => {
+                    self.query(live, &mut asked).await?;
+                }
+                () = self.voice.news().notified() => {
+                    if asked.is_none_or(|at| monotonic() >= at + NEWS_AGAIN) {
+                        self.query(live, &mut asked).await?;
+                    }
+                }
                 read = live.link.read(&mut buffer) => {
                     self.take(live, &buffer, read).await?;
                     heard = monotonic();
@@ -412,6 +435,15 @@ impl Uplink {
                 }
             }
         }
+    }
+
+    async fn query(
+        &self,
+        live: &mut Live,
+        asked: &mut Option<std::time::Instant>,
+    ) -> Result<(), UplinkError> {
+        *asked = Some(monotonic());
+        live.write(&Query::Snapshot.to_frame()).await
     }
 
     async fn send_waiting(&self, live: &mut Live) -> Result<(), UplinkError> {
@@ -663,8 +695,13 @@ mod tests {
         let targets = List::new(vec![TargetIndex(7)]).unwrap();
         let ask = AskBack { nonce: 9, targets, layer: 1, standing: false };
         say(send, &ask.to_frame()).await;
-        let frame = next(recv, &mut deframer).await;
-        let report = SignedReport::from_body(&frame.body).unwrap();
+        // What it asks is told when it may be.
+        let report = loop {
+            let frame = next(recv, &mut deframer).await;
+            if frame.tag != Query::TAG as u8 {
+                break SignedReport::from_body(&frame.body).unwrap();
+            }
+        };
         report.open(&prove.observer.verifier().unwrap()).unwrap();
         let ack = Ack { committed_seq: 1, ..Ack::default() };
         say(send, &ack.to_frame()).await;
@@ -693,7 +730,9 @@ mod tests {
         let (mut recv, mut send) = tokio::io::split(stream);
         let report = collector(&mut recv, &mut send, exporter, operator).await;
         // The agent leaves with a goodbye, and not by breaking off.
-        assert_eq!(recv.read(&mut [0; 64]).await.unwrap(), 0);
+        let mut rest = Vec::new();
+        recv.read_to_end(&mut rest).await.unwrap();
+        assert!(rest.is_empty() || rest == Query::Snapshot.to_frame().to_bytes(), "{rest:?}");
         report
     }
 

@@ -45,6 +45,8 @@ pub struct Setup {
     pub probe_core: u16,
     /// Version of the catalogue in use.
     pub catalogue_version: u32,
+    /// Whether it is only read from: then nobody is told who we are.
+    pub reads: bool,
 }
 
 /// What the shell does for the session.
@@ -141,6 +143,7 @@ pub enum SessionError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Greeting,
+    Reading,
     Working,
     Proved,
     Ready,
@@ -199,6 +202,12 @@ impl Session {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.state == State::Ready
+    }
+
+    /// Whether snapshots may be asked for.
+    #[must_use]
+    pub fn may_query(&self) -> bool {
+        matches!(self.state, State::Ready | State::Reading)
     }
 
     /// Reports sent and not acked.
@@ -339,7 +348,7 @@ impl Session {
             return if self.is_ready() { Ok(vec![Output::Ask(body(frame)?)]) } else { Err(order) };
         }
         if is(Tag::Snapshot) {
-            if !self.is_ready() {
+            if !self.may_query() {
                 return Err(order);
             }
             let snapshot: SignedSnapshot = body(frame)?;
@@ -385,7 +394,11 @@ impl Session {
             asn: greeting.asn,
             serial: delegation.serial,
         }];
-        outputs.extend(self.work(greeting.pow_bits)?);
+        if self.setup.reads {
+            self.state = State::Reading;
+        } else {
+            outputs.extend(self.work(greeting.pow_bits)?);
+        }
         Ok(outputs)
     }
 
@@ -448,6 +461,7 @@ mod tests {
             feed_serial_seen: 0,
             probe_core: 1,
             catalogue_version: 1,
+            reads: false,
         })
     }
 
@@ -491,6 +505,18 @@ mod tests {
         for bad in [check(4, 1, 2), check(0, 8, 2), check(0, 1, 8)] {
             assert!(matches!(bad, Err(SessionError::Delegation(_))));
         }
+    }
+
+    #[test]
+    fn who_only_reads_says_nothing_of_itself() {
+        let (mut session, _) = session(0);
+        session.setup.reads = true;
+        assert!(!session.may_query());
+        let outputs = session.receive(NOW, &greeting(1, 2, 20)).unwrap();
+        assert!(matches!(outputs[..], [Output::Greeted { .. }]), "and does no work: {outputs:?}");
+        assert!(session.may_query() && !session.is_ready() && session.room() == 0);
+        let ready = Ready { committed_seq: 5, schedule: Schedule::default() };
+        assert!(session.receive(NOW, &ready.to_frame()).is_err());
     }
 
     #[test]
