@@ -19,7 +19,9 @@ use tocsin_proto::{
     sign::PublicKey,
 };
 
-use crate::{network::default_v6, probe::profile::Profile, uplink::way::Transport};
+use crate::{
+    network::default_v6, probe::profile::Profile, uplink::way::Transport, words::Language,
+};
 
 /// Bytes of a configuration file, at most.
 const FILE_BYTES_MAX: u64 = 256 * 1024;
@@ -328,6 +330,12 @@ fn default_state_dir() -> Option<PathBuf> {
     }
     let home = || of("HOME").map(|home| PathBuf::from(home).join(".local/state"));
     of("XDG_STATE_HOME").map(PathBuf::from).or_else(home).map(|base| base.join("tocsin"))
+}
+
+/// The system's language, where it is spoken here.
+#[must_use]
+pub fn language() -> Language {
+    Language::of(["LC_ALL", "LC_MESSAGES", "LANG"].map(|name| std::env::var(name).ok()))
 }
 
 fn default_families() -> Vec<Family> {

@@ -7,12 +7,16 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod engine;
+pub mod gateway;
 pub mod identity;
+pub mod look;
 pub mod network;
 pub mod probe;
 pub mod spool;
+pub mod state;
 pub mod uplink;
 pub mod voice;
+pub mod words;
 
 use std::{
     fs, io,
@@ -23,7 +27,12 @@ use std::{
 };
 
 use tocsin_proto::{
-    message::AskBack, outcome::Outcome, report::ResolverClass, sign::PublicKey, time::Timestamp,
+    message::AskBack,
+    observation::Family,
+    outcome::Outcome,
+    report::{HealthCheck, ResolverClass},
+    sign::PublicKey,
+    time::Timestamp,
     wire,
 };
 use tokio::{
@@ -37,15 +46,19 @@ use config::Config;
 use engine::{
     address::Allowed,
     core::{Core, Effect, Finding},
-    courtesy::{Others, Start, wire_bytes},
+    courtesy::{Others, Start, Use, wire_bytes},
     judge::Line,
     outbox::{Batch, Stamp, resolver_class},
     planner::{self, Request},
 };
 use identity::{Identity, IdentityError};
 use network::Network;
-use probe::{Independent, ProbeResult, ProbeSettings, ProbeSetupError, Prober, profile::Profile};
+use probe::{
+    Independent, ProbeResult, ProbeSettings, ProbeSetupError, Prober, portal::Answered,
+    profile::Profile,
+};
 use spool::{Spool, SpoolError};
+use state::State;
 use uplink::{
     SharedSpool, Status, Uplink, UplinkError,
     way::{Pace, Way},
@@ -63,6 +76,17 @@ const ASKS_MAX: usize = 8;
 const REPORT_INTERVAL_S: u16 = 60;
 /// How often the outbox is looked through for what is a week old.
 const EXPIRE_EVERY_MS: u64 = 3_600_000;
+/// How often the gateway is asked whether it is there.
+const GATEWAY_EVERY_MS: u64 = 60_000;
+/// While something is wrong here.
+const GATEWAY_AGAIN_MS: u64 = 10_000;
+/// For it to answer: two rounds of the kernel's, a second apart.
+const GATEWAY_WITHIN: Duration = Duration::from_millis(2_500);
+/// How often it is asked, while something is wrong here, whether something answers in the place of sites.
+const PORTAL_EVERY_MS: u64 = 60_000;
+const PORTAL_WITHIN: Duration = Duration::from_secs(4);
+/// How often `tocsin status` is told how it stands.
+const STATE_EVERY_MS: u64 = 15_000;
 /// A wall clock that is further from a collector's than this is wrong, milliseconds.
 pub const CLOCK_OFFSET_MAX_MS: u64 = 30_000;
 
@@ -249,6 +273,8 @@ pub async fn run_and_tell(
         asked,
         _asks: asks,
         moves: 0,
+        checked: Checked::default(),
+        started_at: clock.now(),
         tell,
     };
     let stop = shutdown.clone();
@@ -308,7 +334,28 @@ struct Work {
     _asks: mpsc::Sender<AskBack>,
     /// How often this machine has moved to another network.
     moves: u64,
+    /// What was found out about the own line beside the probes.
+    checked: Checked,
+    started_at: Timestamp,
     tell: Arc<dyn Fn(Told) + Send + Sync>,
+}
+
+/// What was found out about the own line beside the probes, and when it is looked at again.
+#[derive(Debug, Clone, Copy, Default)]
+struct Checked {
+    gateway: Option<bool>,
+    no_portal: Option<bool>,
+    /// Whether a site answered in this round.
+    site_answered: bool,
+    gateway_at: Timestamp,
+    portal_at: Timestamp,
+    told_at: Timestamp,
+}
+
+/// What a check of the own line came to.
+enum Check {
+    Gateway(Option<bool>),
+    Plain(Answered),
 }
 
 struct Probed {
@@ -322,6 +369,8 @@ struct Probed {
 impl Work {
     async fn run(mut self, shutdown: CancellationToken) -> Result<(), RunError> {
         let mut probes: JoinSet<Option<Probed>> = JoinSet::new();
+        // What was asked before a move was answered elsewhere: its word is of no use here.
+        let mut checks: JoinSet<(u64, Check)> = JoinSet::new();
         let mut expire_at = self.clock.now();
         loop {
             let now = self.clock.now();
@@ -344,6 +393,8 @@ impl Work {
             }
             let effects = self.core.tick(now);
             self.carry_out(now, effects, &mut probes)?;
+            self.check_line(now, &mut checks)?;
+            self.keep_state(now)?;
             let next = self.core.next_deadline(now).min(now.plus_ms(1_000));
             tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -352,6 +403,11 @@ impl Work {
                     let now = self.clock.now();
                     let effects = self.core.ask(now, ask);
                     self.carry_out(now, effects, &mut probes)?;
+                }
+                Some(Ok((moves, check))) = checks.join_next() => {
+                    if moves == self.moves {
+                        self.checked(&check);
+                    }
                 }
                 Some(probed) = probes.join_next() => {
                     let name = "probe";
@@ -386,6 +442,7 @@ impl Work {
         self.store(now, &batches)?;
         self.core.moved();
         self.moves += 1;
+        self.checked = Checked { told_at: self.checked.told_at, ..Checked::default() };
         self.prober.moved();
         for operator in &self.operators {
             operator.voice.moved(context.clone());
@@ -452,8 +509,11 @@ impl Work {
             let of = request.purpose.of();
             self.spool().started(Start { at, target: request.target, of })?;
             probes.spawn(async move {
-                let look =
-                    probe::Look { full_handshake: request.full_handshake, names: request.names };
+                let look = probe::Look {
+                    full_handshake: request.full_handshake,
+                    names: request.names,
+                    within: None,
+                };
                 let result = prober.probe(&target, request.family, look).await;
                 Some(Probed { moves, at, request, result })
             });
@@ -473,6 +533,9 @@ impl Work {
         }
         let (outcome, effects) = self.core.found(now, *at, *request, &finding(result));
         (self.tell)(Told::Probed { at: *at, request: *request, outcome, took: result.total });
+        if !outcome.is_answer() {
+            self.operators.iter().for_each(|operator| operator.voice.news().notify_one());
+        }
         self.carry_out(now, effects, probes)?;
         self.keep_waiting(now)?;
         let courtesy = self.core.courtesy();
@@ -516,6 +579,104 @@ impl Work {
         Ok(())
     }
 
+    /// Looks at the own line where that is due: the gateway now and then, and, while most of the unrelated rest fails,
+    /// whether something answers in its place.
+    fn check_line(
+        &mut self,
+        now: Timestamp,
+        checks: &mut JoinSet<(u64, Check)>,
+    ) -> Result<(), RunError> {
+        let moves = self.moves;
+        let health = self.core.health(now, self.line());
+        let troubled = health.check(HealthCheck::Unrelated) == Some(false)
+            || health.check(HealthCheck::SystemResolver) == Some(false);
+        let gateway = self.network.borrow().gateway();
+        if now >= self.checked.gateway_at {
+            let pause = if troubled { GATEWAY_AGAIN_MS } else { GATEWAY_EVERY_MS };
+            self.checked.gateway_at = now.plus_ms(pause);
+            match gateway {
+                Some(gateway) => drop(checks.spawn(async move {
+                    (moves, Check::Gateway(gateway::answers(gateway, GATEWAY_WITHIN).await))
+                })),
+                None => self.checked.gateway = None,
+            }
+        }
+        if !troubled {
+            // What answers over https is no portal.
+            let fine = health.check(HealthCheck::Unrelated) == Some(true);
+            self.checked.no_portal = fine.then_some(true);
+            self.checked.portal_at = Timestamp::EPOCH;
+            return Ok(());
+        }
+        if now < self.checked.portal_at {
+            return Ok(());
+        }
+        // What was known was of better times.
+        if self.checked.portal_at == Timestamp::EPOCH {
+            self.checked.no_portal = None;
+        }
+        self.checked.site_answered = false;
+        self.checked.portal_at = now.plus_ms(PORTAL_EVERY_MS);
+        let family = self.config.families.first().copied().unwrap_or(Family::V4);
+        let start = getrandom::u64().unwrap_or(0);
+        for target in look::controls(&self.config.catalogue, None, start).into_iter().take(2) {
+            // It is a visit like any other, and counted as one.
+            let (index, of) = (target.index, Use::Verification);
+            if self.core.courtesy().may(now, index, of).is_err() {
+                continue;
+            }
+            let start = Start { at: now, target: index, of };
+            self.spool().started(start)?;
+            let others = Others { starts: vec![start], ..Others::default() };
+            // It has nothing to do for others' starts but to count them.
+            drop(self.core.others(now, &others));
+            let (prober, host) = (Arc::clone(&self.prober), target.host.clone());
+            checks.spawn(async move {
+                (moves, Check::Plain(prober.plain(&host, family, PORTAL_WITHIN).await))
+            });
+        }
+        Ok(())
+    }
+
+    const fn checked(&mut self, check: &Check) {
+        match check {
+            Check::Gateway(answers) => self.checked.gateway = *answers,
+            Check::Plain(Answered::Site) => {
+                (self.checked.no_portal, self.checked.site_answered) = (Some(true), true);
+            }
+            Check::Plain(Answered::Other) if !self.checked.site_answered => {
+                self.checked.no_portal = Some(false);
+            }
+            Check::Plain(_) => {}
+        }
+    }
+
+    /// Tells `tocsin status` how it stands.
+    fn keep_state(&mut self, now: Timestamp) -> Result<(), RunError> {
+        if now < self.checked.told_at.plus_ms(STATE_EVERY_MS) {
+            return Ok(());
+        }
+        self.checked.told_at = now;
+        let health = self.core.health(now, self.line());
+        let statuses = self.operators.iter().map(|op| (op.operator, *op.status.borrow()));
+        let statuses: Vec<(PublicKey, Status)> = statuses.collect();
+        let state = State {
+            at: now,
+            started_at: self.started_at,
+            checks: State::checks(&health),
+            unrelated_ok: health.unrelated_ok,
+            resolver: State::resolver(self.resolver),
+            probes_per_minute: statuses
+                .iter()
+                .filter_map(|(_, status)| Some(status.schedule?.probes_per_minute))
+                .min(),
+            sessions: statuses.iter().map(|(op, status)| state::Session::of(*op, status)).collect(),
+            day_bytes: self.core.courtesy().fill(now).bytes,
+            day_bytes_max: self.config.day_bytes_max,
+        };
+        Ok(self.spool().keep_state(&state)?)
+    }
+
     /// What is known of the own line besides the probes.
     fn line(&self) -> Line {
         let statuses: Vec<Status> = self.operators.iter().map(|op| *op.status.borrow()).collect();
@@ -524,6 +685,8 @@ impl Work {
         let nearest = offsets.map(i64::unsigned_abs).min();
         Line {
             route: self.network.borrow().route,
+            gateway: self.checked.gateway,
+            no_portal: self.checked.no_portal,
             clock: nearest.map(|ms| ms <= CLOCK_OFFSET_MAX_MS),
             // It passes when it does to one of them.
             udp: statuses.iter().filter_map(|status| status.udp).max(),

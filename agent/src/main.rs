@@ -4,9 +4,10 @@ use std::{net::IpAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use tocsin_agent::{
-    cli::{self, Exit},
+    cli::{self, Exit, why::Form},
     config::{Config, RawConfig},
     identity::Identity,
+    words::Language,
 };
 use tocsin_proto::line::CollectorLine;
 
@@ -15,8 +16,8 @@ use tocsin_proto::line::CollectorLine;
 #[command(
     name = "tocsin",
     version,
-    after_help = "Exit codes: 0 all well, 1 a problem was found, 2 failure, 3 wrong usage or \
-                  nothing known.\nSettings: flags, then TOCSIN_* variables, then the file, then \
+    after_help = "Exit codes: 0 all well, 1 a problem was found, 2 the site does not work, 3 nothing \
+                  known, wrong usage or failure.\nSettings: flags, then TOCSIN_* variables, then the file, then \
                   defaults."
 )]
 struct Arguments {
@@ -41,6 +42,9 @@ struct Arguments {
     /// JSON on the standard output.
     #[arg(long, global = true)]
     json: bool,
+    /// The language of answers. Default: the system's, where it is one of these, else English.
+    #[arg(long, global = true, env = "TOCSIN_LANG")]
+    lang: Option<Language>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -49,6 +53,24 @@ struct Arguments {
 enum Verb {
     /// Probe and report, until stopped.
     Run,
+    /// Is it only me? Tells within 3 s whether a site works from here, and whose fault it is if not.
+    Why {
+        /// A host name, an address of a page, or a name that the catalogue has.
+        site: String,
+        /// One line for a monitoring system.
+        #[arg(long)]
+        nagios: bool,
+    },
+    /// How the agent of this machine stands, and what is known to be down.
+    Status,
+    /// What is down, as the collectors last said.
+    Incidents {
+        /// Those that ended lately too.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Tell of every incident as it changes, until stopped.
+    Watch,
     /// Probe one target of the catalogue, by host or identifier.
     Probe {
         /// Its host name or identifier.
@@ -89,7 +111,7 @@ fn main() -> ExitCode {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(error) => {
             tracing::error!("{error:#}");
-            ExitCode::from(Exit::Failure as u8)
+            ExitCode::from(Exit::Unknown as u8)
         }
     }
 }
@@ -105,10 +127,26 @@ fn act(arguments: Arguments) -> anyhow::Result<Exit> {
         ..RawConfig::default()
     }))?;
     let json = arguments.json;
+    let language = arguments.lang.unwrap_or_else(tocsin_agent::config::language);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         Ok(match arguments.verb {
             Verb::Run => cli::run::run(config, json).await?,
+            Verb::Why { site, nagios } => {
+                let prober = tocsin_agent::prober(&config, config.profile.unwrap_or_default())?;
+                let form = match (nagios, json) {
+                    (true, _) => Form::Nagios,
+                    (_, true) => Form::Json,
+                    _ => Form::Text,
+                };
+                let prober = std::sync::Arc::new(prober);
+                cli::why::why(&config, &prober, &site, language, form).await?
+            }
+            Verb::Status => cli::status::status(&config, language, json).await?,
+            Verb::Incidents { all } => {
+                cli::incidents::incidents(&config, language, all, json).await?
+            }
+            Verb::Watch => cli::incidents::watch(&config, language, json).await?,
             Verb::Probe { host } => {
                 let prober = tocsin_agent::prober(&config, config.profile.unwrap_or_default())?;
                 cli::probe::probe(&config, &prober, &host, json).await?

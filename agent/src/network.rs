@@ -39,6 +39,13 @@ impl Network {
         Self::default().next(named)
     }
 
+    /// The gateway of the default route, where it is one that can be spoken to.
+    #[must_use]
+    pub fn gateway(&self) -> Option<Ipv4Addr> {
+        let via = self.via.as_ref()?;
+        (!via.gateway.is_unspecified()).then_some(via.gateway)
+    }
+
     fn next(&self, named: Option<&str>) -> Self {
         let read = |path| fs::read_to_string(path).ok();
         let tables = (read("/proc/net/route"), read("/proc/net/arp"), read("/proc/net/ipv6_route"));

@@ -8,6 +8,7 @@
 
 mod dns;
 mod http;
+pub mod portal;
 pub mod profile;
 mod tcp;
 mod tls;
@@ -214,6 +215,8 @@ pub struct Look {
     pub full_handshake: bool,
     /// How closely its name is looked at.
     pub names: Names,
+    /// For the whole probe, where somebody waits for it; else, and at most, [`PROBE_DEADLINE`].
+    pub within: Option<Duration>,
 }
 
 /// Makes probes. One for the whole program, shared: it keeps the TLS sessions.
@@ -246,6 +249,7 @@ impl Deadline {
 /// One probe under way.
 struct Attempt {
     started: Instant,
+    within: Duration,
     traffic: Arc<Traffic>,
     result: ProbeResult,
 }
@@ -270,7 +274,8 @@ enum Visit {
 }
 
 impl Attempt {
-    fn new() -> Self {
+    fn new(within: Option<Duration>) -> Self {
+        let within = within.unwrap_or(PROBE_DEADLINE).min(PROBE_DEADLINE);
         let result = ProbeResult {
             outcome: Outcome::Ok,
             rule: RuleNumber::NONE,
@@ -286,12 +291,12 @@ impl Attempt {
             bytes_out: 0,
             retry_after_s: None,
         };
-        Self { started: monotonic(), traffic: Arc::default(), result }
+        Self { started: monotonic(), within, traffic: Arc::default(), result }
     }
 
     fn deadline(&self, phase: Duration) -> Deadline {
         let now = monotonic();
-        Deadline((now + phase).min(self.started + PROBE_DEADLINE))
+        Deadline((now + phase).min(self.started + self.within))
     }
 
     /// Adds the time since `from` to the phase.
@@ -346,7 +351,7 @@ impl Prober {
     /// [`DNS_DEADLINE`] more where the name is looked at closer. Never fails: every failure is an outcome.
     pub async fn probe(&self, target: &Target, family: Family, look: Look) -> ProbeResult {
         let names = look.names;
-        let mut attempt = Attempt::new();
+        let mut attempt = Attempt::new(look.within);
         let mut place = Place { host: target.host.clone(), path: target.path.clone() };
         let mut redirects_left = REDIRECTS_MAX;
         loop {
@@ -377,7 +382,7 @@ impl Prober {
     /// Asks the target's own name servers after all went well, which does not count as time of the
     /// probe. Where they fail, and a walk from the roots does too, that is what was found.
     async fn look_at_name(&self, result: &mut ProbeResult, target: &Target, family: Family) {
-        let mut attempt = Attempt::new();
+        let mut attempt = Attempt::new(None);
         let deadline = attempt.deadline(DNS_DEADLINE);
         let asked = self.resolver.direct(&target.host, family, deadline, &attempt.traffic).await;
         if matches!(asked, DnsVerdict::Failed(outcome) if !is_made_up(outcome, family)) {
@@ -389,6 +394,28 @@ impl Prober {
         }
         result.bytes_in += attempt.traffic.received();
         result.bytes_out += attempt.traffic.sent();
+    }
+
+    /// Asks the own resolver and the independent path at the same time, and tells what they said together:
+    /// which of them is at fault is known as soon as both have answered. `Unconfirmed` where both resolve, or
+    /// the independent path says nothing.
+    pub async fn compare_names(&self, host: &str, family: Family, within: Duration) -> DnsPath {
+        let attempt = Attempt::new(Some(within));
+        let deadline = attempt.deadline(within);
+        let (system, independent) = tokio::join!(
+            self.resolver.system(host, family, deadline, &attempt.traffic),
+            self.resolver.independent(host, family, deadline, &attempt.traffic),
+        );
+        let may = |addresses: &[IpAddr]| !self.may_connect(addresses).is_empty();
+        let own = system.is_ok_and(|resolved| may(&resolved.addresses));
+        match independent {
+            DnsVerdict::Resolved(resolved) if !own && may(&resolved.addresses) => {
+                DnsPath::SystemOnly
+            }
+            DnsVerdict::Failed(_) if !own => DnsPath::Both,
+            DnsVerdict::Failed(_) => DnsPath::IndependentOnly,
+            _ => DnsPath::Unconfirmed,
+        }
     }
 
     async fn visit(
@@ -504,6 +531,14 @@ impl Prober {
         Ok(())
     }
 
+    /// The address to connect from.
+    fn source_of(&self, to: IpAddr) -> Option<IpAddr> {
+        match to {
+            IpAddr::V4(_) => self.source_v4.map(IpAddr::V4),
+            IpAddr::V6(_) => self.source_v6.map(IpAddr::V6),
+        }
+    }
+
     fn may_connect(&self, addresses: &[IpAddr]) -> Vec<IpAddr> {
         addresses.iter().copied().filter(|ip| self.allowed.may_connect(*ip)).collect()
     }
@@ -521,10 +556,7 @@ impl Prober {
         let mut rest = addresses.iter().take(ADDRESSES_MAX).peekable();
         while let Some(ip) = rest.next() {
             attempt.result.address = Some(*ip);
-            let source = match ip {
-                IpAddr::V4(_) => self.source_v4.map(IpAddr::V4),
-                IpAddr::V6(_) => self.source_v6.map(IpAddr::V6),
-            };
+            let source = self.source_of(*ip);
             let left = deadline.left();
             let left = if rest.peek().is_some() { left / 2 } else { left };
             let connecting = tcp::connect(SocketAddr::new(*ip, port), source, &attempt.traffic);

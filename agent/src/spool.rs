@@ -24,7 +24,10 @@ use tocsin_proto::{
     time::Timestamp,
 };
 
-use crate::engine::courtesy::{Courtesy, Fill, Others, Quiet, Start, Use};
+use crate::{
+    engine::courtesy::{Courtesy, Fill, Others, Quiet, Start, Use},
+    state::State,
+};
 
 /// Name of the database in the state directory.
 pub const OUTBOX_FILE: &str = "outbox.db";
@@ -155,6 +158,7 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS quiets (target INTEGER PRIMARY KEY, until INTEGER NOT NULL);
     CREATE TABLE IF NOT EXISTS fill (one INTEGER PRIMARY KEY, bytes INTEGER NOT NULL, at INTEGER NOT NULL);
     CREATE TABLE IF NOT EXISTS spends (id INTEGER PRIMARY KEY AUTOINCREMENT, bytes INTEGER NOT NULL);
+    CREATE TABLE IF NOT EXISTS state (one INTEGER PRIMARY KEY, json TEXT NOT NULL);
     CREATE TABLE IF NOT EXISTS batching (
         one INTEGER PRIMARY KEY, context TEXT NOT NULL, body BLOB NOT NULL
     );
@@ -878,6 +882,28 @@ impl Spool {
             },
         );
         found.optional().map_err(SpoolError::Access)
+    }
+
+    /// Keeps how this agent stands, for `tocsin status`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn keep_state(&self, state: &State) -> Result<(), SpoolError> {
+        let json = serde_json::to_string(state).expect("a state is plain data");
+        self.db
+            .execute("INSERT OR REPLACE INTO state VALUES (1, ?1)", [json])
+            .map(|_| ())
+            .map_err(SpoolError::Access)
+    }
+
+    /// How this agent stood when it last said so; `None` where none has, or it was of another version.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn state(&self) -> Result<Option<State>, SpoolError> {
+        let found = self.db.query_row("SELECT json FROM state", [], |row| row.get::<_, String>(0));
+        let json = found.optional().map_err(SpoolError::Access)?;
+        Ok(json.and_then(|json| serde_json::from_str(&json).ok()))
     }
 
     /// What was lost.

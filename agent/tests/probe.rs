@@ -292,7 +292,7 @@ async fn ok_over_both_versions_and_resumed() {
         assert!(second.resumed && second.outcome == Outcome::Ok, "{second:?}");
         assert!(second.bytes_in < first.bytes_in);
         let full = prober
-            .probe(&target(port), Family::V4, Look { full_handshake: true, names: Names::Own })
+            .probe(&target(port), Family::V4, Look { full_handshake: true, ..Look::default() })
             .await;
         assert!(!full.resumed && full.outcome == Outcome::Ok, "{full:?}");
     }
@@ -477,7 +477,7 @@ async fn a_name_that_only_the_own_resolver_keeps_is_found_out_when_names_are_dou
     let plain = |address| PublicResolver { address, tls: None };
     let bad = lab.name_server(code(ResponseCode::ServFail), "127.0.0.1:0").await;
     let good = lab.name_server(a(Ipv4Addr::LOCALHOST), "127.0.0.1:0").await;
-    let doubting = Look { full_handshake: false, names: Names::Walk };
+    let doubting = Look { names: Names::Walk, ..Look::default() };
     lab.settings.independent.fallback = vec![plain(bad), plain(bad)];
     check(&lab.probe(port).await, Outcome::Ok, DnsPath::Unconfirmed);
     let result = lab.prober().probe(&target(port), Family::V4, doubting).await;
@@ -647,7 +647,7 @@ impl Kept {
 
     /// Probes, and tells how often the roots and the name's own server were asked.
     async fn probe(&self, prober: &Prober) -> (ProbeResult, usize, usize) {
-        let look = Look { full_handshake: false, names: Names::Direct };
+        let look = Look { names: Names::Direct, ..Look::default() };
         let result = prober.probe(&target(self.port), Family::V4, look).await;
         let asked = |count: &AtomicUsize| count.swap(0, Ordering::Relaxed);
         (result, asked(&self.roots_asked), asked(&self.own_asked))

@@ -1,15 +1,21 @@
 //! The verbs, one file each. They print; they decide nothing.
 //!
-//! Exit codes: 0 all well, 1 a problem was found, 2 a failure of this program or its
-//! configuration, 3 wrong usage or nothing known.
+//! Exit codes are those of monitoring plugins: 0 all well, 1 a problem was found, 2 a site that was asked about does
+//! not work, 3 nothing is known: also wrong usage, and a failure of this program or its configuration.
 
 pub mod doctor;
 pub mod identity;
+pub mod incidents;
 pub mod probe;
 pub mod run;
 pub mod show;
+pub mod status;
+pub mod why;
 
-use std::io::{self, Write};
+use std::{
+    error::Error,
+    io::{self, Write},
+};
 
 /// Version of what `--json` prints.
 pub const JSON_SCHEMA: u32 = 1;
@@ -22,10 +28,23 @@ pub enum Exit {
     Ok = 0,
     /// A problem was found.
     Problem = 1,
-    /// A failure of this program or its configuration.
-    Failure = 2,
-    /// Wrong usage, or nothing is known.
+    /// What was asked about does not work.
+    Critical = 2,
+    /// Wrong usage, a failure of this program or its configuration, or nothing is known.
     Unknown = 3,
+}
+
+impl Exit {
+    /// The word of monitoring plugins for it.
+    #[must_use]
+    pub const fn plugin_word(self) -> &'static str {
+        match self {
+            Self::Ok => "OK",
+            Self::Problem => "WARNING",
+            Self::Critical => "CRITICAL",
+            Self::Unknown => "UNKNOWN",
+        }
+    }
 }
 
 /// Prints one line on the standard output.
@@ -45,4 +64,11 @@ pub fn say_json(mut value: serde_json::Value) -> io::Result<()> {
         fields.insert("schema".to_owned(), JSON_SCHEMA.into());
     }
     say(value)
+}
+
+/// An error with its causes, in one line.
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let causes = std::iter::successors(error.source(), |&error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -7,10 +7,7 @@ use super::{Exit, say, say_json};
 use crate::{
     clock::Clock,
     config::Config,
-    engine::{
-        courtesy::{Start, Use, wire_bytes},
-        planner::Names,
-    },
+    engine::courtesy::{Start, Use, wire_bytes},
     identity::Identity,
     probe::{ProbeResult, Prober},
     spool::Spool,
@@ -49,7 +46,7 @@ pub async fn probe(
     spool.started(Start { at: now, target: target.index, of: Use::Verification })?;
     let family = config.families.first().copied().unwrap_or(Family::V4);
     let result = prober
-        .probe(target, family, crate::probe::Look { full_handshake: true, names: Names::Own })
+        .probe(target, family, crate::probe::Look { full_handshake: true, ..Default::default() })
         .await;
     let now = clock.now();
     let http1 = result.http_version == Some("http/1.1");

@@ -34,6 +34,10 @@ pub struct Line {
     pub thinned: bool,
     /// There is a default route.
     pub route: Option<bool>,
+    /// The gateway answers.
+    pub gateway: Option<bool>,
+    /// Nothing answers in the place of sites.
+    pub no_portal: Option<bool>,
     /// The wall clock agrees with the collectors'.
     pub clock: Option<bool>,
     /// UDP reaches a collector.
@@ -110,6 +114,8 @@ impl Judge {
         }
         let measured = [
             (HealthCheck::Route, line.route),
+            (HealthCheck::Gateway, line.gateway),
+            (HealthCheck::Captive, line.no_portal),
             (HealthCheck::Clock, line.clock),
             (HealthCheck::Udp, line.udp),
             (HealthCheck::Budget, Some(!line.thinned)),
@@ -156,9 +162,17 @@ mod tests {
         for target in catalogue.targets().keys() {
             judge.record(*target, Family::V4, Outcome::TcpTimeout, DnsPath::Unconfirmed);
         }
-        let line = Line { thinned: true, route: Some(true), clock: None, udp: Some(false) };
+        let line = Line {
+            thinned: true,
+            route: Some(true),
+            gateway: Some(false),
+            udp: Some(false),
+            ..Line::default()
+        };
         let health = judge.health(catalogue, line);
         assert_eq!(health.check(HealthCheck::Route), Some(true));
+        assert_eq!(health.check(HealthCheck::Gateway), Some(false));
+        assert_eq!(health.check(HealthCheck::Captive), None);
         assert_eq!(health.check(HealthCheck::Clock), None);
         assert_eq!(health.check(HealthCheck::Udp), Some(false));
         assert_eq!(health.unrelated_ok, 0);

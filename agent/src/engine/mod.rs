@@ -5,6 +5,7 @@ pub mod address;
 pub mod classify;
 pub mod core;
 pub mod courtesy;
+pub mod diagnose;
 pub mod judge;
 pub mod outbox;
 pub mod planner;

@@ -1,0 +1,676 @@
+//! Is it only me? What a look at one site, looks at a few others, the state of the own line and what a
+//! collector last published come to. Pure: the same evidence gives the same answer.
+//!
+//! The order is that of the way out: link, gateway, portal, resolver, provider, address family; only what
+//! is behind all of them can be the site's. Of the world nothing is said that no collector has said.
+
+use tocsin_proto::{
+    catalogue::{Catalogue, Target, Zones},
+    id::{Country, Id},
+    implicate::{DnsPath, Layer, implication},
+    incident::{Factor, Incident, Phase, Scope},
+    observation::Family,
+    outcome::{Outcome, Phase as Step},
+    rules::{RuleNumber, RuleTable},
+    snapshot::{SiteCounts, Snapshot},
+};
+
+/// A snapshot that is older than this tells of the past, ms.
+pub const FRESH_MS: u64 = 600_000;
+/// Controls that must have been looked at for their share to mean something.
+const CONTROLS_MIN: usize = 2;
+
+/// What one look at a site came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    /// Over which family.
+    pub family: Family,
+    /// What came of it.
+    pub outcome: Outcome,
+    /// The rule that told whose fault it is.
+    pub rule: RuleNumber,
+    /// What the two ways of resolving said.
+    pub dns: DnsPath,
+    /// The HTTP status; 0 when there was none.
+    pub status: u16,
+    /// Milliseconds of the whole look.
+    pub total_ms: u64,
+}
+
+impl Look {
+    /// Whether the site answered.
+    #[must_use]
+    pub const fn is_fine(&self) -> bool {
+        self.outcome.is_answer()
+    }
+
+    /// Whether the name has no address of this family: no failure of anybody.
+    #[must_use]
+    pub fn has_no_address(&self) -> bool {
+        self.outcome == Outcome::DnsNodata
+    }
+
+    fn implicates(&self, layer: Layer, has_edge: bool) -> bool {
+        let fault = RuleTable::builtin().get(self.rule).map(|rule| rule.fault);
+        let of = implication(self.outcome, fault, self.dns);
+        let named = of.full.and(of.half);
+        // Where there is no edge, what is said of the edge is said of the hosting.
+        named.has(layer) || (layer == Layer::Hosting && !has_edge && named.has(Layer::Edge))
+    }
+}
+
+/// A look at a site that shares nothing with the one in question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Control {
+    /// Its host.
+    pub host: String,
+    /// What came of it.
+    pub look: Look,
+}
+
+/// What is known of the own line; `None` where it was not measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OwnLine {
+    /// There is a default route.
+    pub route: Option<bool>,
+    /// The gateway answers.
+    pub gateway: Option<bool>,
+    /// Nothing stands between that answers in the place of sites.
+    pub no_portal: Option<bool>,
+    /// A collector was reached, by its address alone.
+    pub collector: Option<bool>,
+    /// This machine's clock agrees with the collector's.
+    pub clock: Option<bool>,
+}
+
+/// What a collector published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Feed {
+    /// How old it is, ms.
+    pub age_ms: u64,
+    /// Whether it was fetched just now.
+    pub live: bool,
+    /// The document.
+    pub snapshot: Snapshot,
+    /// Where the collector sees us; `None` where it was not asked.
+    pub country: Option<Country>,
+    /// Our network as it sees us; 0 when unknown.
+    pub asn: u32,
+}
+
+impl Feed {
+    /// Whether it tells of now.
+    #[must_use]
+    pub const fn is_fresh(&self) -> bool {
+        self.age_ms <= FRESH_MS
+    }
+}
+
+/// All that is known.
+#[derive(Debug, Clone, Default)]
+pub struct Evidence<'a> {
+    /// The site, where the catalogue has it.
+    pub target: Option<&'a Target>,
+    /// Looks at it.
+    pub looks: Vec<Look>,
+    /// Looks at others.
+    pub controls: Vec<Control>,
+    /// The own line.
+    pub line: OwnLine,
+    /// The name of the own resolver's class, where it is a public one.
+    pub resolver: Option<&'static str>,
+    /// What collectors published, the newest first.
+    pub feeds: Vec<Feed>,
+}
+
+/// Whether the site works from here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Works {
+    /// Over every family that it has.
+    Yes,
+    /// Not over this family.
+    NotOver(Family),
+    /// Not at all.
+    No,
+}
+
+/// Whose fault it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// Nobody's: it works, and nothing is known to be wrong.
+    Nothing,
+    /// This machine has no way out.
+    Link,
+    /// The own gateway does not answer.
+    Gateway,
+    /// A portal wants a login, or something answers in the place of sites.
+    Portal,
+    /// The own resolver: for all names, or for this one alone.
+    Resolver {
+        /// Whether other names resolve.
+        this_name_alone: bool,
+    },
+    /// The own line, or the provider of it: nothing answers behind the gateway.
+    Line,
+    /// The own line over one family.
+    Family(Family),
+    /// A confirmed incident, which others see too.
+    Incident(Box<Incident>),
+    /// A suspicion of a collector, not confirmed.
+    Suspicion(Box<Incident>),
+    /// Others fail at this site too; what it is nobody has named yet.
+    OthersToo(SiteCounts),
+    /// Others reach it, now.
+    OnlyYou,
+    /// It cannot be told.
+    Unknown(Why),
+}
+
+/// Why it cannot be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// No collector is set.
+    NoCollector,
+    /// None was reached, and what was kept is too old.
+    NoNews,
+    /// Too few look at this site.
+    TooFew,
+    /// The site is in no catalogue: nobody else looks at it.
+    Unlisted,
+    /// Some controls answer and as many do not.
+    Unsteady,
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnosis {
+    /// Whether the site works from here.
+    pub works: Works,
+    /// Whose fault it is.
+    pub cause: Cause,
+}
+
+/// What a control is good for: those whose own providers are down tell nothing of the line.
+fn counts(control: &Control, feeds: &[Feed], catalogue: &Catalogue) -> bool {
+    let Some(target) = catalogue.find(&control.host) else { return true };
+    !feeds.iter().filter(|feed| feed.is_fresh()).any(|feed| {
+        feed.snapshot.incidents.iter().any(|open| stands(open) && is_about(open, target))
+    })
+}
+
+const fn stands(incident: &Incident) -> bool {
+    matches!(incident.phase, Phase::Confirmed | Phase::Recovering)
+}
+
+/// Whether an incident is of this site, or of what stands behind it.
+fn is_about(incident: &Incident, target: &Target) -> bool {
+    match &incident.factor {
+        Factor::Site { target: site } => *site == target.id,
+        Factor::Provider { provider, role: Layer::Tld } => provider.as_str() == target.tld(),
+        Factor::Provider { provider, role } => {
+            target.roles.iter().any(|of| of.role == *role && of.provider == *provider)
+        }
+        _ => false,
+    }
+}
+
+/// Whether it is of the likes of us: our network, country, zone or resolver.
+fn is_of_us(incident: &Incident, feed: &Feed, resolver: Option<&str>) -> bool {
+    let zone = feed.country.and_then(zone_of);
+    match &incident.factor {
+        Factor::Network { asn } | Factor::NetworkResolver { asn } => *asn != 0 && *asn == feed.asn,
+        Factor::Country { country } => feed.country == Some(*country),
+        Factor::Zone { zone: own } => zone == Some(own),
+        Factor::Resolver { resolver: own } => resolver == Some(own.as_str()),
+        _ => false,
+    }
+}
+
+fn zone_of(country: Country) -> Option<&'static Id> {
+    let zones = Zones::builtin();
+    zones.of(country).and_then(|zone| zones.id(zone))
+}
+
+/// Whether it reaches us: what is regional reaches those who are there.
+fn reaches_us(incident: &Incident, feed: &Feed) -> bool {
+    let Scope::Regional { zones, countries } = &incident.scope else { return true };
+    // Who does not know where it is cannot rule it out.
+    let Some(country) = feed.country else { return true };
+    countries.contains(&country) || zone_of(country).is_some_and(|zone| zones.contains(zone))
+}
+
+impl Evidence<'_> {
+    /// Whether the site works from here. A family of which it has no address does not count.
+    fn works(&self) -> Works {
+        let looked = || self.looks.iter().filter(|look| !look.has_no_address());
+        let failing: Vec<Family> =
+            looked().filter(|look| !look.is_fine()).map(|look| look.family).collect();
+        match (looked().any(Look::is_fine), failing.first()) {
+            (true, None) => Works::Yes,
+            (true, Some(family)) => Works::NotOver(*family),
+            (false, _) => Works::No,
+        }
+    }
+
+    /// Controls over a family, or over any: how many there were, and how many were fine.
+    fn controls(&self, catalogue: &Catalogue, over: Option<Family>) -> (usize, usize) {
+        let of = self.controls.iter().filter(|control| {
+            let own = over.is_none_or(|family| control.look.family == family);
+            own && !control.look.has_no_address() && counts(control, &self.feeds, catalogue)
+        });
+        of.fold((0, 0), |(all, fine), control| {
+            (all + 1, fine + usize::from(control.look.is_fine()))
+        })
+    }
+
+    /// An incident that explains what was met here: of the site or of a provider behind it in a role that
+    /// fits, or of those we belong to. What is confirmed before what is suspected, the narrowest first.
+    fn incident(&self, confirmed: bool) -> Option<&Incident> {
+        let phase = |incident: &&Incident| match confirmed {
+            true => stands(incident),
+            false => incident.phase == Phase::Suspected,
+        };
+        let rank = |incident: &Incident| match incident.factor {
+            Factor::Site { .. } => 0,
+            Factor::Provider { .. } => 1,
+            _ => 2,
+        };
+        let all =
+            self.feeds.iter().filter(|feed| feed.is_fresh()).flat_map(|feed| {
+                feed.snapshot.incidents.iter().filter(phase).filter(move |incident| {
+                    self.explains(incident, feed) && incident.part_of.is_none()
+                })
+            });
+        all.min_by_key(|incident| rank(incident))
+    }
+
+    fn explains(&self, incident: &Incident, feed: &Feed) -> bool {
+        if is_of_us(incident, feed, self.resolver) {
+            return true;
+        }
+        let Some(target) = self.target.filter(|target| is_about(incident, target)) else {
+            return false;
+        };
+        let over = match incident.scope {
+            Scope::Family { family } => Some(family),
+            _ => None,
+        };
+        let has_edge = target.provider(Layer::Edge).is_some();
+        let fits = |look: &&Look| match &incident.factor {
+            Factor::Provider { role, .. } => look.implicates(*role, has_edge),
+            _ => true,
+        };
+        let met = self.looks.iter().filter(|look| !look.is_fine() && !look.has_no_address());
+        let mut met = met.filter(|look| over.is_none_or(|family| look.family == family));
+        // Where it works from here it is said all the same.
+        let works = self.works() == Works::Yes;
+        reaches_us(incident, feed) && (works || met.any(|look| fits(&look)))
+    }
+
+    /// The answer.
+    #[must_use]
+    pub fn diagnose(&self, catalogue: &Catalogue) -> Diagnosis {
+        let works = self.works();
+        let cause = match works {
+            Works::Yes => self
+                .incident(true)
+                .map_or(Cause::Nothing, |incident| Cause::Incident(Box::new(incident.clone()))),
+            Works::NotOver(family) => match self.controls(catalogue, Some(family)) {
+                (all, 0) if all > 0 => Cause::Family(family),
+                _ => self.world(catalogue),
+            },
+            Works::No => self.own_side(catalogue).unwrap_or_else(|| self.world(catalogue)),
+        };
+        Diagnosis { works, cause }
+    }
+
+    /// What is wrong on this side, if it is on this side.
+    fn own_side(&self, catalogue: &Catalogue) -> Option<Cause> {
+        let OwnLine { route, gateway, no_portal, collector, .. } = self.line;
+        let (all, fine) = self.controls(catalogue, None);
+        // Whatever answers was reached somehow.
+        if route == Some(false) && fine == 0 && collector != Some(true) {
+            return Some(Cause::Link);
+        }
+        let names_fail = |look: &Look| look.outcome.phase() == Some(Step::Dns);
+        let own_resolver = |look: &Look| look.dns == DnsPath::SystemOnly;
+        let failing = || self.looks.iter().filter(|look| !look.is_fine() && !look.has_no_address());
+        if fine == 0 && all >= CONTROLS_MIN {
+            if no_portal == Some(false) {
+                return Some(Cause::Portal);
+            }
+            let names = || self.controls.iter().map(|control| &control.look).chain(failing());
+            let answered = |look: &Look| own_resolver(look);
+            if names().all(names_fail) && (names().any(answered) || collector == Some(true)) {
+                return Some(Cause::Resolver { this_name_alone: false });
+            }
+            if gateway == Some(false) {
+                return Some(Cause::Gateway);
+            }
+            // What is known of our network says more than that it does not work.
+            if let Some(incident) = self
+                .incident(true)
+                .filter(|i| !matches!(i.factor, Factor::Site { .. } | Factor::Provider { .. }))
+            {
+                return Some(Cause::Incident(Box::new(incident.clone())));
+            }
+            return Some(Cause::Line);
+        }
+        if failing().count() > 0 && failing().all(own_resolver) {
+            return Some(Cause::Resolver { this_name_alone: true });
+        }
+        if all >= CONTROLS_MIN && 2 * fine < all {
+            return Some(Cause::Unknown(Why::Unsteady));
+        }
+        None
+    }
+
+    /// What the world says of it.
+    fn world(&self, catalogue: &Catalogue) -> Cause {
+        if let Some(incident) = self.incident(true) {
+            return Cause::Incident(Box::new(incident.clone()));
+        }
+        if let Some(incident) = self.incident(false) {
+            return Cause::Suspicion(Box::new(incident.clone()));
+        }
+        let Some(target) = self.target else { return Cause::Unknown(Why::Unlisted) };
+        let fresh = || self.feeds.iter().filter(|feed| feed.is_fresh());
+        let failing = fresh().find_map(|feed| {
+            feed.snapshot.sites.failing.iter().find(|counts| counts.target == target.id)
+        });
+        if let Some(counts) = failing {
+            return Cause::OthersToo(counts.clone());
+        }
+        // That others reach it counts only where our own line was seen to carry something.
+        let (_, fine) = self.controls(catalogue, None);
+        if fine > 0 && fresh().any(|feed| feed.snapshot.sites.well.contains(&target.id)) {
+            return Cause::OnlyYou;
+        }
+        Cause::Unknown(match self.feeds.is_empty() {
+            true if self.line.collector.is_none() => Why::NoCollector,
+            true => Why::NoNews,
+            // Who was reached and has nothing new to tell has no crowd.
+            false if !self.feeds.iter().any(|feed| feed.live || feed.is_fresh()) => Why::NoNews,
+            false => Why::TooFew,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tocsin_proto::{
+        incident::{Confidence, LiarBound, Transition},
+        sign::SecretKey,
+        snapshot::{Crowd, Overall, ParametersInForce, Sites},
+        time::Timestamp,
+    };
+
+    const NOW: Timestamp = Timestamp::from_s(1_800_000_000);
+
+    fn catalogue() -> &'static Catalogue {
+        Catalogue::builtin()
+    }
+
+    /// A site behind an edge.
+    fn site() -> &'static Target {
+        let edge = |target: &&Target| target.provider(Layer::Edge).is_some();
+        catalogue().targets().values().find(edge).unwrap()
+    }
+
+    fn look(outcome: Outcome, dns: DnsPath) -> Look {
+        Look { family: Family::V4, outcome, rule: RuleNumber::NONE, dns, status: 0, total_ms: 20 }
+    }
+
+    fn plain(outcome: Outcome) -> Look {
+        look(outcome, DnsPath::Unconfirmed)
+    }
+
+    fn over_v6(outcome: Outcome) -> Look {
+        Look { family: Family::V6, ..plain(outcome) }
+    }
+
+    fn others(outcomes: &[Look]) -> Vec<Control> {
+        let host = |n: usize| format!("control{n}.invalid");
+        outcomes
+            .iter()
+            .enumerate()
+            .map(|(n, look)| Control { host: host(n), look: *look })
+            .collect()
+    }
+
+    fn incident(factor: Factor, phase: Phase, scope: Scope) -> Incident {
+        Incident {
+            id: "x".to_owned(),
+            title: factor.to_string(),
+            factor,
+            organisation: None,
+            part_of: None,
+            scope,
+            phase,
+            started_at: NOW,
+            transitions: vec![Transition { at: NOW, phase }],
+            relapses: 0,
+            reported_late: false,
+            share_permille: 900,
+            peak_permille: 900,
+            symptoms: Vec::new(),
+            targets: Vec::new(),
+            regions: Vec::new(),
+            networks: Vec::new(),
+            reasons: Vec::new(),
+            ruled_out: Vec::new(),
+            confidence: Confidence::High,
+            liar_bound: LiarBound::default(),
+            parameters: 1,
+        }
+    }
+
+    fn edge_of(target: &Target) -> Factor {
+        let provider = target.provider(Layer::Edge).unwrap().clone();
+        Factor::Provider { provider, role: Layer::Edge }
+    }
+
+    fn feed(incidents: Vec<Incident>, well: bool) -> Feed {
+        let well = if well { vec![site().id.clone()] } else { Vec::new() };
+        Feed {
+            age_ms: 5_000,
+            live: true,
+            country: "FR".parse().ok(),
+            asn: 64_500,
+            snapshot: Snapshot {
+                schema: 1,
+                operator: SecretKey::from_seed(&[1; 32]).public(),
+                sequence: 1,
+                at: NOW,
+                overall: Overall::Quiet,
+                crowd: Crowd::default(),
+                settings: Vec::new(),
+                parameters: ParametersInForce::default(),
+                attribution: String::new(),
+                incidents,
+                cells: Vec::new(),
+                sites: Sites { window_s: 300, well, failing: Vec::new() },
+            },
+        }
+    }
+
+    /// Everything well but the site, which times out.
+    fn evidence(feeds: Vec<Feed>) -> Evidence<'static> {
+        Evidence {
+            target: Some(site()),
+            looks: vec![plain(Outcome::TcpTimeout)],
+            controls: others(&[plain(Outcome::Ok); 4]),
+            line: OwnLine { route: Some(true), collector: Some(true), ..OwnLine::default() },
+            resolver: Some("local"),
+            feeds,
+        }
+    }
+
+    fn cause(evidence: &Evidence<'_>) -> Cause {
+        evidence.diagnose(catalogue()).cause
+    }
+
+    fn is_incident(cause: &Cause, factor: &Factor) -> bool {
+        matches!(cause, Cause::Incident(incident) if incident.factor == *factor)
+    }
+
+    #[test]
+    fn the_own_line_is_looked_at_from_the_inside_out() {
+        let dead = |line| Evidence {
+            looks: vec![plain(Outcome::TcpTimeout)],
+            controls: others(&[plain(Outcome::TcpTimeout); 4]),
+            line,
+            ..evidence(vec![feed(Vec::new(), true)])
+        };
+        let line = OwnLine { route: Some(true), ..OwnLine::default() };
+        let check = |line, expected| assert_eq!(cause(&dead(line)), expected);
+        check(OwnLine { route: Some(false), gateway: Some(false), ..line }, Cause::Link);
+        check(OwnLine { route: Some(false), collector: Some(true), ..line }, Cause::Line);
+        check(OwnLine { no_portal: Some(false), ..line }, Cause::Portal);
+        check(OwnLine { gateway: Some(false), ..line }, Cause::Gateway);
+        check(OwnLine { gateway: Some(true), ..line }, Cause::Line);
+        check(line, Cause::Line);
+    }
+
+    #[test]
+    fn a_resolver_is_told_from_a_name() {
+        let own = look(Outcome::DnsTimeout, DnsPath::SystemOnly);
+        let alone = Evidence { looks: vec![own], ..evidence(Vec::new()) };
+        assert_eq!(cause(&alone), Cause::Resolver { this_name_alone: true });
+        let all = Evidence { controls: others(&[own; 3]), ..alone };
+        assert_eq!(cause(&all), Cause::Resolver { this_name_alone: false });
+        // Port 53 is closed to all but the resolver, and a collector is reached by its address.
+        let silent = plain(Outcome::DnsTimeout);
+        let closed = Evidence { looks: vec![silent], controls: others(&[silent; 3]), ..all };
+        assert_eq!(cause(&closed), Cause::Resolver { this_name_alone: false });
+        let line = OwnLine { collector: Some(false), ..closed.line };
+        assert_eq!(cause(&Evidence { line, ..closed }), Cause::Line);
+    }
+
+    #[test]
+    fn one_family_is_told_from_the_site() {
+        let looks = vec![plain(Outcome::Ok), over_v6(Outcome::TcpTimeout)];
+        let dead = [plain(Outcome::Ok), over_v6(Outcome::TcpTimeout)];
+        let own = Evidence { looks, controls: others(&dead), ..evidence(Vec::new()) };
+        let diagnosis = own.diagnose(catalogue());
+        assert_eq!(diagnosis.works, Works::NotOver(Family::V6));
+        assert_eq!(diagnosis.cause, Cause::Family(Family::V6));
+        // Others answer over it: it is the site's, or that of what is before it.
+        let controls = others(&[plain(Outcome::Ok), over_v6(Outcome::Ok)]);
+        let scope = Scope::Family { family: Family::V6 };
+        let edge = incident(edge_of(site()), Phase::Confirmed, scope);
+        let sites = Evidence { controls, feeds: vec![feed(vec![edge], false)], ..own };
+        assert!(is_incident(&cause(&sites), &edge_of(site())));
+        // Over a family that it has no address for nothing is wrong.
+        let looks = vec![plain(Outcome::Ok), over_v6(Outcome::DnsNodata)];
+        let none = Evidence { looks, ..evidence(vec![feed(Vec::new(), true)]) };
+        let expected = Diagnosis { works: Works::Yes, cause: Cause::Nothing };
+        assert_eq!(none.diagnose(catalogue()), expected);
+    }
+
+    #[test]
+    fn an_incident_explains_what_fits_it() {
+        let confirmed = |factor, scope| incident(factor, Phase::Confirmed, scope);
+        let edge = confirmed(edge_of(site()), Scope::Global);
+        let found = |incidents| cause(&evidence(vec![feed(incidents, false)]));
+        assert!(is_incident(&found(vec![edge.clone()]), &edge.factor));
+        // The site's own is nearer.
+        let own = confirmed(Factor::Site { target: site().id.clone() }, Scope::Site);
+        assert!(is_incident(&found(vec![edge.clone(), own.clone()]), &own.factor));
+        // Elsewhere is not here.
+        let regional = |countries: &[&str]| Scope::Regional {
+            zones: Vec::new(),
+            countries: countries.iter().map(|country| country.parse().unwrap()).collect(),
+        };
+        let far = confirmed(edge_of(site()), regional(&["JP"]));
+        assert_eq!(found(vec![far]), Cause::Unknown(Why::TooFew));
+        let near = confirmed(edge_of(site()), regional(&["JP", "FR"]));
+        assert!(is_incident(&found(vec![near]), &edge.factor));
+        // Names that fail are not the edge's fault.
+        let names = Evidence {
+            looks: vec![look(Outcome::DnsServfail, DnsPath::Both)],
+            ..evidence(vec![feed(vec![edge.clone()], false)])
+        };
+        assert_eq!(cause(&names), Cause::Unknown(Why::TooFew));
+        // Another's edge is not this one's.
+        let other = Factor::Provider { provider: "nobody".parse().unwrap(), role: Layer::Edge };
+        let found_other = found(vec![confirmed(other, Scope::Global)]);
+        assert_eq!(found_other, Cause::Unknown(Why::TooFew));
+        // What is suspected is said to be so; what is over is not said.
+        let suspected = Incident { phase: Phase::Suspected, ..edge.clone() };
+        assert!(matches!(found(vec![suspected]), Cause::Suspicion(_)));
+        let over = Incident { phase: Phase::Resolved, ..edge.clone() };
+        assert_eq!(found(vec![over]), Cause::Unknown(Why::TooFew));
+        // It works from here, and is told of all the same.
+        let fine = Evidence {
+            looks: vec![plain(Outcome::Ok)],
+            ..evidence(vec![feed(vec![edge.clone()], false)])
+        };
+        let diagnosis = fine.diagnose(catalogue());
+        assert_eq!(diagnosis.works, Works::Yes);
+        assert!(is_incident(&diagnosis.cause, &edge.factor));
+    }
+
+    #[test]
+    fn what_is_known_of_our_network_says_more_than_that_the_line_is_dead() {
+        let of = |factor| {
+            let incident = incident(factor, Phase::Confirmed, Scope::Observers);
+            Evidence {
+                controls: others(&[plain(Outcome::TcpTimeout); 4]),
+                ..evidence(vec![feed(vec![incident], true)])
+            }
+        };
+        let own = Factor::Network { asn: 64_500 };
+        assert!(is_incident(&cause(&of(own.clone())), &own));
+        assert_eq!(cause(&of(Factor::Network { asn: 64_501 })), Cause::Line);
+        let country = Factor::Country { country: "FR".parse().unwrap() };
+        assert!(is_incident(&cause(&of(country.clone())), &country));
+    }
+
+    #[test]
+    fn only_you_is_said_where_others_were_seen_to_reach_it_now() {
+        let with = |feeds| cause(&evidence(feeds));
+        assert_eq!(with(vec![feed(Vec::new(), true)]), Cause::OnlyYou);
+        assert_eq!(with(vec![feed(Vec::new(), false)]), Cause::Unknown(Why::TooFew));
+        let old = Feed { age_ms: FRESH_MS + 1, live: false, ..feed(Vec::new(), true) };
+        assert_eq!(with(vec![old]), Cause::Unknown(Why::NoNews));
+        assert_eq!(with(Vec::new()), Cause::Unknown(Why::NoNews));
+        let mut failing = feed(Vec::new(), false);
+        let counts = SiteCounts {
+            target: site().id.clone(),
+            observed: 100,
+            failing: 40,
+            prefixes: 30,
+            regions: 7,
+        };
+        failing.snapshot.sites.failing.push(counts.clone());
+        assert_eq!(with(vec![failing]), Cause::OthersToo(counts));
+        let unlisted = Evidence { target: None, ..evidence(vec![feed(Vec::new(), true)]) };
+        assert_eq!(cause(&unlisted), Cause::Unknown(Why::Unlisted));
+        let alone = Evidence { line: OwnLine::default(), ..evidence(Vec::new()) };
+        assert_eq!(cause(&alone), Cause::Unknown(Why::NoCollector));
+        let mixed = [Outcome::Ok, Outcome::TcpTimeout, Outcome::TcpTimeout, Outcome::TlsTimeout];
+        let shaky = Evidence {
+            controls: others(&mixed.map(plain)),
+            ..evidence(vec![feed(Vec::new(), true)])
+        };
+        assert_eq!(cause(&shaky), Cause::Unknown(Why::Unsteady));
+    }
+
+    #[test]
+    fn a_control_that_is_down_for_everybody_tells_nothing_of_the_line() {
+        // All that was looked at stands behind one edge that is down, but for two that answer.
+        let behind =
+            |target: &&Target| target.provider(Layer::Edge) == site().provider(Layer::Edge);
+        let down = catalogue().targets().values().filter(behind).skip(1).take(3);
+        let mut controls: Vec<Control> = down
+            .map(|target| Control { host: target.host.clone(), look: plain(Outcome::TcpTimeout) })
+            .collect();
+        assert_eq!(controls.len(), 3);
+        controls.extend(others(&[plain(Outcome::Ok), plain(Outcome::Ok)]));
+        let edge = incident(edge_of(site()), Phase::Confirmed, Scope::Global);
+        let evidence = Evidence { controls, ..evidence(vec![feed(vec![edge], false)]) };
+        assert!(is_incident(&cause(&evidence), &edge_of(site())));
+    }
+}
