@@ -30,7 +30,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use self::{
     counters::{Counters, Counts},
     fault::{EdgeFault, Expected, Fault, FaultBoard},
-    world::{LabAgent, Override, World},
+    world::{Ground, LabAgent, Override, World},
 };
 
 /// How long a fault may take to be in force. The longest, a full accept queue, takes 0.2 s.
@@ -72,7 +72,20 @@ impl Internet {
     /// When an address cannot be bound (only Linux has all of 127/8), or a certificate cannot be
     /// made.
     pub async fn start(seed: u64, shutdown: CancellationToken) -> anyhow::Result<Self> {
-        let world = Arc::new(World::new(seed));
+        Self::start_at(seed, Ground::LOOPBACK, shutdown).await
+    }
+
+    /// The same somewhere else: whoever calls has seen to it that the addresses are this machine's, or this
+    /// namespace's.
+    ///
+    /// # Errors
+    /// As [`Internet::start`].
+    pub async fn start_at(
+        seed: u64,
+        ground: Ground,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<Self> {
+        let world = Arc::new(World::at(seed, ground));
         let board = Arc::new(FaultBoard::new(&world));
         let counters = Arc::new(Counters::default());
         let tasks = TaskTracker::new();
@@ -90,7 +103,8 @@ impl Internet {
         let ca = ca::LabCa::new()?;
         let mut edges = Vec::new();
         for (index, (vendor, address)) in world.edges.iter().enumerate() {
-            let listener = edge::listen(*address).with_context(|| format!("binding {address}"))?;
+            let listener = edge::listen((*address, ground.edge_port).into())
+                .with_context(|| format!("binding {address}"))?;
             edges.push(listener.local_addr()?);
             let hosts = world.sites_of(index).map(|site| site.host.clone()).collect();
             let edge = Arc::new(edge::Edge {
@@ -111,8 +125,8 @@ impl Internet {
         Ok(Self {
             catalogue_toml: world.catalogue(&ports),
             ca_pem: ca.pem().to_owned(),
-            resolver: (world::RESOLVER, dns_port).into(),
-            roots: vec![world::ROOT.into()],
+            resolver: (world.resolver, dns_port).into(),
+            roots: vec![world.root.into()],
             dns_port,
             agents: world.agents.clone(),
             overrides: world.overrides.clone(),

@@ -16,6 +16,10 @@ use anyhow::{Context as _, bail};
 use serde::Serialize;
 use tocsin_agent::{
     config::{Config as AgentConfig, RawConfig as RawAgentConfig},
+    engine::diagnose::{Cause, Evidence, Works},
+    look::{self, Site},
+    probe::profile::Profile,
+    spool::Spool,
     uplink::way::Transport,
 };
 use tocsin_collector::{
@@ -26,7 +30,7 @@ use tocsin_collector::{
     keys::Keys,
 };
 use tocsin_proto::{
-    catalogue::Catalogue,
+    catalogue::{Catalogue, Target},
     incident::{Factor, Incident, Phase, Scope},
     observation::Family,
     snapshot::Overall,
@@ -136,6 +140,7 @@ pub struct Lab {
     started: Instant,
     url: String,
     data: tempfile::TempDir,
+    bystander: AgentConfig,
 }
 
 #[expect(clippy::disallowed_methods, reason = "the lab is a shell: it times a real run")]
@@ -188,6 +193,7 @@ impl Lab {
         tasks.spawn(async move { Ok(collector.serve(stop).await?) });
 
         let catalogue = Arc::new(Catalogue::parse(&internet.catalogue_toml)?);
+        let mut bystander = None;
         let ca = data.path().join("ca.pem");
         std::fs::write(&ca, &internet.ca_pem)?;
         for (at, agent) in internet.agents.iter().enumerate() {
@@ -208,11 +214,17 @@ impl Lab {
             };
             let mut config = AgentConfig::try_from(raw)?;
             config.catalogue = Arc::clone(&catalogue);
+            // Somebody else in the first one's place, who only asks.
+            bystander.get_or_insert_with(|| AgentConfig {
+                state_dir: data.path().join("bystander"),
+                ..config.clone()
+            });
             let stop = shutdown.clone();
             tasks.spawn(async move { Ok(tocsin_agent::run(config, stop).await?) });
         }
         let url = format!("http://{}/", addresses.web);
-        Ok(Self { internet, published, tasks, shutdown, started, url, data })
+        let bystander = bystander.context("the lab has agents")?;
+        Ok(Self { internet, published, tasks, shutdown, started, url, data, bystander })
     }
 
     /// Where the page is.
@@ -309,8 +321,48 @@ impl Lab {
             let why = format!("{title} was confirmed besides");
             return self.verdict(&mut tell, false, &why, Some(confirmed_s));
         }
+        if let Some(why) = self.misled(&expected).await? {
+            return self.verdict(&mut tell, false, &why, Some(confirmed_s));
+        }
         let why = format!("{} was confirmed, and nothing else", words(&expected));
         self.verdict(&mut tell, true, &why, Some(confirmed_s))
+    }
+
+    /// What somebody who asks `tocsin why` about a site that is down is told instead of the incident, if anything.
+    async fn misled(&self, expected: &Expected) -> anyhow::Result<Option<String>> {
+        let config = &self.bystander;
+        drop(tocsin_agent::identity::Identity::open(&config.state_dir)?);
+        let mut spool = Spool::open(&config.state_dir, config.outbox_bytes_max)?;
+        let prober = Arc::new(tocsin_agent::prober(config, Profile::default())?);
+        let behind = |target: &&Target| match expected {
+            Expected::ProviderGlobal { provider, role } => target.provider(*role) == Some(provider),
+            Expected::Site { target: id } => target.id == *id,
+            Expected::NothingGlobal => false,
+        };
+        let sites = config.catalogue.targets().values().filter(behind);
+        let mut told = Some("no site that is down failed for who asked".to_owned());
+        // Of a provider some sites may still work.
+        for target in sites {
+            let site = Site { target: target.clone(), listed: true };
+            let gathered = look::gather(config, &mut spool, &prober, &site).await?;
+            let evidence = Evidence {
+                target: Some(&site.target),
+                looks: gathered.looks,
+                controls: gathered.controls,
+                line: gathered.line,
+                resolver: None,
+                feeds: gathered.feeds,
+            };
+            let diagnosis = evidence.diagnose(&config.catalogue);
+            if diagnosis.works == Works::Yes {
+                continue;
+            }
+            match &diagnosis.cause {
+                Cause::Incident(incident) if fits(incident, expected) => return Ok(None),
+                other => told = Some(format!("why {} was told {other:?}", target.host)),
+            }
+        }
+        Ok(told)
     }
 
     fn verdict(

@@ -7,3 +7,4 @@ pub mod lab;
 pub mod peer;
 pub mod relay;
 pub mod sim;
+pub mod streets;

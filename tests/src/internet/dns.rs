@@ -22,7 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     counters::Counters,
     fault::FaultBoard,
-    world::{DnsProvider, RESOLVER, ROOT, Site, World},
+    world::{DnsProvider, Site, World},
 };
 
 /// Time to live of every record, seconds: a fault is felt within it.
@@ -65,13 +65,13 @@ pub(super) struct Shared {
 impl DnsServers {
     /// Binds all servers of a world to one port.
     pub(super) async fn bind(world: &World) -> anyhow::Result<Self> {
-        let mut places = vec![(Part::Resolver, RESOLVER), (Part::Root, ROOT)];
+        let mut places = vec![(Part::Resolver, world.resolver), (Part::Root, world.root)];
         for (at, provider) in world.dns.iter().enumerate() {
             places.extend(provider.servers.iter().map(|(_, ip)| (Part::Authority(at), *ip)));
         }
         let mut last = None;
         for _ in 0..PORT_TRIES {
-            match bind_all(&places).await {
+            match bind_all(&places, world.ground.dns_port).await {
                 Ok(servers) => return Ok(servers),
                 Err(error) => last = Some(error),
             }
@@ -93,8 +93,8 @@ impl DnsServers {
     }
 }
 
-async fn bind_all(places: &[(Part, Ipv4Addr)]) -> io::Result<DnsServers> {
-    let mut servers = DnsServers { port: 0, bound: Vec::new() };
+async fn bind_all(places: &[(Part, Ipv4Addr)], port: u16) -> io::Result<DnsServers> {
+    let mut servers = DnsServers { port, bound: Vec::new() };
     for (part, address) in places {
         let tcp = TcpListener::bind((*address, servers.port)).await?;
         servers.port = tcp.local_addr()?.port();

@@ -7,7 +7,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{
         Arc,
@@ -68,8 +68,8 @@ pub(super) struct Edge {
 }
 
 /// Listens on a free port of an address.
-pub(super) fn listen(address: Ipv4Addr) -> io::Result<TcpListener> {
-    bind(SocketAddr::from((address, 0)), BACKLOG)
+pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    bind(address, BACKLOG)
 }
 
 /// With `SO_REUSEPORT`, so that a listener can take over from another without a gap in which

@@ -9,10 +9,28 @@ use std::{
 use ipnet::{IpNet, Ipv4Net};
 use tocsin_proto::id::Country;
 
-/// The system resolver of every agent.
-pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 3, 0, 53);
-/// The root name server of the lab.
-pub const ROOT: Ipv4Addr = Ipv4Addr::new(127, 3, 0, 1);
+/// Where a world stands: on loopback for the lab, or in a network namespace that a test made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ground {
+    /// The first byte of every address.
+    pub net: u8,
+    /// The port of the edges; 0 for any.
+    pub edge_port: u16,
+    /// The port of the name servers; 0 for any.
+    pub dns_port: u16,
+}
+
+impl Ground {
+    /// This machine's own 127/8, on whatever ports are free.
+    pub const LOOPBACK: Self = Self { net: 127, edge_port: 0, dns_port: 0 };
+    /// Private addresses and the usual ports.
+    pub const NETWORK: Self = Self { net: 10, edge_port: 443, dns_port: 53 };
+
+    const fn address(self, a: u8, b: u8, c: u8) -> Ipv4Addr {
+        Ipv4Addr::new(self.net, a, b, c)
+    }
+}
+
 /// Sites of each edge provider.
 pub const SITES_PER_EDGE: usize = 10;
 /// Sites of Cloudflare's that need its challenge host besides.
@@ -154,6 +172,12 @@ pub struct Override {
 /// The whole of it.
 #[derive(Debug, Clone)]
 pub struct World {
+    /// Where it stands.
+    pub ground: Ground,
+    /// The system resolver of every agent.
+    pub resolver: Ipv4Addr,
+    /// The root name server.
+    pub root: Ipv4Addr,
     /// The edge providers and their addresses.
     pub edges: Vec<(Vendor, Ipv4Addr)>,
     /// The DNS providers.
@@ -182,29 +206,33 @@ pub struct Unlucky {
 }
 
 impl World {
+    /// The world of a seed, on loopback.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self::at(seed, Ground::LOOPBACK)
+    }
+
     /// The world of a seed.
     ///
     /// # Panics
     /// Never: the tables above are constants, and a test walks them.
     #[must_use]
-    pub fn new(seed: u64) -> Self {
+    pub fn at(seed: u64, ground: Ground) -> Self {
         let mut dice = Dice(seed);
         let mut names = NAMES;
         for at in (1..names.len()).rev() {
             names.swap(at, dice.below(at + 1));
         }
-        let edges: Vec<_> = Vendor::ALL
-            .into_iter()
-            .zip(2u8..)
-            .map(|(v, n)| (v, Ipv4Addr::new(127, 2, n, 1)))
-            .collect();
-        let dns = DNS_PROVIDERS.into_iter().zip(2u8..).map(dns_provider).collect();
+        let edges: Vec<_> =
+            Vendor::ALL.into_iter().zip(2u8..).map(|(v, n)| (v, ground.address(2, n, 1))).collect();
+        let dns = DNS_PROVIDERS.into_iter().zip(2u8..);
+        let dns = dns.map(|(of, subnet)| dns_provider(ground, of, subnet)).collect();
         let sites = names.into_iter().enumerate().map(site).collect();
-        let networks: Vec<_> = (0..NETWORKS).map(network).collect();
+        let networks: Vec<_> = (0..NETWORKS).map(|n| network(ground, n)).collect();
         let agents = (1..=AGENTS_PER_NETWORK)
             .flat_map(|host| {
                 networks.iter().zip(0..).map(move |(of, n)| LabAgent {
-                    source: Ipv4Addr::new(127, 10 + n, host, 1),
+                    source: ground.address(10 + n, host, 1),
                     country: of.country,
                     asn: of.asn,
                 })
@@ -216,7 +244,8 @@ impl World {
             site: dice.below(NAMES.len()),
             asn: FIRST_ASN + u32::try_from(dice.below(usize::from(NETWORKS))).unwrap_or(0),
         };
-        Self { edges, dns, sites, agents, overrides: networks, unlucky }
+        let (resolver, root) = (ground.address(3, 0, 53), ground.address(3, 0, 1));
+        Self { ground, resolver, root, edges, dns, sites, agents, overrides: networks, unlucky }
     }
 
     /// The site of a host name (lower case, no trailing dot).
@@ -291,10 +320,16 @@ impl World {
     }
 }
 
-fn dns_provider(((id, name), subnet): ((&'static str, &'static str), u8)) -> DnsProvider {
-    let server =
-        |n: u8| (format!("{}.{id}.internal", char::from(b'a' + n)), [127, 3, subnet, 1 + n]);
-    let servers = (0..2).map(server).map(|(name, address)| (name, address.into())).collect();
+fn dns_provider(
+    ground: Ground,
+    (id, name): (&'static str, &'static str),
+    subnet: u8,
+) -> DnsProvider {
+    let server = |n: u8| {
+        let name = format!("{}.{id}.internal", char::from(b'a' + n));
+        (name, ground.address(3, subnet, 1 + n))
+    };
+    let servers = (0..2).map(server).collect();
     DnsProvider { id, name, servers }
 }
 
@@ -314,9 +349,9 @@ fn site((index, name): (usize, &str)) -> Site {
     }
 }
 
-fn network(n: u8) -> Override {
+fn network(ground: Ground, n: u8) -> Override {
     let code = COUNTRIES.iter().cycle().nth(usize::from(n)).expect("the cycle has no end");
-    let range = Ipv4Net::new(Ipv4Addr::new(127, 10 + n, 0, 0), 16).expect("16 is a length");
+    let range = Ipv4Net::new(ground.address(10 + n, 0, 0), 16).expect("16 is a length");
     Override {
         cidr: range.into(),
         country: code.parse().expect("the table has codes only"),
@@ -386,7 +421,7 @@ mod tests {
         for agent in &world.agents {
             assert_eq!(world.asn_of(agent.source.into()), Some(agent.asn));
         }
-        for address in world.edges.iter().map(|edge| edge.1).chain([RESOLVER, ROOT]) {
+        for address in world.edges.iter().map(|edge| edge.1).chain([world.resolver, world.root]) {
             assert_eq!(world.asn_of(address.into()), None);
         }
     }

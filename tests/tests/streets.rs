@@ -1,0 +1,544 @@
+//! Whose fault is it? `tocsin why` on a machine behind a router, in network namespaces, while one thing after another
+//! breaks on the way: the answer must name exactly that. Needs root, as CI has.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use std::{
+    io::{Read, Write},
+    net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tocsin_collector::{
+    Collector,
+    clock::Clock,
+    config::{Config, RawConfig, RawOverride},
+    keys::Keys,
+};
+use tocsin_tests::{
+    internet::{Fault, Internet},
+    peer::Programs,
+    streets::{COLLECTOR, End, GROUND, HOME, LIAR, SERVES, SLOW, Streets, Told},
+};
+use tokio_util::sync::CancellationToken;
+
+/// An answer takes no longer, ms: three seconds by promise, and what it takes to start a program on a busy machine.
+const ANSWER_MS: u128 = 4_500;
+
+fn dir() -> PathBuf {
+    PathBuf::from(std::env::var_os("TOCSIN_STREETS_DIR").expect("started by the streets"))
+}
+
+/// Waits until nobody speaks to this process any more; each line goes to `hear`.
+fn until_left(mut hear: impl FnMut(&str)) {
+    println!("{SERVES}");
+    std::io::stdout().flush().unwrap();
+    for line in std::io::stdin().lines() {
+        hear(&line.unwrap());
+    }
+}
+
+/// Answers every plain request as sites do: by sending it to https.
+fn plain(answer: impl Fn(&str) -> String + Send + Sync + 'static) {
+    let listener = TcpListener::bind("0.0.0.0:80").unwrap();
+    let answer = std::sync::Arc::new(answer);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, answer) = (stream.unwrap(), std::sync::Arc::clone(&answer));
+            std::thread::spawn(move || {
+                let mut request = [0; 2048];
+                let length = stream.read(&mut request).unwrap_or(0);
+                let request = String::from_utf8_lossy(&request[..length]).to_ascii_lowercase();
+                let host = request.lines().find_map(|line| line.strip_prefix("host: "));
+                drop(stream.write_all(answer(host.unwrap_or("x")).as_bytes()));
+            });
+        }
+    });
+}
+
+/// A name server that passes questions on after a while, or answers them with an address of nobody.
+fn resolver(address: IpAddr, real: SocketAddr, wait: Option<Duration>) {
+    let socket = UdpSocket::bind((address, 53)).unwrap();
+    std::thread::spawn(move || {
+        let mut query = [0; 1500];
+        loop {
+            let Ok((length, peer)) = socket.recv_from(&mut query) else { continue };
+            let (query, back) = (query[..length].to_vec(), socket.try_clone().unwrap());
+            std::thread::spawn(move || {
+                let reply = match wait {
+                    Some(wait) => {
+                        // A slow server, not a test that waits.
+                        std::thread::sleep(wait);
+                        let own = UdpSocket::bind("0.0.0.0:0").unwrap();
+                        own.send_to(&query, real).unwrap();
+                        let mut reply = [0; 1500];
+                        let length = own.recv(&mut reply).unwrap();
+                        reply[..length].to_vec()
+                    }
+                    None => lie(&query),
+                };
+                drop(back.send_to(&reply, peer));
+            });
+        }
+    });
+}
+
+/// `0.0.0.0` to whatever is asked: the question again, as an answer with one record (RFC 1035 section 4.1).
+fn lie(query: &[u8]) -> Vec<u8> {
+    // The question ends with its name's last label, its type and its class.
+    let name = 12 + query[12..].iter().position(|byte| *byte == 0).unwrap() + 1;
+    let mut reply = query[..name + 4].to_vec();
+    reply[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
+    reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 0, 0, 0, 0]);
+    reply
+}
+
+#[test]
+#[ignore = "the internet of the streets: started by the tests, in a namespace"]
+fn internet() {
+    let dir = dir();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let stop = CancellationToken::new();
+    let internet = runtime.block_on(Internet::start_at(7, GROUND, stop.clone())).unwrap();
+    let catalogue = dir.join("catalogue.toml");
+    std::fs::write(&catalogue, &internet.catalogue_toml).unwrap();
+    let ca = dir.join("ca.pem");
+    std::fs::write(&ca, &internet.ca_pem).unwrap();
+    let data_dir = dir.join("collector");
+    Keys::init(&data_dir, Clock.wall()).unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let mut raw = RawConfig {
+        data_dir,
+        listen: vec![(COLLECTOR, 4433).into()],
+        web_listen: any,
+        operator_listen: any,
+        catalogue_file: Some(catalogue.clone()),
+        ..RawConfig::default()
+    };
+    let cidr = format!("{HOME}/24").parse().unwrap();
+    raw.schedule.probes_per_minute = 60;
+    raw.schedule.report_interval_s = 10;
+    raw.location.overrides =
+        vec![RawOverride { cidr, country: "FR".parse().unwrap(), asn: 64_500 }];
+    let config = Config::try_from(raw).unwrap();
+    let collector = runtime.block_on(Collector::bind(config)).unwrap();
+    let line = collector.addresses().line.to_string();
+    runtime.spawn(collector.serve(stop.clone()));
+    plain(|host| {
+        format!("HTTP/1.1 301 x\r\nLocation: https://{host}/\r\nContent-Length: 0\r\n\r\n")
+    });
+    resolver(LIAR.into(), internet.resolver, None);
+    resolver(SLOW.into(), internet.resolver, Some(Duration::from_millis(1_100)));
+    let sites = (0..internet.edges.len())
+        .map(|edge| internet.world.sites_of(edge).map(|site| site.host.clone()).collect())
+        .collect();
+    let told = Told {
+        line,
+        catalogue,
+        ca,
+        resolver: internet.resolver.to_string(),
+        roots: internet.roots.iter().map(ToString::to_string).collect(),
+        allowed: internet.allowed.iter().map(ToString::to_string).collect(),
+        sites,
+    };
+    std::fs::write(dir.join("world.json"), serde_json::to_string(&told).unwrap()).unwrap();
+    until_left(|line| {
+        let fault: Fault = line.parse().unwrap();
+        runtime.block_on(internet.break_it(fault)).unwrap();
+        std::fs::write(dir.join("done"), line).unwrap();
+    });
+    stop.cancel();
+}
+
+#[test]
+#[ignore = "the portal of the streets: started by the tests, in a namespace"]
+fn portal_that_redirects() {
+    plain(|_| {
+        "HTTP/1.1 302 x\r\nLocation: http://login.hotel.test/\r\nContent-Length: 0\r\n\r\n".into()
+    });
+    until_left(|_| ());
+}
+
+#[test]
+#[ignore = "the portal of the streets: started by the tests, in a namespace"]
+fn portal_that_answers_itself() {
+    plain(|_| "HTTP/1.1 200 x\r\nContent-Length: 7\r\n\r\nwelcome".into());
+    until_left(|_| ());
+}
+
+/// The home of one test.
+struct Home {
+    streets: Streets,
+    programs: Programs,
+    dir: tempfile::TempDir,
+    resolver: String,
+    with_collector: bool,
+}
+
+fn home() -> Home {
+    let dir = tempfile::tempdir().unwrap();
+    let streets = Streets::new(dir.path(), "internet").unwrap();
+    let resolver = streets.told.resolver.clone();
+    Home { streets, programs: Programs::find().unwrap(), dir, resolver, with_collector: true }
+}
+
+impl Home {
+    fn site(&self) -> &str {
+        &self.streets.told.sites[0][0]
+    }
+
+    fn config(&self) -> PathBuf {
+        let Told { line, catalogue, ca, roots, allowed, .. } = &self.streets.told;
+        let collectors = if self.with_collector { format!("\"{line}\"") } else { String::new() };
+        let text = format!(
+            "state_dir = {:?}\ncollectors = [{collectors}]\nfamilies = [\"v4\"]\nresolvers = [\"{}\"]\n\
+             independent_roots = {roots:?}\nextra_roots_file = {ca:?}\nallowed_ranges = {allowed:?}\n\
+             catalogue_file = {catalogue:?}\nprobes_per_minute_max = 60\n",
+            self.dir.path().join("state"),
+            self.resolver,
+        );
+        let path = self.dir.path().join("tocsin.toml");
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn agent(&self, words: &[&str]) -> Command {
+        let mut command = self.programs.agent();
+        command.arg("--config").arg(self.config()).args(words);
+        command
+    }
+
+    /// Asks, and checks how long the answer took.
+    fn why(&self, site: &str) -> (Value, i32) {
+        let command = self.agent(&["why", "--json", site]);
+        let began = Instant::now();
+        let output = self.streets.at_home(&command).unwrap();
+        let took = began.elapsed().as_millis();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let answer: Value = serde_json::from_slice(&output.stdout).expect(&errors);
+        assert!(took < ANSWER_MS, "{took} ms: {answer:#}");
+        (answer, output.status.code().unwrap())
+    }
+
+    /// Asks about a site, and what the answer must be.
+    fn expect(&self, works: &str, cause: &str, exit: i32) -> Value {
+        let (answer, code) = self.why(self.site());
+        let got = (answer["works"].as_str().unwrap(), answer["cause"]["kind"].as_str().unwrap());
+        assert_eq!((got, code), ((works, cause), exit), "{answer:#}");
+        assert_eq!(answer["schema"], 1);
+        answer
+    }
+}
+
+/// An agent that runs in a home; it ends with its test.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// A check of the own line, and what it must come to; `None` is not measured.
+type Expected<'a> = &'a [(&'a str, Option<bool>)];
+
+impl Home {
+    fn run(&self) -> Running {
+        let mut command = self.streets.command(&self.agent(&["run"]));
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        Running(command.spawn().unwrap())
+    }
+
+    /// Asks the agent how it stands until its vector is the expected one.
+    fn stands(&self, expected: Expected<'_>) -> Value {
+        let until = Instant::now() + Duration::from_secs(90);
+        loop {
+            let command = self.agent(&["status", "--json"]);
+            let output = self.streets.at_home(&command).unwrap();
+            // While it starts there is nothing to read yet.
+            let status: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            let checks = status["state"]["checks"].as_array().cloned().unwrap_or_default();
+            let of = |name: &str| {
+                let own = checks.iter().find(|check| check["name"] == name);
+                own.and_then(|check| check["ok"].as_bool())
+            };
+            if !checks.is_empty() && expected.iter().all(|(name, ok)| of(name) == *ok) {
+                return status;
+            }
+            assert!(Instant::now() < until, "{expected:?} is not so: {status:#}");
+        }
+    }
+
+    /// The vector of the newest report that waits or was sent says the same.
+    fn reports(&self, expected: Expected<'_>) {
+        let until = Instant::now() + Duration::from_secs(90);
+        loop {
+            let command = self.agent(&["show", "--sent", "--json"]);
+            let output = self.streets.at_home(&command).unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            let of = |line: &str| serde_json::from_str::<Value>(line).unwrap()["health"].clone();
+            let vectors: Vec<Value> = text.lines().filter(|l| !l.is_empty()).map(of).collect();
+            let same =
+                |vector: &Value| expected.iter().all(|(name, ok)| vector[name].as_bool() == *ok);
+            if vectors.iter().any(same) {
+                return;
+            }
+            assert!(Instant::now() < until, "{expected:?} was not reported: {vectors:#?}");
+        }
+    }
+}
+
+fn done(dir: &Path, what: &str) {
+    let path = dir.join("done");
+    let until = Instant::now() + tocsin_tests::streets::PATIENCE;
+    while std::fs::read_to_string(&path).unwrap_or_default() != what {
+        assert!(Instant::now() < until, "{what} is not in force");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn all_is_well() {
+    let home = home();
+    let answer = home.expect("yes", "nothing", 0);
+    assert_eq!(answer["line"]["collector"], true);
+    assert_eq!(answer["line"]["gateway"], true);
+    assert_eq!(answer["news"][0]["live"], true);
+    // A site that the catalogue does not have is looked at too.
+    let (answer, _) = home.why("nowhere.test");
+    assert_eq!((&answer["works"], &answer["cause"]["why"]), (&"no".into(), &"unlisted".into()));
+    // In words, in French.
+    let command = home.agent(&["why", "--lang", "fr", home.site()]);
+    let output = home.streets.at_home(&command).unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("fonctionne d’ici."), "{text}");
+    // And as a monitoring system wants it.
+    let command = home.agent(&["why", "--nagios", home.site()]);
+    let output = home.streets.at_home(&command).unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.starts_with("TOCSIN OK - ") && text.contains(" | 'time_v4'="), "{text}");
+}
+
+#[test]
+fn the_link_is_down() {
+    let home = home();
+    home.streets.set(End::Home, "link set eth0 down").unwrap();
+    let answer = home.expect("no", "link", 2);
+    assert_eq!(answer["line"]["route"], false);
+}
+
+#[test]
+fn there_is_no_default_route() {
+    let home = home();
+    home.streets.set(End::Home, "route del default").unwrap();
+    home.expect("no", "link", 2);
+}
+
+#[test]
+fn the_gateway_is_dead() {
+    let home = home();
+    home.streets.set(End::Router, "addr flush dev home").unwrap();
+    home.streets.set(End::Home, "neigh flush all").unwrap();
+    let answer = home.expect("no", "gateway", 2);
+    assert_eq!(answer["line"]["gateway"], false);
+}
+
+#[test]
+fn the_line_behind_the_router_is_dead() {
+    let home = home();
+    home.streets.set(End::Router, "link set wan down").unwrap();
+    let answer = home.expect("no", "line", 2);
+    assert_eq!(answer["line"]["gateway"], true);
+    assert_eq!(answer["line"]["collector"], false);
+}
+
+#[test]
+fn the_line_swallows_everything() {
+    let home = home();
+    home.streets.set(End::Router, "route add blackhole 10.2.0.0/15").unwrap();
+    home.streets.set(End::Router, "route add blackhole 10.4.0.0/16").unwrap();
+    home.expect("no", "line", 2);
+}
+
+#[test]
+fn the_resolver_is_dead() {
+    let home = home();
+    home.streets.set(End::Router, "route add blackhole 10.3.0.53/32").unwrap();
+    let answer = home.expect("no", "resolver", 2);
+    assert!(answer["answer"][0].as_str().unwrap().contains("10.3.0.53"), "{answer:#}");
+}
+
+#[test]
+fn the_resolver_is_dead_and_all_other_names_are_closed() {
+    let home = home();
+    home.streets.set(End::Router, "route add blackhole 10.3.0.0/16").unwrap();
+    home.expect("no", "resolver", 2);
+}
+
+#[test]
+fn the_resolver_lies() {
+    let mut home = home();
+    home.resolver = format!("{LIAR}:53");
+    home.expect("no", "resolver", 2);
+}
+
+#[test]
+fn a_slow_resolver_is_no_outage() {
+    let mut home = home();
+    home.resolver = format!("{SLOW}:53");
+    home.expect("yes", "nothing", 0);
+}
+
+#[test]
+fn a_portal_redirects() {
+    let mut home = home();
+    home.streets.start(End::Portal, "portal_that_redirects").unwrap();
+    home.streets.set(End::Router, "route add 10.2.0.0/16 via 10.7.0.2").unwrap();
+    home.streets.set(End::Router, "route add blackhole 10.4.0.0/16").unwrap();
+    home.expect("no", "portal", 2);
+}
+
+#[test]
+fn a_portal_answers_itself() {
+    let mut home = home();
+    home.streets.start(End::Portal, "portal_that_answers_itself").unwrap();
+    home.streets.set(End::Router, "route add 10.2.0.0/16 via 10.7.0.2").unwrap();
+    home.expect("no", "portal", 2);
+}
+
+#[test]
+fn udp_to_the_collector_is_blocked() {
+    let home = home();
+    home.streets.set(End::Router, "rule add prio 10 ipproto udp dport 4433 blackhole").unwrap();
+    let answer = home.expect("yes", "nothing", 0);
+    assert_eq!(answer["news"][0]["live"], true, "over TCP");
+}
+
+#[test]
+fn everything_but_443_is_blocked() {
+    let home = home();
+    home.streets
+        .set(End::Router, "rule add prio 10 iif home ipproto udp dport 53 lookup main")
+        .unwrap();
+    home.streets
+        .set(End::Router, "rule add prio 11 iif home ipproto tcp dport 443 lookup main")
+        .unwrap();
+    home.streets.set(End::Router, "rule add prio 12 iif home blackhole").unwrap();
+    let answer = home.expect("yes", "nothing", 0);
+    assert_eq!(answer["line"]["collector"], false);
+}
+
+#[test]
+fn one_operator_of_the_controls_is_down() {
+    let mut home = home();
+    home.streets.tell("edge-500").unwrap();
+    done(home.dir.path(), "edge-500");
+    // A site of another edge is fine, whatever the control behind the broken one says.
+    let (answer, code) = home.why(&home.streets.told.sites[1][0].clone());
+    assert_eq!((&answer["works"], code), (&"yes".into(), 0), "{answer:#}");
+    // And of one behind it too few have told yet.
+    let answer = home.expect("no", "unknown", 2);
+    assert_eq!(answer["cause"]["why"], "too_few");
+}
+
+#[test]
+fn without_a_collector_it_is_said_that_nobody_knows() {
+    let mut home = home();
+    home.with_collector = false;
+    home.expect("yes", "nothing", 0);
+    home.streets.tell("edge-500").unwrap();
+    done(home.dir.path(), "edge-500");
+    let answer = home.expect("no", "unknown", 2);
+    assert_eq!(answer["cause"]["why"], "no_collector");
+}
+
+#[test]
+fn what_was_kept_is_told_with_its_age() {
+    let home = home();
+    home.expect("yes", "nothing", 0);
+    home.streets.set(End::Router, "route add blackhole 10.4.0.0/16").unwrap();
+    let answer = home.expect("yes", "nothing", 0);
+    assert_eq!(answer["news"][0]["live"], false);
+    assert!(answer["news"][0]["age_ms"].as_u64().unwrap() < 60_000, "{answer:#}");
+    assert_eq!(answer["unreached"].as_array().unwrap().len(), 1);
+}
+
+const WELL: Expected<'static> = &[
+    ("unrelated", Some(true)),
+    ("system_resolver", Some(true)),
+    ("ipv4", Some(true)),
+    ("route", Some(true)),
+    ("gateway", Some(true)),
+    ("captive", Some(true)),
+    ("clock", Some(true)),
+    ("udp", Some(true)),
+    ("budget", Some(true)),
+];
+
+#[test]
+fn a_running_agent_knows_its_line_and_reports_it() {
+    let home = home();
+    let _running = home.run();
+    let status = home.stands(WELL);
+    assert_eq!(status["running"], true);
+    assert_eq!(status["state"]["sessions"][0]["asn"], 64_500);
+    home.reports(WELL);
+    // The router's other side goes; then the router.
+    home.streets.set(End::Router, "link set wan down").unwrap();
+    let dead = [
+        ("unrelated", Some(false)),
+        ("route", Some(true)),
+        ("gateway", Some(true)),
+        ("ipv4", Some(false)),
+    ];
+    home.stands(&dead);
+    home.reports(&dead);
+    home.streets.set(End::Router, "addr flush dev home").unwrap();
+    home.streets.set(End::Home, "neigh flush all").unwrap();
+    let dead = [("unrelated", Some(false)), ("route", Some(true)), ("gateway", Some(false))];
+    home.stands(&dead);
+    home.streets.set(End::Home, "link set eth0 down").unwrap();
+    home.stands(&[("unrelated", Some(false)), ("route", Some(false))]);
+}
+
+#[test]
+fn a_running_agent_knows_that_its_resolver_is_dead() {
+    let home = home();
+    let _running = home.run();
+    home.stands(WELL);
+    home.streets.set(End::Router, "route add blackhole 10.3.0.53/32").unwrap();
+    let dead = [
+        ("system_resolver", Some(false)),
+        ("independent_path", Some(true)),
+        ("gateway", Some(true)),
+        ("route", Some(true)),
+    ];
+    home.stands(&dead);
+    home.reports(&dead);
+}
+
+#[test]
+fn a_running_agent_knows_a_portal() {
+    let mut home = home();
+    let _running = home.run();
+    home.stands(WELL);
+    home.streets.start(End::Portal, "portal_that_redirects").unwrap();
+    home.streets.set(End::Router, "route add 10.2.0.0/16 via 10.7.0.2").unwrap();
+    home.stands(&[("unrelated", Some(false)), ("captive", Some(false)), ("route", Some(true))]);
+    home.streets.set(End::Router, "route del 10.2.0.0/16 via 10.7.0.2").unwrap();
+    home.stands(&[("unrelated", Some(true)), ("captive", Some(true))]);
+}
+
+#[test]
+fn a_running_agent_knows_that_udp_is_blocked() {
+    let home = home();
+    home.streets.set(End::Router, "rule add prio 10 ipproto udp dport 4433 blackhole").unwrap();
+    let _running = home.run();
+    let blocked = [("udp", Some(false)), ("unrelated", Some(true)), ("ipv4", Some(true))];
+    home.stands(&blocked);
+    home.reports(&blocked);
+}
