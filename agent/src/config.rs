@@ -10,7 +10,7 @@ use std::{
 
 use ipnet::IpNet;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tocsin_proto::{
     catalogue::{Catalogue, CatalogueError},
     limits::PROBES_PER_MINUTE_MAX,
@@ -23,15 +23,21 @@ use crate::{
     network::default_v6, probe::profile::Profile, uplink::way::Transport, words::Language,
 };
 
+/// A sample file: every setting with its default, as a comment.
+pub const SAMPLE: &str = include_str!("../tocsin.toml");
+/// The system's configuration file.
+pub const SYSTEM_FILE: &str = "/etc/tocsin/tocsin.toml";
 /// Bytes of a configuration file, at most.
 const FILE_BYTES_MAX: u64 = 256 * 1024;
 /// Collectors that may be named.
 pub const COLLECTORS_MAX: usize = crate::OPERATORS_MAX;
 
 /// The configuration as it is typed. Every field has a default; an unknown one is an error.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawConfig {
+    /// Agrees to what `tocsin init` says. Default: whether that was noted in the state directory.
+    pub accept: Option<bool>,
     /// Where the seed and the outbox are. Default: `$STATE_DIRECTORY`, else
     /// `$XDG_STATE_HOME/tocsin`, else `~/.local/state/tocsin`.
     pub state_dir: Option<PathBuf>,
@@ -77,6 +83,8 @@ pub struct RawConfig {
 /// The configuration as it is used.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// Whether the configuration agrees to what `tocsin init` says.
+    pub accept: bool,
     /// Where the seed and the outbox are.
     pub state_dir: PathBuf,
     /// Collectors, in order.
@@ -182,6 +190,37 @@ impl RawConfig {
         toml::from_str(&text).map_err(|source| ConfigError::Form { path: path.to_owned(), source })
     }
 
+    /// Every setting with its meaning, as a file of this configuration: those that are set stand there with
+    /// their values, the others as comments with their defaults.
+    ///
+    /// # Panics
+    /// Never: a configuration that was read can be written.
+    #[must_use]
+    pub fn print(&self) -> String {
+        let set = toml::Table::try_from(self).expect("a configuration is plain data");
+        let is_set = |value: &toml::Value| value.as_array().is_none_or(|list| !list.is_empty());
+        let mut text = String::new();
+        for line in SAMPLE.lines() {
+            let key = line.strip_prefix("# ").and_then(|line| line.split_once(" = "));
+            match key.and_then(|(key, _)| set.get_key_value(key)) {
+                Some((key, value)) if is_set(value) => {
+                    text.push_str(&format!("{key} = {value}\n"));
+                }
+                _ => {
+                    text.push_str(line);
+                    text.push('\n');
+                }
+            }
+        }
+        text
+    }
+
+    /// The file that is read where none is named: the user's, else the system's, where there is one.
+    #[must_use]
+    pub fn default_file() -> Option<PathBuf> {
+        user_file().into_iter().chain([PathBuf::from(SYSTEM_FILE)]).find(|path| path.is_file())
+    }
+
     /// Takes from `over` what it sets.
     #[must_use]
     pub fn overlaid(self, over: Self) -> Self {
@@ -189,6 +228,7 @@ impl RawConfig {
             if over.is_empty() { under } else { over }
         }
         Self {
+            accept: over.accept.or(self.accept),
             state_dir: over.state_dir.or(self.state_dir),
             collectors: list(self.collectors, over.collectors),
             families: over.families.or(self.families),
@@ -255,6 +295,7 @@ impl TryFrom<RawConfig> for Config {
         }
         let contact = if contact.is_empty() { String::new() } else { format!("; {contact}") };
         Ok(Self {
+            accept: raw.accept.unwrap_or(false),
             state_dir: raw.state_dir.or_else(default_state_dir).ok_or(ConfigError::NoStateDir)?,
             collectors: raw.collectors,
             families,
@@ -332,6 +373,21 @@ fn default_state_dir() -> Option<PathBuf> {
     of("XDG_STATE_HOME").map(PathBuf::from).or_else(home).map(|base| base.join("tocsin"))
 }
 
+/// The user's own configuration file, whether it is there or not (XDG Base Directory Specification).
+#[must_use]
+pub fn user_file() -> Option<PathBuf> {
+    let of = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let home = || of("HOME").map(|home| PathBuf::from(home).join(".config"));
+    let base = of("XDG_CONFIG_HOME").map(PathBuf::from).or_else(home)?;
+    Some(base.join("tocsin/tocsin.toml"))
+}
+
+/// Whether the standard error goes to the journal, which has its own times (systemd.exec(5)).
+#[must_use]
+pub fn is_journal() -> bool {
+    std::env::var_os("JOURNAL_STREAM").is_some()
+}
+
 /// The system's language, where it is spoken here.
 #[must_use]
 pub fn language() -> Language {
@@ -362,6 +418,45 @@ mod tests {
         assert_eq!((config.state_dir, config.probes_per_minute_max), ("/b".into(), 5));
         assert_eq!(config.day_bytes_max, 30_000_000);
         assert_eq!(config.transport, Transport::Auto);
+    }
+
+    #[test]
+    fn the_sample_has_every_setting_and_is_right() {
+        // As it is, it sets nothing.
+        assert_eq!(toml::from_str::<RawConfig>(SAMPLE).unwrap(), RawConfig::default());
+        // Each of its comments is a setting, with a value that is taken.
+        let line = |line: &str| {
+            let setting = line.strip_prefix("# ")?;
+            let (key, _) = setting.split_once(" = ")?;
+            key.bytes().all(|c| c.is_ascii_lowercase() || c == b'_').then(|| setting.to_owned())
+        };
+        let settings: Vec<String> = SAMPLE.lines().filter_map(line).collect();
+        let all: RawConfig = toml::from_str(&settings.join("\n")).unwrap();
+        let fields = |raw: &RawConfig| toml::Table::try_from(raw).unwrap().len();
+        assert_eq!(fields(&all), settings.len(), "a setting is not in the sample");
+        let everything = RawConfig {
+            accept: Some(true),
+            state_dir: Some("/a".into()),
+            families: Some(vec![Family::V4]),
+            independent_port: Some(1),
+            extra_roots_file: Some("/a".into()),
+            catalogue_file: Some("/a".into()),
+            context: Some(String::new()),
+            probes_per_minute_max: Some(1),
+            day_bytes_max: Some(1),
+            outbox_bytes_max: Some(1),
+            profile: Some(Profile::Classic),
+            transport: Some(Transport::Tcp),
+            contact: Some(String::new()),
+            ..RawConfig::default()
+        };
+        assert_eq!(fields(&everything), settings.len());
+        // What is printed is what was set, and can be read again.
+        let some = RawConfig { day_bytes_max: Some(5_000_000), ..RawConfig::default() };
+        assert!(some.print().contains("\nday_bytes_max = 5000000\n"));
+        assert_eq!(toml::from_str::<RawConfig>(&some.print()).unwrap(), some);
+        assert_eq!(toml::from_str::<RawConfig>(&everything.print()).unwrap(), everything);
+        assert_eq!(RawConfig::default().print(), SAMPLE);
     }
 
     #[test]

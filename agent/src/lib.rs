@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod consent;
 pub mod engine;
 pub mod gateway;
 pub mod identity;
@@ -176,6 +177,13 @@ pub enum Told {
         outcome: Outcome,
         /// The whole probe's time.
         took: Duration,
+    },
+    /// It is at work: told every few seconds by the loop that does it.
+    Alive {
+        /// Checks of the own line that fail.
+        failing: usize,
+        /// Collectors that are reached, of those that are set.
+        reached: (usize, usize),
     },
     /// A session with a collector began, or ended.
     Session {
@@ -674,6 +682,13 @@ impl Work {
             day_bytes: self.core.courtesy().fill(now).bytes,
             day_bytes_max: self.config.day_bytes_max,
         };
+        (self.tell)(Told::Alive {
+            failing: state.checks.iter().filter(|check| !check.ok).count(),
+            reached: (
+                state.sessions.iter().filter(|session| session.way.is_some()).count(),
+                state.sessions.len(),
+            ),
+        });
         Ok(self.spool().keep_state(&state)?)
     }
 

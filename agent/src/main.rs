@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, path::PathBuf, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use tocsin_agent::{
     cli::{self, Exit, why::Form},
     config::{Config, RawConfig},
@@ -21,7 +21,7 @@ use tocsin_proto::line::CollectorLine;
                   defaults."
 )]
 struct Arguments {
-    /// Configuration file (TOML).
+    /// Configuration file (TOML). Default: ~/.config/tocsin/tocsin.toml, else /etc/tocsin/tocsin.toml.
     #[arg(long, global = true, env = "TOCSIN_CONFIG")]
     config: Option<PathBuf>,
     /// Where the seed and the outbox are.
@@ -45,12 +45,27 @@ struct Arguments {
     /// The language of answers. Default: the system's, where it is one of these, else English.
     #[arg(long, global = true, env = "TOCSIN_LANG")]
     lang: Option<Language>,
+    /// Print every setting with what is in force, as a configuration file, and stop.
+    #[arg(long)]
+    print_config: bool,
+    /// Say what is wrong with the configuration, and stop.
+    #[arg(long)]
+    check_config: bool,
     #[command(subcommand)]
-    verb: Verb,
+    verb: Option<Verb>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Say what this program would do, and note that you agree: before the first probe.
+    Init {
+        /// Agree without being asked: for unattended machines.
+        #[arg(long, conflicts_with = "check")]
+        accept: bool,
+        /// Only tell, by the exit code, whether it was agreed to.
+        #[arg(long)]
+        check: bool,
+    },
     /// Probe and report, until stopped.
     Run,
     /// Is it only me? Tells within 3 s whether a site works from here, and whose fault it is if not.
@@ -86,6 +101,16 @@ enum Verb {
     Identity,
     /// Check whether the collectors can be reached.
     Doctor,
+    /// Print the completions of a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a folder.
+    Man {
+        /// Which folder.
+        dir: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -102,11 +127,15 @@ fn main() -> ExitCode {
         .with_env_var("TOCSIN_LOG")
         .from_env_lossy();
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt()
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(colour)
-        .init();
+        .with_ansi(colour);
+    if tocsin_agent::config::is_journal() {
+        log.without_time().init()
+    } else {
+        log.init()
+    }
     match act(arguments) {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(error) => {
@@ -117,20 +146,46 @@ fn main() -> ExitCode {
 }
 
 fn act(arguments: Arguments) -> anyhow::Result<Exit> {
-    let file = arguments.config.as_deref().map(RawConfig::read).transpose()?.unwrap_or_default();
-    let config = Config::try_from(file.overlaid(RawConfig {
+    let named = arguments.config.clone();
+    let path = named.clone().or_else(RawConfig::default_file);
+    let file = path.as_deref().map(RawConfig::read).transpose()?.unwrap_or_default();
+    let raw = file.overlaid(RawConfig {
         state_dir: arguments.state_dir,
         collectors: arguments.collectors,
         source_address: arguments.source_address,
         probes_per_minute_max: arguments.probes_per_minute_max,
         day_bytes_max: arguments.day_bytes_max,
         ..RawConfig::default()
-    }))?;
+    });
+    if arguments.print_config {
+        cli::say(raw.print().trim_end())?;
+    }
+    let config = Config::try_from(raw)?;
+    if arguments.check_config {
+        let of = path.as_deref().map_or("no file".into(), |path| path.to_string_lossy());
+        cli::say(format_args!("the configuration is well ({of})"))?;
+    }
+    let Some(verb) = arguments.verb else {
+        if arguments.print_config || arguments.check_config {
+            return Ok(Exit::Ok);
+        }
+        anyhow::bail!(
+            "what shall it do? `tocsin --help` lists the verbs; begin with `tocsin init`"
+        );
+    };
     let json = arguments.json;
     let language = arguments.lang.unwrap_or_else(tocsin_agent::config::language);
+    let probes = matches!(verb, Verb::Run | Verb::Probe { .. } | Verb::Why { .. });
+    if probes && !cli::init::is_given(&config) {
+        anyhow::bail!(cli::init::missing(language));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        Ok(match arguments.verb {
+        Ok(match verb {
+            Verb::Init { check: true, .. } => cli::init::check(&config),
+            Verb::Init { accept, .. } => {
+                cli::init::init(&config, language, accept, json, named.as_deref())?
+            }
             Verb::Run => cli::run::run(config, json).await?,
             Verb::Why { site, nagios } => {
                 let prober = tocsin_agent::prober(&config, config.profile.unwrap_or_default())?;
@@ -156,6 +211,8 @@ fn act(arguments: Arguments) -> anyhow::Result<Exit> {
                 let identity = Identity::open(&config.state_dir)?;
                 cli::identity::identity(&config, &identity, json)?
             }
+            Verb::Completions { shell } => cli::pages::completions(Arguments::command(), shell),
+            Verb::Man { dir } => cli::pages::man(Arguments::command(), &dir)?,
             Verb::Doctor => {
                 let identity = Identity::open(&config.state_dir)?;
                 cli::doctor::doctor(&config, identity, json).await?

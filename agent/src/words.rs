@@ -339,42 +339,42 @@ impl Answer<'_> {
         match cause {
             Cause::Nothing => line(format!("{site} fonctionne d’ici.")),
             Cause::Link => with(
-                "C’est chez vous : cette machine n’a aucune sortie, il n’y a pas de route par défaut.".into(),
+                "C’est chez vous : cette machine n’a aucune sortie, il n’y a pas de route par défaut.".into(),
                 "Voyez le câble, le Wi-Fi ou le mode avion.",
             ),
             Cause::Gateway => with(
                 format!(
-                    "C’est votre réseau : la box ou le routeur{} ne répond pas.",
+                    "C’est votre réseau : la box ou le routeur{} ne répond pas.",
                     self.gateway.map_or(String::new(), |ip| format!(" ({ip})"))
                 ),
                 "Voyez s’il est allumé, et si cette machine y est encore reliée.",
             ),
             Cause::Portal => with(
-                "C’est le réseau où vous êtes : quelque chose répond à la place des sites, comme le fait une page de connexion."
+                "C’est le réseau où vous êtes : quelque chose répond à la place des sites, comme le fait une page de connexion."
                     .into(),
                 "Ouvrez un navigateur sur une adresse simple, comme http://example.com, et connectez-vous.",
             ),
             Cause::Resolver { this_name_alone: false } => with(
                 format!(
-                    "C’est votre DNS : le résolveur de cette machine{} ne résout aucun nom.",
+                    "C’est votre DNS : le résolveur de cette machine{} ne résout aucun nom.",
                     self.resolver_name()
                 ),
                 "Le reste de la ligne marche. Redémarrez la box, ou choisissez un autre résolveur.",
             ),
             Cause::Resolver { this_name_alone: true } => with(
                 format!(
-                    "C’est votre DNS : le résolveur de cette machine{} ne résout pas {site} ; d’autres le résolvent.",
+                    "C’est votre DNS : le résolveur de cette machine{} ne résout pas {site} ; d’autres le résolvent.",
                     self.resolver_name()
                 ),
                 "Il bloque peut-être ce nom, ou n’a échoué que pour lui.",
             ),
             Cause::Line => with(
-                format!("C’est votre connexion : rien ne répond, {site} comme le reste."),
-                "Derrière votre box rien ne revient : redémarrez-la, puis voyez avec votre opérateur.",
+                format!("C’est votre connexion : rien ne répond, {site} comme le reste."),
+                "Derrière votre box rien ne revient : redémarrez-la, puis voyez avec votre opérateur.",
             ),
             Cause::Family(family) => with(
                 format!(
-                    "C’est votre {} : rien n’y répond. Par l’autre, {site} fonctionne.",
+                    "C’est votre {} : rien n’y répond. Par l’autre, {site} fonctionne.",
                     family_name(*family)
                 ),
                 "Les programmes qui l’essaient d’abord sont lents ou échouent. Voyez avec votre opérateur, ou coupez-le.",
@@ -384,21 +384,21 @@ impl Answer<'_> {
                 let culprit = culprit(incident);
                 match (&incident.factor, works) {
                     (_, Works::Yes) => vec![
-                        format!("{site} fonctionne d’ici, mais d’autres ont des ennuis : {culprit}."),
+                        format!("{site} fonctionne d’ici, mais d’autres ont des ennuis : {culprit}."),
                         about,
                     ],
                     (Factor::Site { .. }, _) => vec![
                         format!("C’est {site}, pas vous."),
                         about,
-                        "Rien de votre côté n’y fera : ni vos cookies ni votre navigateur n’y sont pour rien.".into(),
+                        "Rien de votre côté n’y fera : ni vos cookies ni votre navigateur n’y sont pour rien.".into(),
                     ],
                     (Factor::Provider { .. }, _) => vec![
-                        format!("Ce n’est pas vous, ni {site} seul : {culprit}."),
+                        format!("Ce n’est pas vous, ni {site} seul : {culprit}."),
                         about,
                         format!("{site} est derrière. Effacer les cookies n’y fera rien, redémarrer non plus."),
                     ],
                     _ => vec![
-                        format!("Ce n’est pas seulement vous : {culprit}."),
+                        format!("Ce n’est pas seulement vous : {culprit}."),
                         about,
                         "D’autres, connectés comme vous, ont les mêmes ennuis.".into(),
                     ],
@@ -406,30 +406,30 @@ impl Answer<'_> {
             }
             Cause::Suspicion(incident) => vec![
                 format!(
-                    "{site} ne fonctionne pas d’ici, et d’autres le voient peut-être aussi : {}.",
+                    "{site} ne fonctionne pas d’ici, et d’autres le voient peut-être aussi : {}.",
                     culprit(incident)
                 ),
                 self.about(incident),
                 "Ce n’est pas confirmé. Redemandez dans une minute.".into(),
             ],
             Cause::OthersToo(counts) => vec![
-                format!("Ce n’est pas seulement vous : {site} échoue chez d’autres aussi."),
+                format!("Ce n’est pas seulement vous : {site} échoue chez d’autres aussi."),
                 format!(
-                    "{} essais sur {} ont échoué en cinq minutes, dans {} régions ; personne n’a encore dit pourquoi.",
+                    "{} essais sur {} ont échoué en cinq minutes, dans {} régions ; personne n’a encore dit pourquoi.",
                     counts.failing, counts.observed, counts.regions
                 ),
             ],
             Cause::OnlyYou => with(
-                format!("C’est seulement vous : d’autres joignent {site} maintenant, et votre ligne marche."),
+                format!("C’est seulement vous : d’autres joignent {site} maintenant, et votre ligne marche."),
                 "Il est peut-être bloqué sur votre chemin ou pour votre adresse. Essayez un autre réseau.",
             ),
             Cause::Unknown(why) => {
                 let first = match works {
                     Works::NotOver(family) => format!(
-                        "{site} fonctionne d’ici, mais pas en {} ; on ne peut pas dire à qui en est la faute.",
+                        "{site} fonctionne d’ici, mais pas en {} ; on ne peut pas dire à qui en est la faute.",
                         family_name(*family)
                     ),
-                    _ => format!("{site} ne fonctionne pas d’ici ; on ne peut pas dire à qui en est la faute."),
+                    _ => format!("{site} ne fonctionne pas d’ici ; on ne peut pas dire à qui en est la faute."),
                 };
                 with(first, unknown(Language::Fr, *why))
             }
@@ -445,7 +445,7 @@ pub const fn unknown(language: Language, why: Why) -> &'static str {
             "No collector is set, so nobody knows what others see. Add a tocsin:// line to collectors."
         }
         (Language::Fr, Why::NoCollector) => {
-            "Aucun collecteur n’est indiqué : on ne sait pas ce que voient les autres. Ajoutez une ligne tocsin:// à collectors."
+            "Aucun collecteur n’est indiqué : on ne sait pas ce que voient les autres. Ajoutez une ligne tocsin:// à collectors."
         }
         (Language::En, Why::NoNews) => {
             "No collector was reached, and what is kept of them is too old to tell of now."
@@ -459,13 +459,13 @@ pub const fn unknown(language: Language, why: Why) -> &'static str {
         }
         (Language::En, Why::Unlisted) => "It is in no catalogue: nobody else looks at it.",
         (Language::Fr, Why::Unlisted) => {
-            "Il n’est dans aucun catalogue : personne d’autre ne le regarde."
+            "Il n’est dans aucun catalogue : personne d’autre ne le regarde."
         }
         (Language::En, Why::Unsteady) => {
             "Your own line is unsteady: of sites that have nothing to do with it most do not answer either."
         }
         (Language::Fr, Why::Unsteady) => {
-            "Votre propre ligne est instable : la plupart des sites qui n’ont rien à voir ne répondent pas non plus."
+            "Votre propre ligne est instable : la plupart des sites qui n’ont rien à voir ne répondent pas non plus."
         }
     }
 }

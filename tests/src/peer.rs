@@ -502,6 +502,18 @@ impl Programs {
         self.command("tocsin")
     }
 
+    /// Agrees for an agent with this state directory, as whoever installs it does.
+    ///
+    /// # Errors
+    /// When `init` fails.
+    pub fn agree(&self, state_dir: &Path) -> anyhow::Result<()> {
+        let words = ["init", "--accept", "--json"];
+        let output = self.agent().args(words).arg("--state-dir").arg(state_dir).output()?;
+        let told = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "init ended with {}: {told}", output.status);
+        Ok(())
+    }
+
     /// The collector, with nothing of this environment.
     #[must_use]
     pub fn collector(&self) -> Command {

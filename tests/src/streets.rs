@@ -188,8 +188,11 @@ impl Streets {
         let stdout = child.stdout.take().context("its output")?;
         let stdin = child.stdin.take().context("its input")?;
         self.servers.push((child, stdin));
-        for line in BufReader::new(stdout).lines() {
+        let mut lines = BufReader::new(stdout).lines();
+        for line in lines.by_ref() {
             if line?.ends_with(SERVES) {
+                // What is not read would end it: after a minute a test says that it is slow.
+                std::thread::spawn(move || lines.for_each(drop));
                 return Ok(());
             }
         }

@@ -357,7 +357,9 @@ fn agent(dir: &Path, line: &CollectorLine) -> Command {
         file.display()
     );
     std::fs::write(&config, text).unwrap();
-    let mut command = Programs::find().unwrap().agent();
+    let programs = Programs::find().unwrap();
+    programs.agree(&state).unwrap();
+    let mut command = programs.agent();
     let log = std::fs::File::options().append(true).create(true).open(dir.join("agent.log"));
     command.arg("--config").arg(&config);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.unwrap());
@@ -458,6 +460,6 @@ async fn doctor_tells_by_its_exit_code() {
     assert_eq!(usage.code(), Some(3), "wrong usage");
     let mut broken = agent(dir.path(), &collector.line);
     std::fs::write(dir.path().join("agent.toml"), "colour = 1\n").unwrap();
-    assert_eq!(broken.arg("doctor").status().unwrap().code(), Some(2), "a wrong configuration");
+    assert_eq!(broken.arg("doctor").status().unwrap().code(), Some(3), "a wrong configuration");
     stop(collector).await;
 }

@@ -182,7 +182,9 @@ fn home() -> Home {
     let dir = tempfile::tempdir().unwrap();
     let streets = Streets::new(dir.path(), "internet").unwrap();
     let resolver = streets.told.resolver.clone();
-    Home { streets, programs: Programs::find().unwrap(), dir, resolver, with_collector: true }
+    let programs = Programs::find().unwrap();
+    programs.agree(&dir.path().join("state")).unwrap();
+    Home { streets, programs, dir, resolver, with_collector: true }
 }
 
 impl Home {
@@ -269,7 +271,11 @@ impl Home {
             if !checks.is_empty() && expected.iter().all(|(name, ok)| of(name) == *ok) {
                 return status;
             }
-            assert!(Instant::now() < until, "{expected:?} is not so: {status:#}");
+            if Instant::now() > until {
+                let told = self.streets.at_home(&self.agent(&["show", "--sent"])).unwrap();
+                let told = String::from_utf8(told.stdout).unwrap();
+                panic!("{expected:?} is not so: {status:#}\n{told}");
+            }
         }
     }
 
@@ -541,4 +547,19 @@ fn a_running_agent_knows_that_udp_is_blocked() {
     let blocked = [("udp", Some(false)), ("unrelated", Some(true)), ("ipv4", Some(true))];
     home.stands(&blocked);
     home.reports(&blocked);
+}
+
+#[test]
+fn nothing_is_probed_before_somebody_has_agreed() {
+    let home = home();
+    std::fs::remove_file(home.dir.path().join("state").join(tocsin_agent::consent::FILE)).unwrap();
+    for words in [&["why", "x.test"][..], &["run"], &["probe", "x.test"]] {
+        let output = home.streets.at_home(&home.agent(words)).unwrap();
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(3), "{errors}");
+        assert!(errors.contains("tocsin init"), "{errors}");
+    }
+    // Nobody is there to be asked.
+    let output = home.streets.at_home(&home.agent(&["init"])).unwrap();
+    assert_eq!(output.status.code(), Some(3));
 }

@@ -109,7 +109,7 @@ pub(super) fn text(
         }
         Some(Overall::YoungCrowd) => Some(language.say(
             "Nothing is known to be down; the crowd is too young to confirm anything.",
-            "Rien n’est connu en panne ; la foule est trop jeune pour confirmer quoi que ce soit.",
+            "Rien n’est connu en panne ; la foule est trop jeune pour confirmer quoi que ce soit.",
         )),
         Some(Overall::InsufficientEvidence) => Some(language.say(
             "Too few observers report to say whether anything is down.",
@@ -118,7 +118,7 @@ pub(super) fn text(
         Some(Overall::Incident) => None,
         None => Some(language.say(
             "What is down is not known: no collector was reached.",
-            "On ne sait pas ce qui est en panne : aucun collecteur n’a été joint.",
+            "On ne sait pas ce qui est en panne : aucun collecteur n’a été joint.",
         )),
     };
     if let Some(said) = said {
@@ -129,7 +129,7 @@ pub(super) fn text(
             "{} {}",
             language.say(
                 "No collector was reached; this is as old as",
-                "Aucun collecteur n’a été joint ; ceci date de"
+                "Aucun collecteur n’a été joint ; ceci date de"
             ),
             words::length(language, feed.age_ms)
         ))?;

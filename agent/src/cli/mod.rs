@@ -6,6 +6,8 @@
 pub mod doctor;
 pub mod identity;
 pub mod incidents;
+pub mod init;
+pub mod pages;
 pub mod probe;
 pub mod run;
 pub mod show;

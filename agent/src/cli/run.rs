@@ -5,6 +5,7 @@ use std::{
     sync::Arc,
 };
 
+use sd_notify::NotifyState;
 use tocsin_proto::catalogue::Catalogue;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -26,6 +27,9 @@ pub async fn run(config: Config, json: bool) -> Result<Exit, RunError> {
     let terminal = io::stdout().is_terminal();
     let closed = shutdown.clone();
     let tell = move |told: Told| {
+        if let Told::Alive { failing, reached } = &told {
+            notify(*failing, *reached);
+        }
         let said = match (json, terminal) {
             (true, _) => say_json(document(&catalogue, &told)),
             (false, true) => sentence(&catalogue, &told).map_or(Ok(()), say),
@@ -54,6 +58,15 @@ pub async fn run(config: Config, json: bool) -> Result<Exit, RunError> {
     agent.await.map(|()| Exit::Ok)
 }
 
+/// Tells the service manager that the loop is at work, and how it stands (sd_notify(3)); where there is none, nobody.
+fn notify(failing: usize, (reached, all): (usize, usize)) {
+    let status = format!("{failing} checks fail; {reached} of {all} collectors reached");
+    let states = [NotifyState::Ready, NotifyState::Watchdog, NotifyState::Status(status.as_str())];
+    if let Err(error) = sd_notify::notify(&states) {
+        tracing::debug!(%error, "the service manager was not told");
+    }
+}
+
 fn document(catalogue: &Catalogue, told: &Told) -> serde_json::Value {
     match told {
         Told::Probed { at, request, outcome, took } => serde_json::json!({
@@ -61,6 +74,9 @@ fn document(catalogue: &Catalogue, told: &Told) -> serde_json::Value {
             "target": catalogue.target(request.target).map(|target| &target.id),
             "family": request.family, "cause": request.purpose.cause(),
             "outcome": outcome, "total_ms": took.as_secs_f64() * 1000.0,
+        }),
+        Told::Alive { failing, reached: (reached, collectors) } => serde_json::json!({
+            "event": "alive", "failing": failing, "reached": reached, "collectors": collectors,
         }),
         Told::Session { at, operator, way } => serde_json::json!({
             "event": "session", "at": at.to_string(), "operator": operator,
@@ -71,6 +87,7 @@ fn document(catalogue: &Catalogue, told: &Told) -> serde_json::Value {
 
 fn sentence(catalogue: &Catalogue, told: &Told) -> Option<String> {
     match told {
+        Told::Alive { .. } => None,
         Told::Probed { outcome, .. } if outcome.is_answer() => None,
         Told::Probed { at, request, outcome, took } => {
             let target = catalogue.target(request.target)?;

@@ -122,7 +122,7 @@ fn text(
     match (running, state) {
         (false, _) => say(language.say(
             "No agent runs with this state directory: start it with `tocsin run`.",
-            "Aucun agent ne tourne avec ce répertoire : lancez-le avec « tocsin run ».",
+            "Aucun agent ne tourne avec ce répertoire : lancez-le avec « tocsin run ».",
         ))?,
         (true, None) => say(language.say(
             "The agent runs, and has not said yet how it stands.",
@@ -146,7 +146,7 @@ fn text(
                     language
                         .say(
                             "not reached; what is seen is kept",
-                            "non joint ; ce qui est vu est gardé",
+                            "non joint ; ce qui est vu est gardé",
                         )
                         .to_owned()
                 });
@@ -166,7 +166,7 @@ fn text(
     if config.collectors.is_empty() {
         say(language.say(
             "No collector is set: add a tocsin:// line to collectors.",
-            "Aucun collecteur n’est indiqué : ajoutez une ligne tocsin:// à collectors.",
+            "Aucun collecteur n’est indiqué : ajoutez une ligne tocsin:// à collectors.",
         ))?;
     }
     let lost = lost.no_room + lost.too_old + lost.rejected;

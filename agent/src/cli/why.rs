@@ -154,7 +154,7 @@ fn text(lines: &[String], gathered: &Gathered, language: Language) -> std::io::R
         let live = if feed.live {
             language.say("just read", "lu à l’instant")
         } else {
-            language.say("kept; no collector was reached", "gardé ; aucun collecteur n’a été joint")
+            language.say("kept; no collector was reached", "gardé ; aucun collecteur n’a été joint")
         };
         say(format_args!("  {:<12}{age}, {live}", language.say("news", "nouvelles")))?;
     }

@@ -5,7 +5,7 @@
 //! or the fingerprint of our handshake, is up for its visitors and down for us. The detector sees the
 //! profile as a version of the probing code, and confirms nothing that one version alone sees (C4).
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tocsin_proto::sign::sha256;
 
 use crate::PROBE_CORE;
@@ -17,7 +17,7 @@ const CLASSIC_BIT: u16 = 1 << 15;
 const CLASSIC_OF_256: u8 = 32;
 
 /// How connections are opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
     /// TLS 1.3 or 1.2, HTTP/2 with a window of 0.
