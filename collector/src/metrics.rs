@@ -55,6 +55,7 @@ const fn over(transport: Transport) -> Over {
 pub struct Metrics {
     registry: Mutex<Registry>,
     accepted: Counter<u64, AtomicU64>,
+    forgotten: Counter<u64, AtomicU64>,
     duplicates: Counter<u64, AtomicU64>,
     rejected: Family<Reason, Counter<u64, AtomicU64>>,
     asks: Family<Reason, Counter<u64, AtomicU64>>,
@@ -74,6 +75,7 @@ impl Default for Metrics {
             registry: Mutex::new(Registry::default()),
             accepted: Counter::default(),
             duplicates: Counter::default(),
+            forgotten: Counter::default(),
             rejected: Family::default(),
             asks: Family::default(),
             ended: Family::default(),
@@ -88,6 +90,11 @@ impl Default for Metrics {
             registry.register(name, help, metric);
         };
         register("reports_accepted", "Reports committed to the log", metrics.accepted.clone());
+        register(
+            "reports_forgotten",
+            "Reports deleted because their observers asked for it",
+            metrics.forgotten.clone(),
+        );
         register(
             "reports_duplicate",
             "Reports that were there already",
@@ -161,6 +168,11 @@ impl Metrics {
     pub fn committed(&self, fresh: usize, duplicates: usize) {
         self.accepted.inc_by(fresh as u64);
         self.duplicates.inc_by(duplicates as u64);
+    }
+
+    /// Reports were deleted because their observer asked for it.
+    pub fn forgot(&self, reports: u64) {
+        self.forgotten.inc_by(reports);
     }
 
     /// A session began.

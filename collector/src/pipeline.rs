@@ -212,6 +212,10 @@ impl Pipeline {
             let changed = match event {
                 LogEvent::Record(record) => self.follower.record(&record),
                 LogEvent::Tick(now) => self.follower.advance(now),
+                LogEvent::Forgot(id) => {
+                    self.follower.keys.remove(&id);
+                    Vec::new()
+                }
             };
             for change in &changed {
                 announce(change);

@@ -50,12 +50,14 @@ pub enum Tag {
     Snapshot = 0x16,
     /// Agent to collector: a signed human report (reserved).
     HumanReport = 0x17,
-    /// Agent to collector: delete what you hold of me (reserved).
+    /// Agent to collector: delete what you hold of me: [`Forget`].
     Forget = 0x18,
     /// Agent to collector: what stands behind a target, when it changed (reserved).
     Facts = 0x19,
     /// Agent to collector: the successor of my key (reserved).
     KeyUpdate = 0x1a,
+    /// Collector to agent: [`Forgotten`].
+    Forgotten = 0x1b,
 }
 
 /// A message that has a tag and a direction of travel.
@@ -102,6 +104,8 @@ messages! {
     AskBack = AskBack, 64;
     Query = Query, 16;
     SignedSnapshot = Snapshot, FRAME_TO_AGENT_MAX;
+    Forget = Forget, 8;
+    Forgotten = Forgotten, 16;
 }
 
 /// A closed list of numbered codes that a newer peer may have more of: an unknown number is kept
@@ -348,6 +352,17 @@ open_codes! {
         /// The newest signed snapshot.
         Snapshot = 1, "snapshot";
     }
+}
+
+/// Delete what you hold of the observer of this session: its key and its reports. Who it is has been proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Forget;
+
+/// It was done, on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forgotten {
+    /// Reports that were deleted. What was published of them stays, and names nobody.
+    pub reports: u64,
 }
 
 /// A snapshot as it travels: canonical JSON and its signature.

@@ -11,8 +11,8 @@ use tocsin_proto::{
         PROTOCOL_VERSION, REPORTS_IN_FLIGHT_MAX,
     },
     message::{
-        Ack, AskBack, Challenge, Deferred, GoAway, GoAwayReason, Greeting, Hello, Message, Prove,
-        Query, Ready, Refused, Schedule, Tag, Transcript,
+        Ack, AskBack, Challenge, Deferred, Forget, Forgotten, GoAway, GoAwayReason, Greeting,
+        Hello, Message, Prove, Query, Ready, Refused, Schedule, Tag, Transcript,
     },
     report::SignedReport,
     sign::{PublicKey, Verifier},
@@ -144,7 +144,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Link<R, W> {
 
 fn is_known(tag: u8) -> bool {
     (Tag::Hello as u8..=Tag::GoAway as u8).contains(&tag)
-        || (Tag::Report as u8..=Tag::KeyUpdate as u8).contains(&tag)
+        || (Tag::Report as u8..=Tag::Forgotten as u8).contains(&tag)
 }
 
 /// Who the peer is, once it has proved it.
@@ -357,6 +357,8 @@ async fn run<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
                     report(context, peer, address(), &frame, &reply).await
                 } else if frame.tag == Tag::Query as u8 {
                     answer(context, link, &frame).await
+                } else if frame.tag == Tag::Forget as u8 {
+                    forget(context, link, peer, &frame).await
                 } else if (Tag::Hello as u8..Tag::GoAway as u8).contains(&frame.tag) {
                     Err(End::Ours(GoAwayReason::Order))
                 } else if frame.tag == Tag::GoAway as u8 {
@@ -403,6 +405,22 @@ async fn report(
     let append = Append { observer: peer.key, standing, seq, signed, report, reply };
     let append = Request::Append(Box::new(append));
     context.requests.send(append).await.map_err(|_| End::Ours(GoAwayReason::Shutdown))
+}
+
+async fn forget<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+    context: &Context,
+    link: &mut Link<R, W>,
+    peer: &Peer,
+    frame: &Frame,
+) -> Ended<()> {
+    Forget::from_body(&frame.body).map_err(|_| End::Ours(GoAwayReason::Frame))?;
+    let (reply, answer) = oneshot::channel();
+    let stopping = |_| End::Ours(GoAwayReason::Shutdown);
+    let request = Request::Forget(peer.key, reply);
+    context.requests.send(request).await.map_err(|_| stopping(()))?;
+    // Without an answer it was not done: the agent is to ask again.
+    let reports = answer.await.map_err(|_| End::Ours(GoAwayReason::Overloaded))?;
+    link.send(&Forgotten { reports }.to_frame()).await
 }
 
 async fn answer<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(

@@ -66,6 +66,8 @@ pub enum Request {
     Append(Box<Append>),
     /// The highest number on disk for an observer; 0 when it is new.
     High(PublicKey, oneshot::Sender<u64>),
+    /// Delete what is held of an observer; tells how many reports that were, once it is on disk.
+    Forget(PublicKey, oneshot::Sender<u64>),
 }
 
 /// What the writer tells the detector, in the order of the log.
@@ -75,6 +77,8 @@ pub enum LogEvent {
     Record(Box<Record>),
     /// Nothing with an earlier time will come.
     Tick(Timestamp),
+    /// Whose number this is, nobody is to know any more.
+    Forgot(u32),
 }
 
 /// What can go wrong with the store.

@@ -87,7 +87,8 @@ impl SqliteLog {
         connection
             .execute_batch(
                 "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-16384;
-                 PRAGMA wal_autocheckpoint=4000; PRAGMA foreign_keys=ON;",
+                 PRAGMA wal_autocheckpoint=4000; PRAGMA foreign_keys=ON;
+                 PRAGMA secure_delete=ON;",
             )
             .map_err(failed("setting it up"))?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
@@ -221,6 +222,41 @@ impl SqliteLog {
                 .map_err(failed("keeping an observer's number"))?;
         }
         transaction.commit().map_err(failed("committing"))
+    }
+
+    /// Turns every report of an observer into a tombstone: its place and time stay, so that the order of the log does; its
+    /// body, signature and origin do not. The observer's number stays, without its key. Tells how many
+    /// reports that were.
+    ///
+    /// # Errors
+    /// When the database fails: then nothing of it was done.
+    pub fn forget(&mut self, observer: u32) -> Result<u64, StoreError> {
+        let path = self.path.clone();
+        let failed = |doing| sqlite(&path, doing);
+        let days = segments(&self.path, &self.connection)?;
+        let transaction =
+            self.connection.transaction().map_err(failed("forgetting an observer"))?;
+        let mut reports = 0;
+        for day in days {
+            let sql = format!(
+                "UPDATE log_{day} SET observer = 0, country = 'ZZ', asn = 0, slot = 0,
+                 signature = zeroblob(64), body = x'' WHERE observer = ?1 AND length(body) > 0"
+            );
+            let changed = transaction.execute(&sql, [observer]);
+            reports += changed.map_err(failed("forgetting an observer"))? as u64;
+        }
+        transaction
+            .execute(
+                "UPDATE observers SET key = randomblob(32), high = 0, bits = 0, since = 0 WHERE id = ?1",
+                [observer],
+            )
+            .map_err(failed("forgetting an observer"))?;
+        transaction.commit().map_err(failed("forgetting an observer"))?;
+        // What is overwritten stands in the file until its page is used again.
+        self.connection
+            .execute_batch("PRAGMA wal_checkpoint(TRUNCATE);")
+            .map_err(failed("forgetting an observer"))?;
+        Ok(reports)
     }
 
     /// Forgets observers that were last heard before this time. The newest number stays, so that
@@ -378,7 +414,9 @@ impl LogReader {
         for day in segments(&self.path, &self.connection)? {
             let mut statement = self
                 .connection
-                .prepare(&format!("SELECT * FROM log_{day} WHERE position > ?1 ORDER BY position"))
+                .prepare(&format!(
+                    "SELECT * FROM log_{day} WHERE position > ?1 AND length(body) > 0 ORDER BY position"
+                ))
                 .map_err(failed("reading a segment"))?;
             let mut rows =
                 statement.query([signed(behind)]).map_err(failed("reading a segment"))?;

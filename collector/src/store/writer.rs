@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tocsin_proto::{message::Rejection, sign::PublicKey, time::Timestamp};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Append, LogEvent, Outcome, Request, StoreError,
@@ -55,6 +55,8 @@ struct State {
     clock: Clock,
     metrics: Arc<Metrics>,
     events: mpsc::Sender<LogEvent>,
+    /// Who is to be forgotten once what came before is committed, and who waits for that.
+    to_forget: Vec<(PublicKey, oneshot::Sender<u64>)>,
     /// The log could not be written while the collector stopped.
     failed: bool,
 }
@@ -87,6 +89,7 @@ impl Writer {
             clock,
             metrics,
             events,
+            to_forget: Vec::new(),
             failed: false,
         };
         let (requests, mut queue) = mpsc::channel(QUEUE);
@@ -134,14 +137,16 @@ impl State {
             } else if !batch.is_empty() {
                 self.commit(std::mem::take(&mut batch), queue).await;
             }
+            self.forget().await;
             self.tell(LogEvent::Tick(self.now)).await;
             self.keep_retention();
         }
     }
 
-    fn take(&self, request: Request, batch: &mut Vec<Append>) {
+    fn take(&mut self, request: Request, batch: &mut Vec<Append>) {
         match request {
             Request::Append(append) => batch.push(*append),
+            Request::Forget(observer, reply) => self.to_forget.push((observer, reply)),
             Request::High(observer, reply) => {
                 let high = self.known.get(&observer).map_or(0, |known| known.window.high);
                 if reply.send(high).is_err() {
@@ -229,6 +234,30 @@ impl State {
                 report: append.report,
             };
             self.tell(LogEvent::Record(Box::new(record))).await;
+        }
+    }
+
+    /// Forgets who asked to be. What cannot be deleted now is not said to be.
+    async fn forget(&mut self) {
+        for (observer, reply) in std::mem::take(&mut self.to_forget) {
+            let reports = match self.known.get(&observer).map(|known| known.id) {
+                None => 0,
+                Some(id) => match self.log.forget(id) {
+                    Ok(reports) => {
+                        self.known.remove(&observer);
+                        self.metrics.forgot(reports);
+                        self.tell(LogEvent::Forgot(id)).await;
+                        reports
+                    }
+                    Err(error) => {
+                        tracing::error!(error = %with_sources(&error), "an observer was not forgotten");
+                        continue;
+                    }
+                },
+            };
+            if reply.send(reports).is_err() {
+                tracing::trace!("who asked to be forgotten is gone; it was done");
+            }
         }
     }
 
