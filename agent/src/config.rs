@@ -19,6 +19,8 @@ use tocsin_proto::{
     sign::PublicKey,
 };
 
+use tracing_subscriber::filter::Targets;
+
 use crate::{
     network::default_v6, probe::profile::Profile, uplink::way::Transport, words::Language,
 };
@@ -380,6 +382,14 @@ pub fn user_file() -> Option<PathBuf> {
     let home = || of("HOME").map(|home| PathBuf::from(home).join(".config"));
     let base = of("XDG_CONFIG_HOME").map(PathBuf::from).or_else(home)?;
     Some(base.join("tocsin/tocsin.toml"))
+}
+
+/// What is logged: `TOCSIN_LOG`, levels by part of the program such as `warn,tocsin_agent::uplink=debug`; `info` where it
+/// is not set, or says nothing that is understood.
+#[must_use]
+pub fn log_filter() -> Targets {
+    let set = std::env::var("TOCSIN_LOG").ok().and_then(|text| text.parse().ok());
+    set.unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO))
 }
 
 /// Whether the standard error goes to the journal, which has its own times (systemd.exec(5)).

@@ -65,8 +65,8 @@ What this program does on your machine, if you agree:
 - A collector sees your address as any server does. It notes the country and the provider's network, and keeps no
   address beyond the day. What it publishes names neither you nor your address.
 - It uses up to 30 MB a day, which you can lower (day_bytes_max), and keeps its state in one directory.
-- Stop it at any time; delete that directory and nothing is left. What a collector has published, others may have
-  copied: that cannot be called back.
+- Stop it at any time; `tocsin forget` has the collectors delete what they hold of this machine, and deletes what is kept here.
+  What a collector has published names nobody, and others may have copied it: that cannot be called back.
 ";
 
 const FRENCH: &str = "\
@@ -81,8 +81,9 @@ Ce que ce programme fait sur votre machine, si vous êtes d’accord :
 - Un collecteur voit votre adresse comme tout serveur. Il note le pays et le réseau de l’opérateur, et ne garde aucune
   adresse au-delà du jour. Ce qu’il publie ne nomme ni vous ni votre adresse.
 - Il utilise jusqu’à 30 Mo par jour, que vous pouvez réduire (day_bytes_max), et garde son état dans un répertoire.
-- Arrêtez-le quand vous voulez ; effacez ce répertoire et il ne reste rien. Ce qu’un collecteur a publié, d’autres ont pu
-  le copier : cela ne se rappelle pas.
+- Arrêtez-le quand vous voulez ; « tocsin forget » fait effacer par les collecteurs ce qu’ils gardent de cette machine, et efface
+  ce qui est gardé ici. Ce qu’un collecteur a publié ne nomme personne, et d’autres ont pu le copier : cela ne se rappelle
+  pas.
 ";
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use tocsin_agent::{
     words::Language,
 };
 use tocsin_proto::line::CollectorLine;
+use tracing_subscriber::{Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Tells with others whether it is only you: probes well-known sites and reports what it sees.
 #[derive(Debug, Parser)]
@@ -101,6 +102,8 @@ enum Verb {
     Identity,
     /// Check whether the collectors can be reached.
     Doctor,
+    /// Have the collectors delete what they hold of this machine, and delete what is kept here.
+    Forget,
     /// Print the completions of a shell.
     Completions {
         /// Which shell.
@@ -122,19 +125,14 @@ fn main() -> ExitCode {
             return ExitCode::from(code as u8);
         }
     };
-    let filter = tracing_subscriber::EnvFilter::builder()
-        .with_default_directive(tracing::Level::INFO.into())
-        .with_env_var("TOCSIN_LOG")
-        .from_env_lossy();
+    let filter = tocsin_agent::config::log_filter();
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(colour);
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colour);
+    let registry = tracing_subscriber::registry();
     if tocsin_agent::config::is_journal() {
-        log.without_time().init()
+        registry.with(log.without_time().with_filter(filter)).init();
     } else {
-        log.init()
+        registry.with(log.with_filter(filter)).init();
     }
     match act(arguments) {
         Ok(exit) => ExitCode::from(exit as u8),
@@ -211,6 +209,7 @@ fn act(arguments: Arguments) -> anyhow::Result<Exit> {
                 let identity = Identity::open(&config.state_dir)?;
                 cli::identity::identity(&config, &identity, json)?
             }
+            Verb::Forget => cli::forget::forget(&config, language, json).await?,
             Verb::Completions { shell } => cli::pages::completions(Arguments::command(), shell),
             Verb::Man { dir } => cli::pages::man(Arguments::command(), &dir)?,
             Verb::Doctor => {

@@ -158,6 +158,7 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS quiets (target INTEGER PRIMARY KEY, until INTEGER NOT NULL);
     CREATE TABLE IF NOT EXISTS fill (one INTEGER PRIMARY KEY, bytes INTEGER NOT NULL, at INTEGER NOT NULL);
     CREATE TABLE IF NOT EXISTS spends (id INTEGER PRIMARY KEY AUTOINCREMENT, bytes INTEGER NOT NULL);
+    CREATE TABLE IF NOT EXISTS contexts (context TEXT PRIMARY KEY) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS state (one INTEGER PRIMARY KEY, json TEXT NOT NULL);
     CREATE TABLE IF NOT EXISTS batching (
         one INTEGER PRIMARY KEY, context TEXT NOT NULL, body BLOB NOT NULL
@@ -882,6 +883,31 @@ impl Spool {
             },
         );
         found.optional().map_err(SpoolError::Access)
+    }
+
+    /// Notes that reports were sent from a network: `tocsin forget` must know whom to have forgotten. It stays here.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn saw_context(&self, context: &str) -> Result<(), SpoolError> {
+        self.db
+            .execute("INSERT OR IGNORE INTO contexts VALUES (?1)", [context])
+            .map(|_| ())
+            .map_err(SpoolError::Access)
+    }
+
+    /// Networks from which reports were sent.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn contexts(&self) -> Result<Vec<String>, SpoolError> {
+        self.db
+            .prepare("SELECT context FROM contexts")
+            .and_then(|mut statement| {
+                let rows = statement.query_map([], |row| row.get(0))?;
+                rows.collect()
+            })
+            .map_err(SpoolError::Access)
     }
 
     /// Keeps how this agent stands, for `tocsin status`.

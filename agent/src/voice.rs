@@ -234,6 +234,7 @@ impl Voice {
                 }
             }
         }
+        self.spool().saw_context(&context)?;
         known.asn = Some(asn);
         known.offset_ms = Some(offset_ms);
         known.key = Some(Arc::clone(key));

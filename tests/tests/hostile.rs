@@ -408,6 +408,83 @@ async fn an_agent_that_was_there_first_delivers_when_its_collector_comes() {
     }
 }
 
+/// A collector whose catalogue is that of [`agent`].
+async fn collector_of_agents() -> (CollectorProgram, TempDir) {
+    let (programs, dir) = (Programs::find().unwrap(), tempfile::tempdir().unwrap());
+    let data_dir = dir.path().join("collector");
+    let line = programs.init(&data_dir).unwrap();
+    // It writes the catalogue.
+    drop(agent(dir.path(), &line));
+    let config = dir.path().join("collector.toml");
+    let catalogue = dir.path().join("catalogue.toml");
+    std::fs::write(&config, format!("catalogue_file = '{}'\n", catalogue.display())).unwrap();
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    let serving = Serving { data_dir, listen, config: Some(config), log: "info" };
+    (programs.serve(&serving).await.unwrap(), dir)
+}
+
+#[tokio::test]
+async fn who_asks_to_be_forgotten_is() {
+    let (collector, dir) = collector_of_agents().await;
+    let line = collector.line.clone();
+    let forget = || {
+        let mut command = agent(dir.path(), &line);
+        command.args(["forget", "--json"]).stdout(Stdio::piped()).output().unwrap()
+    };
+    let told = |output: &std::process::Output| -> serde_json::Value {
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let mut running = run(dir.path(), &line);
+    let arrived =
+        async || (collector.metric("tocsin_reports_accepted_total").await.ok()? > 1).then_some(());
+    eventually("reports arrive", PATIENCE * 3, arrived).await.unwrap();
+    // While it runs it would go on.
+    assert_eq!(forget().status.code(), Some(3));
+    assert_eq!(running.terminate().await.unwrap().code(), Some(0));
+    let log = dir.path().join("collector").join(LOG);
+    let before = LogReader::open(&log).unwrap();
+    let (last, key) =
+        (before.last_position().unwrap(), *before.keys().unwrap().values().next().unwrap());
+    let output = forget();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(told(&output)["forgotten"][0]["reports"], last);
+    // Places and times stay, and nothing else; nor is it in the bytes of the file.
+    let after = LogReader::open(&log).unwrap();
+    assert_eq!(after.last_position().unwrap(), last);
+    let mut left = 0;
+    after.replay(0, |_, _| left += 1).unwrap();
+    assert_eq!(left, 0);
+    assert!(after.keys().unwrap().values().all(|other| *other != key));
+    drop((before, after));
+    for name in [LOG.to_owned(), format!("{LOG}-wal")] {
+        let bytes = std::fs::read(dir.path().join("collector").join(name)).unwrap_or_default();
+        assert!(!bytes.windows(32).any(|window| window == key.as_bytes()), "the key is there");
+    }
+    assert_eq!(collector.metric("tocsin_reports_forgotten_total").await.unwrap(), last);
+    // Here nothing is left either, and there is nothing more to forget.
+    let state = dir.path().join("state");
+    assert_eq!(std::fs::read_dir(&state).unwrap().count(), 0);
+    // (To write the agent's files is to agree again; a seed comes with that, and nothing was reported since.)
+    let output = forget();
+    assert_eq!(told(&output)["forgotten"][0]["reports"], 0);
+    stop(collector).await;
+}
+
+#[tokio::test]
+async fn what_no_collector_has_forgotten_is_kept() {
+    let (collector, dir) = collector_of_agents().await;
+    let line = collector.line.clone();
+    let mut running = run(dir.path(), &line);
+    let arrived =
+        async || (collector.metric("tocsin_reports_accepted_total").await.ok()? > 0).then_some(());
+    eventually("reports arrive", PATIENCE * 3, arrived).await.unwrap();
+    assert_eq!(running.terminate().await.unwrap().code(), Some(0));
+    stop(collector).await;
+    let output = agent(dir.path(), &line).arg("forget").stdout(Stdio::piped()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(dir.path().join("state").join("seed").exists());
+}
+
 /// Nothing comes from a greeted agent but the end of its connection.
 async fn tells_nothing(peer: &mut Peer) {
     if let Ok(frame) = peer.frame(PATIENCE).await {

@@ -4,6 +4,7 @@
 //! not work, 3 nothing is known: also wrong usage, and a failure of this program or its configuration.
 
 pub mod doctor;
+pub mod forget;
 pub mod identity;
 pub mod incidents;
 pub mod init;

@@ -19,7 +19,7 @@ use crate::{
 const WITHIN: Duration = Duration::from_millis(2_500);
 
 /// Whether an agent holds the state directory.
-fn runs(state_dir: &Path) -> bool {
+pub(super) fn runs(state_dir: &Path) -> bool {
     let Ok(file) = fs::File::open(state_dir.join("lock")) else { return false };
     matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock))
 }

@@ -25,7 +25,7 @@ use tocsin_proto::{
     id::Country,
     limits::{FRAME_TO_AGENT_MAX, HANDSHAKE_TIMEOUT_MS},
     line::CollectorLine,
-    message::{AskBack, GoAwayReason, Message, Query, Schedule},
+    message::{AskBack, Forget, GoAwayReason, Message, Query, Schedule},
     sign::PublicKey,
     wire::{Deframer, Frame, FrameTooLong},
 };
@@ -293,6 +293,39 @@ impl Uplink {
         Ok(*self.status.borrow())
     }
 
+    /// Has the collector delete what it holds of this observer. Tells how many reports that were.
+    ///
+    /// # Errors
+    /// When it is not reached, or does not say that it was done.
+    pub async fn forget(&self) -> Result<u64, UplinkError> {
+        let vias = self.transport.vias();
+        let race = Race::new(&self.line.addresses, vias, &Default::default(), self.pace);
+        let mut live = self.open(&Dialer::new(&self.sources)?, race, None).await?;
+        self.shake_hands(&mut live).await?;
+        live.write(&Forget.to_frame()).await?;
+        let answer = async {
+            let mut buffer = vec![0; READ_BYTES];
+            loop {
+                let length = live.link.read(&mut buffer).await.map_err(UplinkError::Read)?;
+                if length == 0 {
+                    return Err(UplinkError::Ended);
+                }
+                live.deframer.push(buffer.get(..length).unwrap_or_default());
+                while let Some(frame) = live.deframer.next_frame()? {
+                    for output in live.session.receive(self.clock.now(), &frame)? {
+                        if let Output::Forgotten(reports) = output {
+                            return Ok(reports);
+                        }
+                    }
+                }
+            }
+        };
+        let reports = timeout(ACK_TIMEOUT, answer).await;
+        let reports = reports.unwrap_or(Err(UplinkError::Deadline("say that it was deleted")))?;
+        live.link.close().await;
+        Ok(reports)
+    }
+
     /// A connection with a Hello on its way. `observer`: whom the session must be of, where it is to
     /// take over from another.
     async fn open(
@@ -549,6 +582,8 @@ impl Uplink {
                     return Err(UplinkError::Old);
                 }
             }
+            // Nobody asked for it here.
+            Output::Forgotten(_) => {}
             Output::Schedule(schedule) => {
                 self.status.send_modify(|status| status.schedule = Some(schedule));
             }

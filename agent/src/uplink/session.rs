@@ -14,8 +14,8 @@ use tocsin_proto::{
     id::Country,
     limits::{POW_BITS_MAX, PROTOCOL_VERSION, REPORTS_IN_FLIGHT_MAX},
     message::{
-        Ack, AskBack, Challenge, GoAway, GoAwayReason, Greeting, Hello, Message, Ready, Rejection,
-        Schedule, SignedSnapshot, Tag, Transcript,
+        Ack, AskBack, Challenge, Forgotten, GoAway, GoAwayReason, Greeting, Hello, Message, Ready,
+        Rejection, Schedule, SignedSnapshot, Tag, Transcript,
     },
     report::SignedReport,
     sign::{PublicKey, SecretKey},
@@ -90,6 +90,8 @@ pub enum Output {
     Schedule(Schedule),
     /// Probes are asked for, now.
     Ask(AskBack),
+    /// The collector has deleted so many reports of ours.
+    Forgotten(u64),
     /// A snapshot has come, signed by the feed key that the operator delegated.
     Snapshot {
         /// As it came.
@@ -346,6 +348,10 @@ impl Session {
         }
         if is(Tag::AskBack) {
             return if self.is_ready() { Ok(vec![Output::Ask(body(frame)?)]) } else { Err(order) };
+        }
+        if is(Tag::Forgotten) {
+            let Forgotten { reports } = body(frame)?;
+            return if self.is_ready() { Ok(vec![Output::Forgotten(reports)]) } else { Err(order) };
         }
         if is(Tag::Snapshot) {
             if !self.may_query() {
