@@ -388,7 +388,8 @@ pub fn user_file() -> Option<PathBuf> {
 /// is not set, or says nothing that is understood.
 #[must_use]
 pub fn log_filter() -> Targets {
-    let set = std::env::var("TOCSIN_LOG").ok().and_then(|text| text.parse().ok());
+    let set = std::env::var_os("TOCSIN_LOG");
+    let set = set.and_then(|text| text.to_str()?.parse().ok());
     set.unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO))
 }
 
@@ -401,7 +402,10 @@ pub fn is_journal() -> bool {
 /// The system's language, where it is spoken here.
 #[must_use]
 pub fn language() -> Language {
-    Language::of(["LC_ALL", "LC_MESSAGES", "LANG"].map(|name| std::env::var(name).ok()))
+    Language::of(
+        ["LC_ALL", "LC_MESSAGES", "LANG"]
+            .map(|name| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())),
+    )
 }
 
 fn default_families() -> Vec<Family> {

@@ -82,8 +82,8 @@ Ce que ce programme fait sur votre machine, si vous êtes d’accord :
   adresse au-delà du jour. Ce qu’il publie ne nomme ni vous ni votre adresse.
 - Il utilise jusqu’à 30 Mo par jour, que vous pouvez réduire (day_bytes_max), et garde son état dans un répertoire.
 - Arrêtez-le quand vous voulez ; « tocsin forget » fait effacer par les collecteurs ce qu’ils gardent de cette machine, et efface
-  ce qui est gardé ici. Ce qu’un collecteur a publié ne nomme personne, et d’autres ont pu le copier : cela ne se rappelle
-  pas.
+  ce qui est gardé ici. Ce qu’un collecteur a publié ne nomme personne, et d’autres ont pu le copier : on ne peut pas le
+  reprendre.
 ";
 
 #[cfg(test)]

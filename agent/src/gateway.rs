@@ -22,22 +22,20 @@ pub async fn answers(gateway: Ipv4Addr, within: Duration) -> Option<bool> {
     // Whatever becomes of it, it makes the kernel look for the neighbour.
     drop(poke(gateway).await);
     let echo = timeout(within, echo(gateway));
-    let neighbour = async {
-        loop {
-            let table = fs::read_to_string("/proc/net/arp").unwrap_or_default();
-            let known = neighbour(&table, gateway);
-            // One that is known may be known from before; one that is not may answer yet.
-            if known == Some(true) || monotonic() >= until {
-                return known;
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
+    let echo = match echo.await {
+        Ok(Ok(())) => return Some(true),
+        Ok(Err(_)) => None,
+        Err(_) => Some(false),
     };
-    let (echo, neighbour) = tokio::join!(echo, neighbour);
-    match (echo, neighbour) {
-        (Ok(Ok(())), _) => Some(true),
-        (_, Some(false)) => Some(false),
-        (_, known) => known,
+    // Where nobody may send an echo request only the table tells; it takes a while to be filled.
+    loop {
+        let table = fs::read_to_string("/proc/net/arp").unwrap_or_default();
+        match (neighbour(&table, gateway), echo) {
+            // It is known from before, and may be gone since: many answer no echo request.
+            (Some(true), Some(false)) => return None,
+            (known, _) if known == Some(true) || monotonic() >= until => return known,
+            _ => tokio::time::sleep(LOOK_EVERY).await,
+        }
     }
 }
 

@@ -304,7 +304,7 @@ pub async fn run_and_tell(
 }
 
 /// Holds the state directory for one agent, until it is dropped or the process ends.
-fn lock(state_dir: &Path) -> Result<fs::File, RunError> {
+pub(crate) fn lock(state_dir: &Path) -> Result<fs::File, RunError> {
     let path = state_dir.join("lock");
     let failed = |source| RunError::Lock { path: state_dir.to_owned(), source };
     let file = fs::File::create(&path).map_err(failed)?;

@@ -140,7 +140,8 @@ pub struct Gathered {
 }
 
 enum Found {
-    Site(Look, u64),
+    /// With its bytes, and for how many seconds the site asked to be left alone.
+    Site(Look, u64, Option<u32>),
     Control(Control, u64),
     Names(DnsPath, String, Family),
     Gateway(Option<bool>),
@@ -151,11 +152,7 @@ enum Found {
 /// Sites with nothing in common with this one, nor with each other: beginning anywhere, so that no site is
 /// everybody's control.
 #[must_use]
-pub fn controls<'a>(
-    catalogue: &'a Catalogue,
-    site: Option<TargetIndex>,
-    from: u64,
-) -> Vec<&'a Target> {
+pub fn controls(catalogue: &Catalogue, site: Option<TargetIndex>, from: u64) -> Vec<&Target> {
     let all: Vec<&Target> = catalogue.targets().values().collect();
     let start = usize::try_from(from).unwrap_or(0).checked_rem(all.len()).unwrap_or(0);
     let mut taken = site.map_or_else(Default::default, |site| providers(catalogue, site));
@@ -204,7 +201,7 @@ pub async fn news_beside(
     spawn_news(config, spool, clock, within, &mut tasks)?;
     while let Some(found) = tasks.join_next().await {
         if let Ok(Found::News(news)) = found {
-            take_news(&mut gathered, None, clock, *news)?;
+            take_news(&mut gathered, spool, false, clock, *news)?;
         }
     }
     kept(config, spool, clock, &mut gathered)?;
@@ -248,7 +245,8 @@ fn spawn_news(
 
 fn take_news(
     gathered: &mut Gathered,
-    spool: Option<&Spool>,
+    kept_by: Option<&Spool>,
+    keeps: bool,
     clock: Clock,
     (line, news): (CollectorLine, Result<News, UplinkError>),
 ) -> Result<(), SpoolError> {
@@ -268,9 +266,19 @@ fn take_news(
             return Ok(());
         }
     };
+    // A snapshot from before one that was seen already is played back.
+    let sequence_of = |document: &[u8]| {
+        serde_json::from_slice::<Snapshot>(document).map_or(0, |snapshot| snapshot.sequence)
+    };
+    let kept = kept_by.map_or(Ok(None), |spool| spool.snapshot(&operator))?;
     gathered.line.collector = Some(true);
+    if kept.is_some_and(|(kept, _)| sequence_of(&kept.document) > news.sequence) {
+        let why = "what it published is older than what it had published before".to_owned();
+        gathered.unreached.push((operator.to_string(), why));
+        return Ok(());
+    }
     gathered.line.clock = Some(news.offset_ms.unsigned_abs() <= CLOCK_OFFSET_MAX_MS);
-    if let Some(spool) = spool {
+    if let Some(spool) = kept_by.filter(|_| keeps) {
         spool.saw_serial(&operator, KeyRole::Transport, news.transport_serial)?;
         spool.saw_serial(&operator, KeyRole::Feed, news.feed_serial)?;
         spool.keep_snapshot(&operator, &news.signed, news.sequence, clock.now())?;
@@ -301,15 +309,26 @@ fn kept(
     gathered: &mut Gathered,
 ) -> Result<(), SpoolError> {
     let Some(spool) = spool else { return Ok(()) };
+    // Where the collector saw us last.
+    let state = spool.state()?;
     for line in &config.collectors {
         if gathered.feeds.iter().any(|feed| feed.snapshot.operator == line.operator) {
             continue;
         }
         let Some((signed, received)) = spool.snapshot(&line.operator)? else { continue };
         if let Ok(snapshot) = serde_json::from_slice::<Snapshot>(&signed.document) {
-            // By our own clock both times: it may be wrong, but it is the same one.
-            let age_ms = clock.now().since_ms(received);
-            let (live, country, asn) = (false, None, 0);
+            // By our own clock both times: it may be wrong, but it is the same one. What comes from the future was
+            // kept before the clock was set back.
+            let age_ms = match clock.now() < received {
+                true => u64::MAX,
+                // One that nobody has reported for yet has no age but that.
+                false if snapshot.at == Timestamp::EPOCH => clock.now().since_ms(received),
+                false => clock.now().since_ms(received) + received.since_ms(snapshot.at),
+            };
+            let session = state.iter().flat_map(|state| &state.sessions);
+            let session = session.into_iter().find(|of| of.operator == line.operator);
+            let (country, asn) = session.map_or((None, 0), |of| (of.country, of.asn));
+            let live = false;
             gathered.feeds.push(Feed { age_ms, live, snapshot, country, asn });
         }
     }
@@ -333,6 +352,7 @@ pub async fn gather(
     let mut gathered = Gathered::default();
     let network = Network::now(config.context.as_deref());
     gathered.line.route = network.route;
+    gathered.line.tunnel = network.is_tunnel();
     gathered.gateway = network.gateway();
     let mut courtesy = spool.courtesy(now, config.day_bytes_max, false)?;
     let mut tasks: JoinSet<Found> = JoinSet::new();
@@ -345,10 +365,11 @@ pub async fn gather(
         tasks.spawn(async move {
             let how =
                 probe::Look { full_handshake: true, names: Names::Own, within: Some(LOOK_WITHIN) };
-            let (look, bytes) = look(family, &prober.probe(&target, family, how).await);
+            let result = prober.probe(&target, family, how).await;
+            let (look, bytes) = look(family, &result);
             match control {
                 true => Found::Control(Control { host: target.host, look }, bytes),
-                false => Found::Site(look, bytes),
+                false => Found::Site(look, bytes, result.retry_after_s),
             }
         });
     };
@@ -381,10 +402,10 @@ pub async fn gather(
     let from = getrandom::u64().unwrap_or(0);
     let chosen = controls(&config.catalogue, Some(site.target.index), from);
     for (n, target) in chosen.iter().enumerate() {
-        // Half of them over each family, where there are two.
-        let family = config.families.get(n % config.families.len().max(1)).copied();
-        if start(spool, target)?.is_none() {
-            spawn(&mut tasks, target, family.unwrap_or(first), true);
+        for family in &config.families {
+            if start(spool, target)?.is_none() {
+                spawn(&mut tasks, target, *family, true);
+            }
         }
         if n == 0 {
             compare(&mut tasks, &target.host, first);
@@ -392,17 +413,21 @@ pub async fn gather(
     }
     let mut names: Vec<(DnsPath, String, Family)> = Vec::new();
     let mut plain: Vec<Answered> = Vec::new();
-    let (mut bytes, mut portal_asked) = (0, false);
-    // Where nothing has answered: what answers in its place?
-    let ask_plainly = |tasks: &mut JoinSet<Found>, gathered: &Gathered| {
+    let (mut bytes, mut portal_asked, mut retry_after) = (0, false, None);
+    // Where nothing has answered: what answers in its place? These are visits like all others.
+    let mut ask_plainly = |tasks: &mut JoinSet<Found>, gathered: &Gathered, spool: &mut Spool| {
         let fine = gathered.looks.iter().any(Look::is_fine)
             || gathered.controls.iter().any(|control| control.look.is_fine());
         for target in chosen.iter().take(2).filter(|_| !fine) {
+            if start(spool, target)?.is_some() {
+                continue;
+            }
             let (prober, host) = (Arc::clone(prober), target.host.clone());
             tasks.spawn(
                 async move { Found::Plain(prober.plain(&host, first, PORTAL_WITHIN).await) },
             );
         }
+        Ok::<_, SpoolError>(())
     };
     loop {
         let elapsed = monotonic().saturating_duration_since(began);
@@ -416,7 +441,7 @@ pub async fn gather(
                 None if portal_asked => break,
                 None => {
                     portal_asked = true;
-                    ask_plainly(&mut tasks, &gathered);
+                    ask_plainly(&mut tasks, &gathered, spool)?;
                     continue;
                 }
             },
@@ -425,14 +450,15 @@ pub async fn gather(
                     break;
                 }
                 portal_asked = true;
-                ask_plainly(&mut tasks, &gathered);
+                ask_plainly(&mut tasks, &gathered, spool)?;
                 continue;
             }
         };
         match found {
-            Found::Site(look, spent) => {
+            Found::Site(look, spent, asked) => {
                 gathered.looks.push(look);
                 bytes += spent;
+                retry_after = retry_after.max(asked);
             }
             Found::Control(control, spent) => {
                 gathered.controls.push(control);
@@ -441,12 +467,16 @@ pub async fn gather(
             Found::Names(path, host, family) => names.push((path, host, family)),
             Found::Gateway(answers) => gathered.line.gateway = answers,
             Found::Plain(answered) => plain.push(answered),
-            Found::News(news) => take_news(&mut gathered, Some(spool), clock, *news)?,
+            Found::News(news) => take_news(&mut gathered, Some(spool), true, clock, *news)?,
         }
     }
     tasks.shutdown().await;
     settle(&mut gathered, site, &names, &plain);
-    spool.spent_beside(bytes, None)?;
+    let quiet = retry_after.filter(|_| site.listed).and_then(|seconds| {
+        courtesy.retry_after(clock.now(), site.target.index, seconds);
+        courtesy.quiet(site.target.index)
+    });
+    spool.spent_beside(bytes, quiet)?;
     kept(config, Some(spool), clock, &mut gathered)?;
     Ok(gathered)
 }

@@ -137,7 +137,7 @@ fn main() -> ExitCode {
     match act(arguments) {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(error) => {
-            tracing::error!("{error:#}");
+            eprintln!("tocsin: {}", cli::clean(&format!("{error:#}")));
             ExitCode::from(Exit::Unknown as u8)
         }
     }

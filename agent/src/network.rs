@@ -46,6 +46,14 @@ impl Network {
         (!via.gateway.is_unspecified()).then_some(via.gateway)
     }
 
+    /// Whether the default route leads into a tunnel, by the usual names of such devices.
+    #[must_use]
+    pub fn is_tunnel(&self) -> bool {
+        const NAMES: [&str; 8] = ["tun", "tap", "wg", "ppp", "ipsec", "vpn", "nordlynx", "proton"];
+        let device = self.via.as_ref().map(|via| via.device.as_str());
+        device.is_some_and(|device| NAMES.iter().any(|name| device.starts_with(name)))
+    }
+
     fn next(&self, named: Option<&str>) -> Self {
         let read = |path| fs::read_to_string(path).ok();
         let tables = (read("/proc/net/route"), read("/proc/net/arp"), read("/proc/net/ipv6_route"));
@@ -165,6 +173,7 @@ mod tests {
         let tunnel =
             format!("{HEAD}{}{}", route("eth0", "010200C0", 100), route("tun0", "00000000", 50));
         assert_eq!(at_home.seen(&tunnel, ARP, "").context, None);
+        assert!(at_home.seen(&tunnel, ARP, "").is_tunnel() && !at_home.is_tunnel());
         // A gateway that has not answered yet has no name yet.
         let away = format!("{HEAD}{}", route("wlan0", "016433C6", 0));
         assert_eq!(at_home.seen(&away, ARP, "").context, None);

@@ -158,7 +158,9 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS quiets (target INTEGER PRIMARY KEY, until INTEGER NOT NULL);
     CREATE TABLE IF NOT EXISTS fill (one INTEGER PRIMARY KEY, bytes INTEGER NOT NULL, at INTEGER NOT NULL);
     CREATE TABLE IF NOT EXISTS spends (id INTEGER PRIMARY KEY AUTOINCREMENT, bytes INTEGER NOT NULL);
-    CREATE TABLE IF NOT EXISTS contexts (context TEXT PRIMARY KEY) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS places (
+        operator BLOB NOT NULL, context TEXT NOT NULL, PRIMARY KEY (operator, context)
+    ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS state (one INTEGER PRIMARY KEY, json TEXT NOT NULL);
     CREATE TABLE IF NOT EXISTS batching (
         one INTEGER PRIMARY KEY, context TEXT NOT NULL, body BLOB NOT NULL
@@ -889,24 +891,43 @@ impl Spool {
     ///
     /// # Errors
     /// When the database fails.
-    pub fn saw_context(&self, context: &str) -> Result<(), SpoolError> {
+    pub fn saw_place(&self, operator: &PublicKey, context: &str) -> Result<(), SpoolError> {
         self.db
-            .execute("INSERT OR IGNORE INTO contexts VALUES (?1)", [context])
+            .execute(
+                "INSERT OR IGNORE INTO places VALUES (?1, ?2)",
+                params![operator.as_bytes().as_slice(), context],
+            )
             .map(|_| ())
             .map_err(SpoolError::Access)
     }
 
-    /// Networks from which reports were sent.
+    /// To whom, and from which networks, reports were sent.
     ///
     /// # Errors
     /// When the database fails.
-    pub fn contexts(&self) -> Result<Vec<String>, SpoolError> {
+    pub fn places(&self) -> Result<Vec<(PublicKey, String)>, SpoolError> {
         self.db
-            .prepare("SELECT context FROM contexts")
+            .prepare("SELECT operator, context FROM places")
             .and_then(|mut statement| {
-                let rows = statement.query_map([], |row| row.get(0))?;
+                let rows = statement.query_map([], |row| {
+                    Ok((PublicKey::from_bytes(row.get::<_, [u8; 32]>(0)?), row.get(1)?))
+                })?;
                 rows.collect()
             })
+            .map_err(SpoolError::Access)
+    }
+
+    /// That observer was forgotten.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn drop_place(&self, operator: &PublicKey, context: &str) -> Result<(), SpoolError> {
+        self.db
+            .execute(
+                "DELETE FROM places WHERE operator = ?1 AND context = ?2",
+                params![operator.as_bytes().as_slice(), context],
+            )
+            .map(|_| ())
             .map_err(SpoolError::Access)
     }
 

@@ -234,7 +234,7 @@ impl Voice {
                 }
             }
         }
-        self.spool().saw_context(&context)?;
+        self.spool().saw_place(&self.operator, &context)?;
         known.asn = Some(asn);
         known.offset_ms = Some(offset_ms);
         known.key = Some(Arc::clone(key));

@@ -59,6 +59,8 @@ pub struct Answer<'a> {
     pub catalogue: &'a Catalogue,
     /// Now, by our own clock.
     pub now: Timestamp,
+    /// How old the newest news is, ms, where it does not tell of now.
+    pub old_ms: Option<u64>,
 }
 
 /// `14:03 UTC`, with the day where it is not this one.
@@ -164,7 +166,7 @@ pub fn reach(language: Language, incident: &Incident) -> String {
                 .map(ToString::to_string)
                 .chain(countries.iter().map(ToString::to_string))
                 .collect();
-            format!("{} {}", language.say("in", "dans"), names.join(", "))
+            format!("{} {}", language.say("in", "en"), names.join(", "))
         }
     }
 }
@@ -204,10 +206,19 @@ impl Answer<'_> {
     /// The answer in one sentence, then what else there is to say, a line each.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        match self.language {
+        let mut lines = match self.language {
             Language::En => self.english(),
             Language::Fr => self.french(),
+        };
+        let told = matches!(self.diagnosis.cause, Cause::Incident(_) | Cause::Suspicion(_));
+        if let Some(age) = self.old_ms.filter(|_| told) {
+            let say = self.language.say(
+                "No collector was reached. This is as it was so long ago:",
+                "Aucun collecteur n’a été joint. Voici ce qui était connu il y a",
+            );
+            lines.push(format!("{say} {}.", length(self.language, age)));
         }
+        lines
     }
 
     fn about(&self, incident: &Incident) -> String {
@@ -266,9 +277,20 @@ impl Answer<'_> {
                 ),
                 "It may block this name, or have failed for it alone.",
             ),
-            Cause::Line => with(
+            Cause::Clock => with(
+                "It is your clock: by it the certificates of sites have run out.".into(),
+                "Set the date and time of this machine.",
+            ),
+            Cause::Line { tunnel: true } => with(
                 format!("It is your connection: nothing answers, and {site} is no exception."),
-                "Behind your router nothing comes back: restart it, then ask your provider.",
+                "Your way out is a tunnel, such as a VPN: switch it off, and try again.",
+            ),
+            Cause::Line { tunnel: false } => with(
+                format!("It is your connection: nothing answers, and {site} is no exception."),
+                match self.gateway {
+                    Some(_) => "Behind your router nothing comes back: restart it, then ask your provider.",
+                    None => "Nothing comes back from beyond this machine's own network: ask your provider.",
+                },
             ),
             Cause::Family(family) => with(
                 format!(
@@ -368,7 +390,15 @@ impl Answer<'_> {
                 ),
                 "Il bloque peut-être ce nom, ou n’a échoué que pour lui.",
             ),
-            Cause::Line => with(
+            Cause::Clock => with(
+                "C’est votre horloge : d’après elle, les certificats des sites ont expiré.".into(),
+                "Réglez la date et l’heure de cette machine.",
+            ),
+            Cause::Line { tunnel: true } => with(
+                format!("C’est votre connexion : rien ne répond, {site} comme le reste."),
+                "Votre sortie est un tunnel, comme un VPN : coupez-le, et réessayez.",
+            ),
+            Cause::Line { tunnel: false } => with(
                 format!("C’est votre connexion : rien ne répond, {site} comme le reste."),
                 "Derrière votre box rien ne revient : redémarrez-la, puis voyez avec votre opérateur.",
             ),
@@ -460,6 +490,12 @@ pub const fn unknown(language: Language, why: Why) -> &'static str {
         (Language::En, Why::Unlisted) => "It is in no catalogue: nobody else looks at it.",
         (Language::Fr, Why::Unlisted) => {
             "Il n’est dans aucun catalogue : personne d’autre ne le regarde."
+        }
+        (Language::En, Why::OneFamily) => {
+            "Over the other family it works; over which one others reach it is not known."
+        }
+        (Language::Fr, Why::OneFamily) => {
+            "Par l’autre, cela fonctionne ; on ne sait pas par laquelle d’autres le joignent."
         }
         (Language::En, Why::Unsteady) => {
             "Your own line is unsteady: of sites that have nothing to do with it most do not answer either."

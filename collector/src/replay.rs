@@ -46,7 +46,7 @@ const ROUND_LOOKS_MAX: u64 = 3;
 /// Periods of an observer that are measured: some are enough, and the first are as good as any.
 const PERIODS_MAX: usize = 64;
 /// So many times as seldom as the usual observer, at most, does anybody look who is waited for.
-const PACE_MAX: u64 = 60;
+const PACE_MAX: u64 = 15;
 /// Observers seen within this time of the first line have been there for long, by `--tenure file`.
 const OLD_HANDS_MS: u64 = 3_600_000;
 const LONG_AGO_MS: u64 = 60 * 86_400_000;
@@ -505,8 +505,10 @@ impl Recording {
             Some(seconds) => (seconds * 1000, 1),
             None => (measured_ms, told.sites_a_round.clamp(1, ROUND_LOOKS_MAX)),
         };
+        // Time is never stretched, so who looks more often than the windows are made for is no measure.
+        let unit_ms = measured_ms.max(NOMINAL_MS);
         let slow = |(period, _): &(u64, u64)| {
-            let times = ((period + measured_ms / 2) / measured_ms).min(PACE_MAX);
+            let times = ((period + unit_ms / 2) / unit_ms).min(PACE_MAX);
             u8::try_from(times).ok().filter(|times| period_s.is_none() && *times > 1)
         };
         let paces = paces.iter().filter_map(|(id, pace)| Some((*id, slow(pace)?))).collect();

@@ -233,13 +233,33 @@ const ANSWER: Implication = Implication {
     id: "imply.answer",
     full: Layers::NONE,
     half: Layers::NONE,
+    clears: Layers::of(&[Dns, Tld, Resolver, Edge, Hosting, Issuer]),
+    text: "a slow answer or a 4xx is an answer",
+};
+const WALL: Implication = Implication {
+    id: "imply.wall",
+    full: Layers::NONE,
+    half: Layers::NONE,
     clears: Layers::of(&[Dns, Tld, Resolver, Edge, Issuer]),
-    text: "a challenge, a block or another 4xx is an answer",
+    text: "a challenge or a block is an answer of the edge, and says nothing of what is behind it",
 };
 
 /// Every row, for documents and tests.
-pub const TABLE: &[Implication] =
-    &[OK, DNS, RESOLVER, NOTHING, CONNECT, CERTIFICATE, EDGE, AUX, ORIGIN, SITE, UNKNOWN, ANSWER];
+pub const TABLE: &[Implication] = &[
+    OK,
+    DNS,
+    RESOLVER,
+    NOTHING,
+    CONNECT,
+    CERTIFICATE,
+    EDGE,
+    AUX,
+    ORIGIN,
+    SITE,
+    UNKNOWN,
+    ANSWER,
+    WALL,
+];
 
 /// What an outcome says. `fault` is that of the rule that matched, if one did.
 #[must_use]
@@ -250,7 +270,9 @@ pub const fn implication(
 ) -> &'static Implication {
     match outcome {
         Outcome::Ok => &OK,
-        Outcome::Slow | Outcome::Challenged | Outcome::Http4xx => &ANSWER,
+        Outcome::Challenged => &WALL,
+        Outcome::Http4xx if matches!(fault, Some(Fault::Challenge | Fault::Block)) => &WALL,
+        Outcome::Slow | Outcome::Http4xx => &ANSWER,
         Outcome::Intercepted => &NOTHING,
         Outcome::TlsCertExpired | Outcome::TlsCertName | Outcome::TlsCertUntrusted => &CERTIFICATE,
         Outcome::Http5xx => match fault {
@@ -258,7 +280,7 @@ pub const fn implication(
             Some(Fault::Aux) => &AUX,
             Some(Fault::Origin) => &ORIGIN,
             Some(Fault::Site) => &SITE,
-            Some(Fault::Challenge | Fault::Block) => &ANSWER,
+            Some(Fault::Challenge | Fault::Block) => &WALL,
             Some(Fault::Captive) => &NOTHING,
             Some(Fault::Unknown) | None => &UNKNOWN,
         },
@@ -299,7 +321,10 @@ mod tests {
         check(Outcome::Http5xx, Some(Fault::Origin), plain, "imply.origin_error");
         check(Outcome::Http5xx, None, plain, "imply.unknown_error");
         check(Outcome::HttpTimeout, None, plain, "imply.unknown_error");
-        check(Outcome::Challenged, None, plain, "imply.answer");
+        check(Outcome::Challenged, None, plain, "imply.wall");
+        check(Outcome::Http4xx, None, plain, "imply.answer");
+        check(Outcome::Http4xx, Some(Fault::Block), plain, "imply.wall");
+        check(Outcome::Slow, None, plain, "imply.answer");
         check(Outcome::Intercepted, None, plain, "imply.nothing");
     }
 

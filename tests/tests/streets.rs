@@ -8,10 +8,11 @@ use std::{
     net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde_json::Value;
+use tocsin_agent::clock::monotonic;
 use tocsin_collector::{
     Collector,
     clock::Clock,
@@ -34,8 +35,9 @@ fn dir() -> PathBuf {
 
 /// Waits until nobody speaks to this process any more; each line goes to `hear`.
 fn until_left(mut hear: impl FnMut(&str)) {
-    println!("{SERVES}");
-    std::io::stdout().flush().unwrap();
+    let mut out = std::io::stdout();
+    writeln!(out, "{SERVES}").unwrap();
+    out.flush().unwrap();
     for line in std::io::stdin().lines() {
         hear(&line.unwrap());
     }
@@ -70,8 +72,9 @@ fn resolver(address: IpAddr, real: SocketAddr, wait: Option<Duration>) {
             std::thread::spawn(move || {
                 let reply = match wait {
                     Some(wait) => {
-                        // A slow server, not a test that waits.
-                        std::thread::sleep(wait);
+                        // A slow server, not a test that waits: nobody says anything for so long.
+                        let (_quiet, nothing) = std::sync::mpsc::channel::<()>();
+                        nothing.recv_timeout(wait).unwrap_err();
                         let own = UdpSocket::bind("0.0.0.0:0").unwrap();
                         own.send_to(&query, real).unwrap();
                         let mut reply = [0; 1500];
@@ -216,7 +219,7 @@ impl Home {
     /// Asks, and checks how long the answer took.
     fn why(&self, site: &str) -> (Value, i32) {
         let command = self.agent(&["why", "--json", site]);
-        let began = Instant::now();
+        let began = monotonic();
         let output = self.streets.at_home(&command).unwrap();
         let took = began.elapsed().as_millis();
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -257,7 +260,7 @@ impl Home {
 
     /// Asks the agent how it stands until its vector is the expected one.
     fn stands(&self, expected: Expected<'_>) -> Value {
-        let until = Instant::now() + Duration::from_secs(90);
+        let until = monotonic() + Duration::from_secs(90);
         loop {
             let command = self.agent(&["status", "--json"]);
             let output = self.streets.at_home(&command).unwrap();
@@ -271,7 +274,7 @@ impl Home {
             if !checks.is_empty() && expected.iter().all(|(name, ok)| of(name) == *ok) {
                 return status;
             }
-            if Instant::now() > until {
+            if monotonic() > until {
                 let told = self.streets.at_home(&self.agent(&["show", "--sent"])).unwrap();
                 let told = String::from_utf8(told.stdout).unwrap();
                 panic!("{expected:?} is not so: {status:#}\n{told}");
@@ -281,7 +284,7 @@ impl Home {
 
     /// The vector of the newest report that waits or was sent says the same.
     fn reports(&self, expected: Expected<'_>) {
-        let until = Instant::now() + Duration::from_secs(90);
+        let until = monotonic() + Duration::from_secs(90);
         loop {
             let command = self.agent(&["show", "--sent", "--json"]);
             let output = self.streets.at_home(&command).unwrap();
@@ -293,16 +296,16 @@ impl Home {
             if vectors.iter().any(same) {
                 return;
             }
-            assert!(Instant::now() < until, "{expected:?} was not reported: {vectors:#?}");
+            assert!(monotonic() < until, "{expected:?} was not reported: {vectors:#?}");
         }
     }
 }
 
 fn done(dir: &Path, what: &str) {
     let path = dir.join("done");
-    let until = Instant::now() + tocsin_tests::streets::PATIENCE;
+    let until = monotonic() + tocsin_tests::streets::PATIENCE;
     while std::fs::read_to_string(&path).unwrap_or_default() != what {
-        assert!(Instant::now() < until, "{what} is not in force");
+        assert!(monotonic() < until, "{what} is not in force");
         std::thread::yield_now();
     }
 }

@@ -10,13 +10,12 @@ use serde_json::json;
 use tocsin_proto::line::CollectorLine;
 use tokio::sync::{mpsc, watch};
 
-use super::{Exit, chain, say, say_json, status::runs};
+use super::{Exit, chain, say, say_json};
 use crate::{
     clock::Clock,
     config::Config,
     consent,
     identity::{Identity, SEED_FILE},
-    network::Network,
     spool::{OUTBOX_FILE, Spool},
     uplink::{Status, Uplink, way::Pace},
     voice::Voice,
@@ -29,53 +28,64 @@ use crate::{
 /// When the output is closed, or the state directory cannot be used.
 pub async fn forget(config: &Config, language: Language, json: bool) -> anyhow::Result<Exit> {
     if !config.state_dir.join(SEED_FILE).exists() {
-        let text = language.say(
-            "There is nothing to forget: no agent has run with this state directory.",
-            "Il n’y a rien à oublier\u{a0}: aucun agent n’a tourné avec ce répertoire.",
+        let text = format!(
+            "{} {}",
+            language.say(
+                "There is nothing to forget: no agent has run with the state directory",
+                "Il n’y a rien à oublier\u{a0}: aucun agent n’a tourné avec le répertoire",
+            ),
+            config.state_dir.display()
         );
         match json {
             true => say_json(json!({"ok": true, "forgotten": [], "note": text}))?,
             false => say(text)?,
         }
-        return Ok(Exit::Ok);
+        return Ok(Exit::Unknown);
     }
-    if runs(&config.state_dir) {
-        anyhow::bail!(language.say(
-            "an agent runs here and would go on reporting: stop it first",
-            "un agent tourne ici et continuerait\u{a0}: arrêtez-le d’abord",
-        ));
-    }
+    // An agent that runs, or comes up meanwhile, would go on reporting.
+    let _alone = crate::lock(&config.state_dir)?;
     let identity = Arc::new(Identity::open(&config.state_dir)?);
     let spool = Spool::open(&config.state_dir, config.outbox_bytes_max)?;
-    let mut contexts = spool.contexts()?;
-    let here = Network::now(config.context.as_deref()).context;
-    contexts.extend(here.filter(|here| !contexts.contains(here)));
     let (mut ok, mut documents) = (true, Vec::new());
-    for line in &config.collectors {
-        for context in &contexts {
-            let observer = identity.observer_key(&line.operator, context).public();
-            let done = scratch(config, line, &spool, &identity, context)?.forget().await;
-            ok &= done.is_ok();
-            let operator = line.operator.to_string();
-            match &done {
-                Ok(reports) if !json => say(format_args!(
-                    "{}…: {reports} {}",
-                    operator.get(..8).unwrap_or(&operator),
-                    language.say("reports deleted", "rapports effacés")
-                ))?,
-                Err(error) if !json => say(format_args!(
-                    "{}…: {}: {}",
-                    operator.get(..8).unwrap_or(&operator),
-                    language.say("NOT deleted", "PAS effacés"),
-                    chain(error)
-                ))?,
-                _ => {}
+    for (operator, context) in spool.places()? {
+        let observer = identity.observer_key(&operator, &context).public();
+        let line = config.collectors.iter().find(|line| line.operator == operator);
+        let done = match line {
+            Some(line) => {
+                let asked = scratch(config, line, &spool, &identity, &context)?.forget().await;
+                asked.map_err(|error| chain(&error))
             }
-            documents.push(json!({
-                "operator": operator, "observer": observer.to_string(),
-                "reports": done.as_ref().ok(), "error": done.as_ref().err().map(|e| chain(e)),
-            }));
+            // Only its operator's line tells where to ask.
+            None => Err(language
+                .say(
+                    "its tocsin:// line is not set: name it with --collector",
+                    "sa ligne tocsin:// n’est pas indiquée : donnez-la avec --collector",
+                )
+                .to_owned()),
+        };
+        match &done {
+            Ok(_) => spool.drop_place(&operator, &context)?,
+            Err(_) => ok = false,
         }
+        let operator = operator.to_string();
+        let short = operator.get(..8).unwrap_or(&operator);
+        match &done {
+            Ok(reports) if !json => say(format_args!(
+                "{short}…: {reports} {}",
+                language.say("reports deleted", "rapports effacés")
+            ))?,
+            Err(error) if !json => {
+                say(format_args!(
+                    "{short}…: {}: {error}",
+                    language.say("NOT deleted", "PAS effacés")
+                ))?;
+            }
+            _ => {}
+        }
+        documents.push(json!({
+            "operator": operator, "observer": observer.to_string(),
+            "reports": done.as_ref().ok(), "error": done.as_ref().err(),
+        }));
     }
     drop(spool);
     if ok {
@@ -87,7 +97,7 @@ pub async fn forget(config: &Config, language: Language, json: bool) -> anyhow::
         say(match ok {
             true => language.say(
                 "What was kept here is deleted too. Copies of what was published cannot be called back.",
-                "Ce qui était gardé ici est effacé aussi. Les copies de ce qui a été publié ne se rappellent pas.",
+                "Ce qui était gardé ici est effacé aussi. Les copies de ce qui a été publié ne peuvent être reprises.",
             ),
             false => language.say(
                 "What is kept here stays until all have done it: run it again.",

@@ -105,11 +105,11 @@ pub(super) fn text(
     let said = match fresh.map(|feed| feed.snapshot.overall) {
         _ if shown(news, all).next().is_some() => None,
         Some(Overall::Quiet) => {
-            Some(language.say("Nothing is known to be down.", "Rien n’est connu en panne."))
+            Some(language.say("Nothing is known to be down.", "Aucune panne connue."))
         }
         Some(Overall::YoungCrowd) => Some(language.say(
             "Nothing is known to be down; the crowd is too young to confirm anything.",
-            "Rien n’est connu en panne ; la foule est trop jeune pour confirmer quoi que ce soit.",
+            "Aucune panne connue ; la foule est trop jeune pour confirmer quoi que ce soit.",
         )),
         Some(Overall::InsufficientEvidence) => Some(language.say(
             "Too few observers report to say whether anything is down.",
@@ -124,7 +124,8 @@ pub(super) fn text(
     if let Some(said) = said {
         say(said)?;
     }
-    if let Some(feed) = news.feeds.iter().find(|feed| !feed.live) {
+    let none_live = !news.feeds.iter().any(|feed| feed.live);
+    if let Some(feed) = news.feeds.first().filter(|_| none_live) {
         say(format_args!(
             "{} {}",
             language.say(

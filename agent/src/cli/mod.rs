@@ -55,7 +55,14 @@ impl Exit {
 /// # Errors
 /// When it is closed.
 pub fn say(text: impl std::fmt::Display) -> io::Result<()> {
-    writeln!(io::stdout().lock(), "{text}")
+    writeln!(io::stdout().lock(), "{}", clean(&text.to_string()))
+}
+
+/// A text without what a terminal would take for a command: some of it comes from the network.
+#[must_use]
+pub fn clean(text: &str) -> String {
+    let plain = |c: char| if c.is_control() && c != '\n' { '\u{fffd}' } else { c };
+    text.chars().map(plain).collect()
 }
 
 /// Prints a JSON document with its schema version.

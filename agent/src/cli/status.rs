@@ -19,7 +19,7 @@ use crate::{
 const WITHIN: Duration = Duration::from_millis(2_500);
 
 /// Whether an agent holds the state directory.
-pub(super) fn runs(state_dir: &Path) -> bool {
+fn runs(state_dir: &Path) -> bool {
     let Ok(file) = fs::File::open(state_dir.join("lock")) else { return false };
     matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock))
 }
@@ -37,7 +37,7 @@ pub async fn status(config: &Config, language: Language, json: bool) -> anyhow::
     let state = spool.as_ref().map(Spool::state).transpose()?.flatten();
     let state = state.filter(|state| running && wall().since_ms(state.at) < STALE_MS);
     let lost = spool.as_ref().map(Spool::lost).transpose()?.unwrap_or_default();
-    let waiting = spool.as_ref().map_or(Ok(0), |spool| waiting(spool))?;
+    let waiting = spool.as_ref().map_or(Ok(0), waiting)?;
     // What is kept cannot be changed through a look from beside.
     let news = look::news_beside(config, spool.as_ref(), Clock::start(), WITHIN).await?;
     let exit = exit(running, state.as_ref(), &news);

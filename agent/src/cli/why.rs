@@ -75,6 +75,7 @@ pub async fn why(
         resolver: config.resolvers.first().map(std::net::SocketAddr::ip),
         catalogue: &config.catalogue,
         now: wall(),
+        old_ms: gathered.feeds.first().filter(|feed| !feed.is_fresh()).map(|feed| feed.age_ms),
     };
     let lines = match (gathered.looks.is_empty(), &gathered.refused) {
         (true, Some(refusal)) => vec![format!(
@@ -122,7 +123,7 @@ fn text(lines: &[String], gathered: &Gathered, language: Language) -> std::io::R
         let (host, met) = (&control.host, evidence_of(&control.look));
         say(format_args!("  {:<12}{host}: {met}", language.say("others", "autres")))?;
     }
-    let OwnLine { route, gateway, no_portal, collector, clock } = gathered.line;
+    let OwnLine { route, gateway, no_portal, collector, clock, .. } = gathered.line;
     let checks = [
         (language.say("route", "route"), route),
         (language.say("gateway", "routeur"), gateway),
@@ -173,7 +174,8 @@ fn cause_name(cause: &Cause) -> &'static str {
         Cause::Portal => "portal",
         Cause::Resolver { this_name_alone: false } => "resolver",
         Cause::Resolver { this_name_alone: true } => "resolver_this_name",
-        Cause::Line => "line",
+        Cause::Clock => "clock",
+        Cause::Line { .. } => "line",
         Cause::Family(_) => "family",
         Cause::Incident(_) => "incident",
         Cause::Suspicion(_) => "suspicion",
@@ -190,6 +192,7 @@ const fn why_name(why: Why) -> &'static str {
         Why::TooFew => "too_few",
         Why::Unlisted => "unlisted",
         Why::Unsteady => "unsteady",
+        Why::OneFamily => "one_family",
     }
 }
 
@@ -220,8 +223,12 @@ fn document(site: &Site, lines: &[String], gathered: &Gathered, diagnosis: &Diag
         Works::NotOver(family) => ("partly", Some(family)),
         Works::No => ("no", None),
     };
-    let OwnLine { route, gateway, no_portal, collector, clock } = gathered.line;
+    let OwnLine { route, gateway, no_portal, collector, clock, tunnel } = gathered.line;
+    // What was not looked at neither works nor does not.
+    let looked = !gathered.looks.is_empty();
+    let (works, named) = (looked.then_some(works), looked.then_some(named));
     json!({
+        "refused": gathered.refused.as_ref().filter(|_| !looked).map(ToString::to_string),
         "target": site.listed.then_some(&site.target.id), "host": site.target.host,
         "answer": lines, "works": works, "not_over": not_over, "cause": named,
         "looks": gathered.looks.iter().map(seen).collect::<Vec<_>>(),
@@ -230,7 +237,7 @@ fn document(site: &Site, lines: &[String], gathered: &Gathered, diagnosis: &Diag
         }).collect::<Vec<_>>(),
         "line": {
             "route": route, "gateway": gateway, "no_portal": no_portal, "collector": collector,
-            "clock": clock,
+            "clock": clock, "tunnel": tunnel,
         },
         "gateway": gathered.gateway.map(IpAddr::from),
         "news": gathered.feeds.iter().map(|feed| {

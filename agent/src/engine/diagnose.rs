@@ -17,6 +17,8 @@ use tocsin_proto::{
 
 /// A snapshot that is older than this tells of the past, ms.
 pub const FRESH_MS: u64 = 600_000;
+/// Where nothing newer is known, an incident that is no older than this is told of, with its age, ms.
+pub const OLD_MS: u64 = 6 * 3_600_000;
 /// Controls that must have been looked at for their share to mean something.
 const CONTROLS_MIN: usize = 2;
 
@@ -44,10 +46,11 @@ impl Look {
         self.outcome.is_answer()
     }
 
-    /// Whether the name has no address of this family: no failure of anybody.
+    /// Whether the name has no address of this family: no failure of anybody. What the own resolver alone says is no
+    /// news of the name.
     #[must_use]
     pub fn has_no_address(&self) -> bool {
-        self.outcome == Outcome::DnsNodata
+        self.outcome == Outcome::DnsNodata && self.dns != DnsPath::SystemOnly
     }
 
     fn implicates(&self, layer: Layer, has_edge: bool) -> bool {
@@ -81,6 +84,8 @@ pub struct OwnLine {
     pub collector: Option<bool>,
     /// This machine's clock agrees with the collector's.
     pub clock: Option<bool>,
+    /// The way out is a tunnel, such as a VPN's.
+    pub tunnel: bool,
 }
 
 /// What a collector published.
@@ -150,8 +155,13 @@ pub enum Cause {
         /// Whether other names resolve.
         this_name_alone: bool,
     },
-    /// The own line, or the provider of it: nothing answers behind the gateway.
-    Line,
+    /// This machine's clock: certificates seem to have run out.
+    Clock,
+    /// The own line, or the provider of it: nothing answers behind the gateway, or behind a tunnel.
+    Line {
+        /// Whether the way out is a tunnel.
+        tunnel: bool,
+    },
     /// The own line over one family.
     Family(Family),
     /// A confirmed incident, which others see too.
@@ -179,6 +189,8 @@ pub enum Why {
     Unlisted,
     /// Some controls answer and as many do not.
     Unsteady,
+    /// It works over the other family, and others were not told apart by theirs.
+    OneFamily,
 }
 
 /// The answer.
@@ -218,7 +230,10 @@ fn is_about(incident: &Incident, target: &Target) -> bool {
 fn is_of_us(incident: &Incident, feed: &Feed, resolver: Option<&str>) -> bool {
     let zone = feed.country.and_then(zone_of);
     match &incident.factor {
-        Factor::Network { asn } | Factor::NetworkResolver { asn } => *asn != 0 && *asn == feed.asn,
+        Factor::Network { asn } => *asn != 0 && *asn == feed.asn,
+        Factor::NetworkResolver { asn } => {
+            *asn != 0 && *asn == feed.asn && resolver == Some("local")
+        }
         Factor::Country { country } => feed.country == Some(*country),
         Factor::Zone { zone: own } => zone == Some(own),
         Factor::Resolver { resolver: own } => resolver == Some(own.as_str()),
@@ -242,7 +257,11 @@ fn reaches_us(incident: &Incident, feed: &Feed) -> bool {
 impl Evidence<'_> {
     /// Whether the site works from here. A family of which it has no address does not count.
     fn works(&self) -> Works {
-        let looked = || self.looks.iter().filter(|look| !look.has_no_address());
+        // A resolver that hides the addresses of one family harms nobody who has the other.
+        let fine = self.looks.iter().any(Look::is_fine);
+        let hidden = |look: &Look| fine && look.outcome == Outcome::DnsNodata;
+        let looked =
+            || self.looks.iter().filter(move |look| !look.has_no_address() && !hidden(look));
         let failing: Vec<Family> =
             looked().filter(|look| !look.is_fine()).map(|look| look.family).collect();
         match (looked().any(Look::is_fine), failing.first()) {
@@ -275,8 +294,9 @@ impl Evidence<'_> {
             Factor::Provider { .. } => 1,
             _ => 2,
         };
+
         let all =
-            self.feeds.iter().filter(|feed| feed.is_fresh()).flat_map(|feed| {
+            self.newest().flat_map(|feed| {
                 feed.snapshot.incidents.iter().filter(phase).filter(move |incident| {
                     self.explains(incident, feed) && incident.part_of.is_none()
                 })
@@ -284,9 +304,31 @@ impl Evidence<'_> {
         all.min_by_key(|incident| rank(incident))
     }
 
+    /// What tells of now; where nothing does, what is not too old.
+    fn newest(&self) -> impl Iterator<Item = &Feed> {
+        let fresh = self.feeds.iter().any(Feed::is_fresh);
+        self.feeds.iter().filter(move |feed| match fresh {
+            true => feed.is_fresh(),
+            false => feed.age_ms <= OLD_MS,
+        })
+    }
+
+    /// Whether what we met is what those meet who have our network, country or resolver in common.
+    fn is_met_with(&self, incident: &Incident) -> bool {
+        let failing = || self.looks.iter().filter(|look| !look.is_fine() && !look.has_no_address());
+        match incident.factor {
+            Factor::Resolver { .. } | Factor::NetworkResolver { .. } => failing()
+                .any(|look| look.outcome.phase() == Some(Step::Dns) && look.dns != DnsPath::Both),
+            _ => {
+                let fine = self.controls.iter().filter(|control| control.look.is_fine()).count();
+                failing().next().is_some() && 2 * fine < self.controls.len()
+            }
+        }
+    }
+
     fn explains(&self, incident: &Incident, feed: &Feed) -> bool {
         if is_of_us(incident, feed, self.resolver) {
-            return true;
+            return self.is_met_with(incident);
         }
         let Some(target) = self.target.filter(|target| is_about(incident, target)) else {
             return false;
@@ -316,17 +358,39 @@ impl Evidence<'_> {
                 .incident(true)
                 .map_or(Cause::Nothing, |incident| Cause::Incident(Box::new(incident.clone()))),
             Works::NotOver(family) => match self.controls(catalogue, Some(family)) {
-                (all, 0) if all > 0 => Cause::Family(family),
-                _ => self.world(catalogue),
+                (all, 0) if all >= CONTROLS_MIN => Cause::Family(family),
+                _ => match self.world(catalogue) {
+                    // Over which family others reach it is not known.
+                    Cause::OnlyYou => Cause::Unknown(Why::OneFamily),
+                    cause => cause,
+                },
             },
-            Works::No => self.own_side(catalogue).unwrap_or_else(|| self.world(catalogue)),
+            Works::No => self
+                .dead_family(catalogue)
+                .or_else(|| self.own_side(catalogue))
+                .unwrap_or_else(|| self.world(catalogue)),
         };
         Diagnosis { works, cause }
     }
 
+    /// The only family that the site has, where nothing answers over it here and something does over the other.
+    fn dead_family(&self, catalogue: &Catalogue) -> Option<Cause> {
+        let has = |family: Family| {
+            self.looks.iter().any(|look| look.family == family && !look.has_no_address())
+        };
+        let (own, other) = match (has(Family::V4), has(Family::V6)) {
+            (true, false) => (Family::V4, Family::V6),
+            (false, true) => (Family::V6, Family::V4),
+            _ => return None,
+        };
+        let (all, fine) = self.controls(catalogue, Some(own));
+        let dead = all >= CONTROLS_MIN && fine == 0 && self.controls(catalogue, Some(other)).1 > 0;
+        dead.then_some(Cause::Family(own))
+    }
+
     /// What is wrong on this side, if it is on this side.
     fn own_side(&self, catalogue: &Catalogue) -> Option<Cause> {
-        let OwnLine { route, gateway, no_portal, collector, .. } = self.line;
+        let OwnLine { route, gateway, no_portal, collector, clock, tunnel } = self.line;
         let (all, fine) = self.controls(catalogue, None);
         // Whatever answers was reached somehow.
         if route == Some(false) && fine == 0 && collector != Some(true) {
@@ -335,17 +399,37 @@ impl Evidence<'_> {
         let names_fail = |look: &Look| look.outcome.phase() == Some(Step::Dns);
         let own_resolver = |look: &Look| look.dns == DnsPath::SystemOnly;
         let failing = || self.looks.iter().filter(|look| !look.is_fine() && !look.has_no_address());
+        let expired = |look: &Look| look.outcome == Outcome::TlsCertExpired;
+        let met = || self.controls.iter().map(|control| &control.look).chain(failing());
+        let by_clock = match clock {
+            Some(false) => met().any(expired),
+            Some(true) => false,
+            None => fine == 0 && all >= CONTROLS_MIN && met().all(expired),
+        };
+        if by_clock {
+            return Some(Cause::Clock);
+        }
         if fine == 0 && all >= CONTROLS_MIN {
             if no_portal == Some(false) {
                 return Some(Cause::Portal);
             }
-            let names = || self.controls.iter().map(|control| &control.look).chain(failing());
+            let names = met;
             let answered = |look: &Look| own_resolver(look);
             if names().all(names_fail) && (names().any(answered) || collector == Some(true)) {
                 return Some(Cause::Resolver { this_name_alone: false });
             }
             if gateway == Some(false) {
                 return Some(Cause::Gateway);
+            }
+            // It answers, and says that no name exists, or where none of them can be.
+            let nowhere = |look: &Look| look.outcome == Outcome::DnsNonPublic;
+            if names().all(nowhere) {
+                return Some(Cause::Portal);
+            }
+            if names().all(|look| {
+                matches!(look.outcome, Outcome::DnsNxdomain | Outcome::DnsRefused) || nowhere(look)
+            }) {
+                return Some(Cause::Resolver { this_name_alone: false });
             }
             // What is known of our network says more than that it does not work.
             if let Some(incident) = self
@@ -354,7 +438,7 @@ impl Evidence<'_> {
             {
                 return Some(Cause::Incident(Box::new(incident.clone())));
             }
-            return Some(Cause::Line);
+            return Some(Cause::Line { tunnel });
         }
         if failing().count() > 0 && failing().all(own_resolver) {
             return Some(Cause::Resolver { this_name_alone: true });
@@ -526,11 +610,23 @@ mod tests {
         let line = OwnLine { route: Some(true), ..OwnLine::default() };
         let check = |line, expected| assert_eq!(cause(&dead(line)), expected);
         check(OwnLine { route: Some(false), gateway: Some(false), ..line }, Cause::Link);
-        check(OwnLine { route: Some(false), collector: Some(true), ..line }, Cause::Line);
+        let dead_line = Cause::Line { tunnel: false };
+        check(OwnLine { route: Some(false), collector: Some(true), ..line }, dead_line.clone());
         check(OwnLine { no_portal: Some(false), ..line }, Cause::Portal);
         check(OwnLine { gateway: Some(false), ..line }, Cause::Gateway);
-        check(OwnLine { gateway: Some(true), ..line }, Cause::Line);
-        check(line, Cause::Line);
+        check(OwnLine { gateway: Some(true), ..line }, dead_line.clone());
+        check(line, dead_line);
+        check(OwnLine { tunnel: true, ..line }, Cause::Line { tunnel: true });
+        // Certificates that have run out everywhere are this machine's clock.
+        let expired = |clock| Evidence {
+            looks: vec![plain(Outcome::TlsCertExpired)],
+            controls: others(&[plain(Outcome::TlsCertExpired); 3]),
+            line: OwnLine { clock, ..line },
+            ..evidence(Vec::new())
+        };
+        assert_eq!(cause(&expired(None)), Cause::Clock);
+        assert_eq!(cause(&expired(Some(false))), Cause::Clock);
+        assert_ne!(cause(&expired(Some(true))), Cause::Clock);
     }
 
     #[test]
@@ -545,17 +641,46 @@ mod tests {
         let closed = Evidence { looks: vec![silent], controls: others(&[silent; 3]), ..all };
         assert_eq!(cause(&closed), Cause::Resolver { this_name_alone: false });
         let line = OwnLine { collector: Some(false), ..closed.line };
-        assert_eq!(cause(&Evidence { line, ..closed }), Cause::Line);
+        let closed = Evidence { line, ..closed };
+        assert_eq!(cause(&closed), Cause::Line { tunnel: false });
+        // It answers that nothing exists; or everything is at one place that is no site's: a portal's way.
+        let all = |outcome| Evidence {
+            looks: vec![plain(outcome)],
+            controls: others(&[plain(outcome); 3]),
+            ..closed.clone()
+        };
+        let resolver = Cause::Resolver { this_name_alone: false };
+        assert_eq!(cause(&all(Outcome::DnsNxdomain)), resolver);
+        assert_eq!(cause(&all(Outcome::DnsNonPublic)), Cause::Portal);
+        assert_eq!(cause(&all(Outcome::DnsServfail)), Cause::Line { tunnel: false });
+        // A resolver that hides the name is no name without an address.
+        let hidden = look(Outcome::DnsNodata, DnsPath::SystemOnly);
+        let hides = Evidence { looks: vec![hidden], ..evidence(vec![feed(Vec::new(), true)]) };
+        assert_eq!(cause(&hides), Cause::Resolver { this_name_alone: true });
     }
 
     #[test]
     fn one_family_is_told_from_the_site() {
         let looks = vec![plain(Outcome::Ok), over_v6(Outcome::TcpTimeout)];
-        let dead = [plain(Outcome::Ok), over_v6(Outcome::TcpTimeout)];
+        let dead = [Outcome::TcpTimeout, Outcome::TcpUnreachable].map(over_v6);
+        let dead = [plain(Outcome::Ok), dead[0], dead[1]];
         let own = Evidence { looks, controls: others(&dead), ..evidence(Vec::new()) };
         let diagnosis = own.diagnose(catalogue());
         assert_eq!(diagnosis.works, Works::NotOver(Family::V6));
         assert_eq!(diagnosis.cause, Cause::Family(Family::V6));
+        // One control is no proof; nor is it said then that it is only you.
+        let one = Evidence {
+            controls: others(&dead[..2]),
+            feeds: vec![feed(Vec::new(), true)],
+            ..own.clone()
+        };
+        assert_eq!(cause(&one), Cause::Unknown(Why::OneFamily));
+        // The site has no other family.
+        let only = Evidence {
+            looks: vec![over_v6(Outcome::TcpTimeout), plain(Outcome::DnsNodata)],
+            ..own.clone()
+        };
+        assert_eq!(cause(&only), Cause::Family(Family::V6));
         // Others answer over it: it is the site's, or that of what is before it.
         let controls = others(&[plain(Outcome::Ok), over_v6(Outcome::Ok)]);
         let scope = Scope::Family { family: Family::V6 };
@@ -623,7 +748,14 @@ mod tests {
         };
         let own = Factor::Network { asn: 64_500 };
         assert!(is_incident(&cause(&of(own.clone())), &own));
-        assert_eq!(cause(&of(Factor::Network { asn: 64_501 })), Cause::Line);
+        let dead = Cause::Line { tunnel: false };
+        assert_eq!(cause(&of(Factor::Network { asn: 64_501 })), dead);
+        // Who reaches all else is not cut off with the network; whose names resolve, not by its resolver.
+        let network = incident(own.clone(), Phase::Confirmed, Scope::Observers);
+        let resolver = Factor::NetworkResolver { asn: 64_500 };
+        let resolver = incident(resolver, Phase::Confirmed, Scope::Observers);
+        let feeds = vec![feed(vec![network, resolver], true)];
+        assert_eq!(cause(&evidence(feeds)), Cause::OnlyYou);
         let country = Factor::Country { country: "FR".parse().unwrap() };
         assert!(is_incident(&cause(&of(country.clone())), &country));
     }
@@ -633,8 +765,15 @@ mod tests {
         let with = |feeds| cause(&evidence(feeds));
         assert_eq!(with(vec![feed(Vec::new(), true)]), Cause::OnlyYou);
         assert_eq!(with(vec![feed(Vec::new(), false)]), Cause::Unknown(Why::TooFew));
-        let old = Feed { age_ms: FRESH_MS + 1, live: false, ..feed(Vec::new(), true) };
-        assert_eq!(with(vec![old]), Cause::Unknown(Why::NoNews));
+        let old = |incidents, age_ms| Feed { age_ms, live: false, ..feed(incidents, true) };
+        assert_eq!(with(vec![old(Vec::new(), FRESH_MS + 1)]), Cause::Unknown(Why::NoNews));
+        // An incident is told of for longer, where nothing newer is known.
+        let edge = incident(edge_of(site()), Phase::Confirmed, Scope::Global);
+        let kept = old(vec![edge.clone()], OLD_MS);
+        assert!(is_incident(&with(vec![kept.clone()]), &edge.factor));
+        assert_eq!(with(vec![feed(Vec::new(), true), kept]), Cause::OnlyYou);
+        let older = old(vec![edge], OLD_MS + 1);
+        assert_eq!(with(vec![older]), Cause::Unknown(Why::NoNews));
         assert_eq!(with(Vec::new()), Cause::Unknown(Why::NoNews));
         let mut failing = feed(Vec::new(), false);
         let counts = SiteCounts {

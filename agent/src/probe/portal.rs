@@ -79,31 +79,30 @@ impl Prober {
 }
 
 /// What an answer tells. A site that is on https alone redirects there; one that answers a plain request with a page
-/// while nobody answers over https is not the site.
+/// while nobody answers over https is not the site. An error stands in for nobody.
 fn judge(host: &str, status: StatusCode, location: Option<&str>) -> Answered {
-    let own = |location: &str| {
-        let uri: Option<http::Uri> = location.parse().ok();
-        let to = uri.as_ref().and_then(http::Uri::host).unwrap_or(host).to_ascii_lowercase();
-        site(&to) == site(&host.to_ascii_lowercase())
-    };
-    match location.filter(|_| status.is_redirection()) {
-        Some(location) if own(location) => Answered::Site,
-        // A server that has nothing on this port but errors stands in for nobody.
-        None if status.is_client_error() && status != StatusCode::UNAUTHORIZED => Answered::Site,
-        None if status.is_server_error() && status.as_u16() != 511 => Answered::Site,
-        Some(_) | None => Answered::Other,
+    let login = status.as_u16() == 511;
+    if (status.is_client_error() || status.is_server_error()) && !login {
+        return Answered::Nobody;
+    }
+    let to = location.filter(|_| status.is_redirection()).and_then(|location| {
+        let uri: http::Uri = location.parse().ok()?;
+        Some(uri.host()?.to_ascii_lowercase())
+    });
+    match to.is_some_and(|to| is_same_site(&to, &host.to_ascii_lowercase())) {
+        true => Answered::Site,
+        false => Answered::Other,
     }
 }
 
-/// The last two labels, or three under a short second-level domain such as `co.uk`: near enough for "the same site".
-fn site(host: &str) -> &str {
-    let host = host.trim_end_matches('.');
-    let dots: Vec<usize> = host.match_indices('.').map(|(at, _)| at).collect();
-    let from = |back: usize| dots.len().checked_sub(back).and_then(|at| dots.get(at)).copied();
-    let Some(two) = from(2) else { return host };
-    let second = from(1).and_then(|last| host.get(two + 1..last)).unwrap_or("");
-    let cut = if second.len() <= 3 { from(3).map(|at| at + 1).unwrap_or(0) } else { two + 1 };
-    host.get(cut..).unwrap_or(host)
+/// Whether one of two hosts is the other, or below it, with or without `www.`.
+fn is_same_site(a: &str, b: &str) -> bool {
+    let [a, b] = [a, b].map(|host| host.trim_end_matches('.'));
+    let [a, b] = [a, b].map(|host| host.strip_prefix("www.").unwrap_or(host));
+    let below = |low: &str, high: &str| {
+        low.strip_suffix(high).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    };
+    below(a, b) || below(b, a)
 }
 
 #[cfg(test)]
@@ -117,21 +116,22 @@ mod tests {
         };
         assert_eq!(said(301, Some("https://www.example.com/")), Answered::Site);
         assert_eq!(said(308, Some("https://example.com/fr")), Answered::Site);
-        assert_eq!(said(302, Some("/login")), Answered::Site);
+        assert_eq!(said(302, Some("/login")), Answered::Other);
+        assert_eq!(said(302, Some("http://a b/\"")), Answered::Other);
         assert_eq!(said(302, Some("http://wifi.hotel.example/login")), Answered::Other);
         assert_eq!(said(307, Some("http://192.0.2.1/portal?to=x")), Answered::Other);
         assert_eq!(said(200, None), Answered::Other);
         assert_eq!(said(511, None), Answered::Other);
-        assert_eq!(said(404, None), Answered::Site);
-        assert_eq!(said(503, None), Answered::Site);
+        assert_eq!(said(404, None), Answered::Nobody);
+        assert_eq!(said(503, None), Answered::Nobody);
     }
 
     #[test]
-    fn sites_are_told_by_their_registered_name() {
-        assert_eq!(site("www.example.com"), "example.com");
-        assert_eq!(site("example.com."), "example.com");
-        assert_eq!(site("a.b.example.co.uk"), "example.co.uk");
-        assert_eq!(site("example.co.uk"), "example.co.uk");
-        assert_eq!(site("localhost"), "localhost");
+    fn a_site_is_itself_and_what_is_below_it() {
+        assert!(is_same_site("www.web.de", "web.de") && is_same_site("web.de", "www.web.de"));
+        assert!(is_same_site("m.example.co.uk", "example.co.uk"));
+        assert!(is_same_site("example.com", "login.example.com."));
+        assert!(!is_same_site("example.com", "notexample.com"));
+        assert!(!is_same_site("wifi.hotel.example", "example.com"));
     }
 }

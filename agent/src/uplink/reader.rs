@@ -1,7 +1,7 @@
 //! What a collector publishes, read without saying who we are: no key is shown, so nothing is counted as another
 //! session of this observer, and nobody learns who asked.
 
-use std::io;
+use std::{io, time::Duration};
 
 use tocsin_proto::{
     id::Country,
@@ -10,6 +10,7 @@ use tocsin_proto::{
     message::{Message, Query, SignedSnapshot},
     wire::Deframer,
 };
+use tokio::time::timeout;
 
 use super::{
     READ_BYTES, UplinkError,
@@ -18,6 +19,9 @@ use super::{
     way::{Pace, Race, Transport, Way},
 };
 use crate::clock::Clock;
+
+/// For a goodbye to leave.
+const GOODBYE_WITHIN: Duration = Duration::from_millis(100);
 
 /// What was read.
 #[derive(Debug, Clone)]
@@ -109,7 +113,8 @@ impl Reader<'_> {
                                 continue;
                             };
                             let way = link.way;
-                            link.close().await;
+                            // Whoever waits for the news does not wait long for the goodbye.
+                            drop(timeout(GOODBYE_WITHIN, link.close()).await);
                             return Ok(News {
                                 signed,
                                 sequence,

@@ -174,6 +174,8 @@ pub struct State {
     tenure: BTreeMap<u32, Timestamp>,
     /// And how many times as seldom as others they report, where that is known.
     paces: BTreeMap<u32, u8>,
+    /// Observers that were not forgotten, when that was last counted: numbers are never given again.
+    present: u64,
     /// Since when there is somebody to be heard, and when the last was.
     awake_since: Timestamp,
     heard_at: Timestamp,
@@ -353,7 +355,7 @@ impl Detector {
             *unweighed = true;
             let anchor = self.settings.anchors.contains(key);
             let since = tenure.remove(id).unwrap_or(now);
-            let pace = paces.remove(id).unwrap_or(1);
+            let pace = paces.get(id).copied().unwrap_or(1);
             Box::new(Observer::new(now, since, *standing, anchor).with_pace(pace))
         });
         if (observer.standing.slot, observer.standing.asn) != (standing.slot, standing.asn) {
@@ -433,7 +435,7 @@ impl Detector {
             }
             // Who has no vote leaves no trace in what is published.
             if says == Says::Fails && observer.weight > 0 {
-                for entity in behind.blamed(implication) {
+                for entity in behind.blamed(implication).chain(behind.half_blamed(implication)) {
                     let suspect = suspects.entry(entity).or_default();
                     suspect.first_failure.get_or_insert(observed_at);
                     *suspect.symptoms.entry(met).or_default() += 1;
@@ -594,7 +596,7 @@ impl Detector {
     /// How long what goes through everybody is good for, ms: it takes about a microsecond an observer,
     /// and is to take no more than one part in fifty of the time.
     fn pause_ms(&self) -> u64 {
-        self.state.observers.len() as u64 / 20
+        self.state.present / 20
     }
 
     fn reweigh(&mut self) {
@@ -651,6 +653,7 @@ impl Detector {
         self.state.alerts.forget(now);
         self.state.looks.forget(p, now);
         let State { observers, tallies, .. } = &mut self.state;
+        let mut present = 0;
         for place in observers {
             // Tenure is kept for those who have some; a passer-by is dropped.
             let gone = place.take_if(|observer| {
@@ -660,7 +663,9 @@ impl Detector {
             if let Some(observer) = gone {
                 tallies.replace(&observer.vote, &Vote::default());
             }
+            present += u64::from(place.is_some());
         }
+        self.state.present = present;
         self.state.ended.retain(|(_, incident, _)| {
             let keep_ms = match incident.phase() {
                 Phase::Retracted => KEEP_RETRACTED_MS,

@@ -324,7 +324,8 @@ impl Incident {
                 // is overheard is remembered for too long to say so.
                 let seen = reading.asked && reading.share >= p.confirm;
                 // Where much fails at any time a quarter of the worst is never reached: then what is usual is.
-                let usual = 2 * baseline.max(reading.usual);
+                // But not while its conditions hold: of a region this rate is the world's.
+                let usual = if reading.confirm { 0 } else { 2 * baseline.max(reading.usual) };
                 let faint = scale(self.peak, p.low_part).max(usual.min(self.peak / 2));
                 let faint = !seen && reading.rate <= faint;
                 let low = few || faint;

@@ -9,7 +9,7 @@ use tocsin_proto::{id::ObserverId, incident::Confidence, limits::ASK_TARGETS_MAX
 use super::fixed::{ONE, Ppm, scale, share};
 
 /// Version of the defaults below.
-pub const VERSION: u16 = 13;
+pub const VERSION: u16 = 14;
 /// Since when they are these.
 pub const DATED: &str = "2026-11-30";
 
@@ -412,7 +412,7 @@ confidence_prefixes: u32 = 100, "small crowds are believed less",
 regional_min: i64 = 8 * ONE, "small countries have no incidents of their own",
 /// Networks in it that it needs.
 regional_networks: usize = 3, "countries with few networks have none",
-/// Share of the networks elsewhere that see it at least, for the test against chance.
+/// Share of the networks, and of the votes, elsewhere that see it at least, for the tests against chance.
 regional_background: Ppm = 50_000, "bad paths of many countries are less often taken for an outage of one",
 /// Share of some zone from which its countries are looked at.
 regional_look: Ppm = 50_000, "less work; small countries show later",

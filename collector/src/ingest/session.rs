@@ -420,7 +420,9 @@ async fn forget<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     context.requests.send(request).await.map_err(|_| stopping(()))?;
     // Without an answer it was not done: the agent is to ask again.
     let reports = answer.await.map_err(|_| End::Ours(GoAwayReason::Overloaded))?;
-    link.send(&Forgotten { reports }.to_frame()).await
+    link.send(&Forgotten { reports }.to_frame()).await?;
+    // Whoever comes back is new, and comes in by the door.
+    Err(End::Ours(GoAwayReason::Shutdown))
 }
 
 async fn answer<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(

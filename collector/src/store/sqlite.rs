@@ -253,9 +253,15 @@ impl SqliteLog {
             .map_err(failed("forgetting an observer"))?;
         transaction.commit().map_err(failed("forgetting an observer"))?;
         // What is overwritten stands in the file until its page is used again.
-        self.connection
-            .execute_batch("PRAGMA wal_checkpoint(TRUNCATE);")
+        let busy: bool = self
+            .connection
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
             .map_err(failed("forgetting an observer"))?;
+        if busy {
+            tracing::warn!(
+                "somebody reads the log: what was deleted stays in its -wal file until they are done"
+            );
+        }
         Ok(reports)
     }
 

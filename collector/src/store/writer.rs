@@ -237,27 +237,27 @@ impl State {
         }
     }
 
-    /// Forgets who asked to be. What cannot be deleted now is not said to be.
+    /// Forgets one of those who asked to be: it goes through the whole log, so commits come in between. What cannot
+    /// be deleted now is not said to be.
     async fn forget(&mut self) {
-        for (observer, reply) in std::mem::take(&mut self.to_forget) {
-            let reports = match self.known.get(&observer).map(|known| known.id) {
-                None => 0,
-                Some(id) => match self.log.forget(id) {
-                    Ok(reports) => {
-                        self.known.remove(&observer);
-                        self.metrics.forgot(reports);
-                        self.tell(LogEvent::Forgot(id)).await;
-                        reports
-                    }
-                    Err(error) => {
-                        tracing::error!(error = %with_sources(&error), "an observer was not forgotten");
-                        continue;
-                    }
-                },
-            };
-            if reply.send(reports).is_err() {
-                tracing::trace!("who asked to be forgotten is gone; it was done");
-            }
+        let Some((observer, reply)) = self.to_forget.pop() else { return };
+        let reports = match self.known.get(&observer).map(|known| known.id) {
+            None => 0,
+            Some(id) => match self.log.forget(id) {
+                Ok(reports) => {
+                    self.known.remove(&observer);
+                    self.metrics.forgot(reports);
+                    self.tell(LogEvent::Forgot(id)).await;
+                    reports
+                }
+                Err(error) => {
+                    tracing::error!(error = %with_sources(&error), "an observer was not forgotten");
+                    return;
+                }
+            },
+        };
+        if reply.send(reports).is_err() {
+            tracing::trace!("who asked to be forgotten is gone; it was done");
         }
     }
 

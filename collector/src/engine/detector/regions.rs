@@ -121,17 +121,19 @@ impl Here {
     fn stands_out(&self, p: &Params, world: &Self, name: &str) -> Reason {
         let count = |n: usize| n as i64;
         let of_networks = (count(self.seeing(p)), count(self.telling().count()));
-        let of_votes = (self.tally.flagging / ONE, self.tally.eligible / ONE);
+        let of_votes = (self.tally.flagging, self.tally.eligible);
         let elsewhere = |(seeing, all): (i64, i64), (own_seeing, own): (i64, i64)| {
-            share(seeing - own_seeing, all - own)
+            share((seeing - own_seeing).max(0), (all - own).max(0))
         };
         let all_networks = (count(world.seeing(p)), count(world.telling().count()));
-        let all_votes = (world.tally.flagging / ONE, world.tally.eligible / ONE);
-        let tests = [(of_networks, all_networks), (of_votes, all_votes)].map(|(own, all)| {
+        let all_votes = (world.tally.flagging, world.tally.eligible);
+        // Votes are counted in millionths.
+        let tests = [(of_networks, all_networks, 1), (of_votes, all_votes, ONE)];
+        let tests = tests.map(|(own, all, one)| {
             let rest = elsewhere(all, own);
             let background = scale(rest, p.usual_times).max(p.regional_background);
             let seeing = share(own.0, own.1);
-            let bits = divergence_q16(seeing, background) * own.1;
+            let bits = divergence_q16(seeing, background) * own.1 / one;
             (seeing, rest, background, seeing > background && bits >= p.group_bits_q16)
         });
         let [networks, votes] = tests;
@@ -278,7 +280,8 @@ fn majorities(p: &Params, countries: &Countries) -> Vec<Region> {
     }
     let mut regions = Vec::new();
     for (zone, whole) in zones {
-        let own = || countries.iter().filter(|(_, (of, _))| *of == zone);
+        // Where nobody is online nobody can be asked.
+        let own = || countries.iter().filter(|(_, (of, here))| *of == zone && here.online > 0);
         let seeing: Vec<Region> =
             own().filter(|(_, (_, here))| here.sees(p)).map(|(country, _)| *country).collect();
         let mut others = Here::default();
@@ -463,6 +466,32 @@ mod tests {
         let mut silent = here(&[(1, 6, 6), (2, 3, 3), (3, 3, 0)]);
         silent.add(voice(4, 13), None);
         assert!(!silent.sees(P), "most cannot tell");
+    }
+
+    #[test]
+    fn who_went_offline_within_the_hour_makes_no_zone_of_a_country() {
+        let down = || here(&[(1, 6, 6), (2, 3, 3), (3, 3, 2)]);
+        let mut gone = Here::default();
+        gone.hear(ONE, false, false);
+        let far = here(&[(20, 6, 0), (21, 6, 0), (22, 6, 0)]);
+        let world = BTreeMap::from([
+            (country("ES"), (1u8, down())),
+            (country("PT"), (1, gone)),
+            (country("FR"), (2, far)),
+        ]);
+        assert_eq!(of(&world), [country("ES")]);
+    }
+
+    #[test]
+    fn most_networks_by_few_votes_are_no_region() {
+        // A fifth of the world sees it, by votes and by networks. In one country each of six networks has one vote
+        // too many that does: all of them see it, and not two thirds of the votes.
+        let rest: Vec<(u32, i64, i64)> =
+            (0..60).map(|n| (100 + n, 2, if n % 4 == 0 { 2 } else { 0 })).collect();
+        let few = here(&[(1, 2, 1), (2, 2, 1), (3, 2, 1), (4, 2, 1), (5, 2, 2), (6, 1, 1)]);
+        let world =
+            BTreeMap::from([(country("CH"), (1u8, few)), (country("DE"), (1, here(&rest)))]);
+        assert_eq!(of(&world), []);
     }
 
     #[test]

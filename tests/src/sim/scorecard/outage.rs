@@ -225,7 +225,7 @@ pub fn run(outage: &Outage, seed: u64, trace: bool) -> Came {
                 return !outage.stops;
             }
             Stage::Resolved if right => came.resolved_s = Some(seconds),
-            Stage::Confirmed if !right && !came.wrong.contains(&said) && !dead.contains(&name) => {
+            Stage::Confirmed if !came.wrong.contains(&said) && !dead.contains(&name) => {
                 came.wrong.push(said);
             }
             _ => {}
