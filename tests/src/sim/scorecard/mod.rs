@@ -9,7 +9,7 @@ pub mod cells;
 pub mod outage;
 mod page;
 mod plot;
-mod said;
+pub mod said;
 
 use std::{
     collections::BTreeSet,
