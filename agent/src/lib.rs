@@ -673,7 +673,7 @@ impl Work {
             started_at: self.started_at,
             checks: State::checks(&health),
             unrelated_ok: health.unrelated_ok,
-            resolver: State::resolver(self.resolver),
+            resolver: self.resolver.name().to_owned(),
             probes_per_minute: statuses
                 .iter()
                 .filter_map(|(_, status)| Some(status.schedule?.probes_per_minute))

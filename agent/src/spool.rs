@@ -917,16 +917,25 @@ impl Spool {
             .map_err(SpoolError::Access)
     }
 
-    /// That observer was forgotten.
+    /// That observer was forgotten, and its numbers with it.
     ///
     /// # Errors
     /// When the database fails.
-    pub fn drop_place(&self, operator: &PublicKey, context: &str) -> Result<(), SpoolError> {
+    pub fn drop_place(
+        &self,
+        operator: &PublicKey,
+        context: &str,
+        observer: &ObserverId,
+    ) -> Result<(), SpoolError> {
         self.db
             .execute(
                 "DELETE FROM places WHERE operator = ?1 AND context = ?2",
                 params![operator.as_bytes().as_slice(), context],
             )
+            .and_then(|_| {
+                let sql = "DELETE FROM observers WHERE observer = ?1";
+                self.db.execute(sql, [observer.as_bytes().as_slice()])
+            })
             .map(|_| ())
             .map_err(SpoolError::Access)
     }
@@ -948,6 +957,15 @@ impl Spool {
     /// # Errors
     /// When the database fails.
     pub fn state(&self) -> Result<Option<State>, SpoolError> {
+        // One that is only read may be of a version that kept none.
+        let kept = self
+            .db
+            .prepare("SELECT 1 FROM sqlite_master WHERE name = 'state'")
+            .and_then(|mut statement| statement.exists([]))
+            .map_err(SpoolError::Access)?;
+        if !kept {
+            return Ok(None);
+        }
         let found = self.db.query_row("SELECT json FROM state", [], |row| row.get::<_, String>(0));
         let json = found.optional().map_err(SpoolError::Access)?;
         Ok(json.and_then(|json| serde_json::from_str(&json).ok()))

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use tocsin_proto::{
     id::Country,
-    report::{Health, HealthCheck, ResolverClass},
+    report::{Health, HealthCheck},
     sign::PublicKey,
     time::Timestamp,
 };
@@ -89,11 +89,5 @@ impl State {
     #[must_use]
     pub fn check(&self, name: &str) -> Option<bool> {
         self.checks.iter().find(|check| check.name == name).map(|check| check.ok)
-    }
-
-    /// The name of a class of resolvers.
-    #[must_use]
-    pub fn resolver(class: ResolverClass) -> String {
-        class.name().to_owned()
     }
 }

@@ -100,7 +100,7 @@ fn lie(query: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-#[ignore = "the internet of the streets: started by the tests, in a namespace"]
+#[ignore = "a server, no test: `cargo nextest run --test streets` starts it in a namespace"]
 fn internet() {
     let dir = dir();
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -157,7 +157,7 @@ fn internet() {
 }
 
 #[test]
-#[ignore = "the portal of the streets: started by the tests, in a namespace"]
+#[ignore = "a server, no test: `cargo nextest run --test streets` starts it in a namespace"]
 fn portal_that_redirects() {
     plain(|_| {
         "HTTP/1.1 302 x\r\nLocation: http://login.hotel.test/\r\nContent-Length: 0\r\n\r\n".into()
@@ -166,7 +166,7 @@ fn portal_that_redirects() {
 }
 
 #[test]
-#[ignore = "the portal of the streets: started by the tests, in a namespace"]
+#[ignore = "a server, no test: `cargo nextest run --test streets` starts it in a namespace"]
 fn portal_that_answers_itself() {
     plain(|_| "HTTP/1.1 200 x\r\nContent-Length: 7\r\n\r\nwelcome".into());
     until_left(|_| ());

@@ -1,28 +1,21 @@
 //! `tocsin doctor`: can each collector be reached, over which transport, with which key, and how
 //! far apart are the clocks?
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use tocsin_proto::line::CollectorLine;
-use tokio::sync::{mpsc, watch};
 
-use super::{Exit, chain, say, say_json};
+use super::{Exit, chain, say, say_json, scratch};
 use crate::{
     CLOCK_OFFSET_MAX_MS,
-    clock::Clock,
     config::Config,
     identity::Identity,
     spool::Spool,
     uplink::{
-        Status, Uplink, UplinkError,
+        Status, UplinkError,
         link::LinkError,
-        way::{Pace, Via, Way},
+        way::{Via, Way},
     },
-    voice::Voice,
 };
 
 /// What one way led to.
@@ -81,7 +74,10 @@ pub async fn doctor(config: &Config, identity: Identity, json: bool) -> io::Resu
         for address in &line.addresses {
             let mut checks = Vec::new();
             for via in config.transport.vias() {
-                let uplink = scratch(config, line, &spool, &identity)?;
+                // Another one each time, so that nothing links the places it is run in.
+                let context = format!("doctor {:x}", getrandom::u64().unwrap_or(0));
+                let uplink =
+                    scratch(config, line, &spool, &identity, context).map_err(io::Error::other)?;
                 let way = Way { via: *via, address: *address };
                 let check = Check { way, found: uplink.check(way).await };
                 if !json {
@@ -114,34 +110,6 @@ fn udp_is_blocked(checks: &[Check]) -> bool {
 
 fn advice(address: SocketAddr) -> String {
     format!("{address}: UDP seems to be blocked on the way; reports go over TCP until it passes")
-}
-
-/// An uplink for one check: an observer of its own and an empty outbox, so that the running agent
-/// keeps its session and its reports.
-fn scratch(
-    config: &Config,
-    line: &CollectorLine,
-    spool: &Spool,
-    identity: &Arc<Identity>,
-) -> io::Result<Uplink> {
-    Ok(Uplink {
-        line: line.clone(),
-        transport: config.transport,
-        pace: Pace::default(),
-        voice: Arc::new(Voice::new(
-            line.operator,
-            Arc::clone(identity),
-            Arc::new(Mutex::new(spool.scratch().map_err(io::Error::other)?)),
-            // Another one each time, so that nothing links the places it is run in.
-            Some(format!("doctor {:x}", getrandom::u64().unwrap_or(0))),
-            config.profile.unwrap_or_default(),
-        )),
-        clock: Clock::start(),
-        sources: config.source_address.clone(),
-        catalogue_version: config.catalogue.version(),
-        asks: mpsc::channel(1).0,
-        status: watch::channel(Status::default()).0,
-    })
 }
 
 #[cfg(test)]

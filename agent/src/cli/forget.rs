@@ -1,24 +1,17 @@
 //! `tocsin forget`: has every collector delete what it holds of this machine's observers, and then deletes what is kept
 //! here.
 
-use std::{
-    fs, io,
-    sync::{Arc, Mutex},
-};
+use std::{fs, io, sync::Arc};
 
 use serde_json::json;
-use tocsin_proto::line::CollectorLine;
-use tokio::sync::{mpsc, watch};
 
-use super::{Exit, chain, say, say_json};
+use super::{Exit, chain, say, say_json, scratch};
 use crate::{
-    clock::Clock,
     config::Config,
     consent,
     identity::{Identity, SEED_FILE},
+    network::Network,
     spool::{OUTBOX_FILE, Spool},
-    uplink::{Status, Uplink, way::Pace},
-    voice::Voice,
     words::Language,
 };
 
@@ -47,12 +40,25 @@ pub async fn forget(config: &Config, language: Language, json: bool) -> anyhow::
     let identity = Arc::new(Identity::open(&config.state_dir)?);
     let spool = Spool::open(&config.state_dir, config.outbox_bytes_max)?;
     let (mut ok, mut documents) = (true, Vec::new());
-    for (operator, context) in spool.places()? {
+    // Who reported before places were noted did so from here, or nobody knows from where.
+    let mut places = spool.places()?;
+    let mut strangers = spool.observers()?;
+    let here = Network::now(config.context.as_deref()).context;
+    for (line, here) in config.collectors.iter().zip(here.iter().cycle()) {
+        let place = (line.operator, here.clone());
+        let own = identity.observer_key(&line.operator, here).public();
+        if strangers.contains(&own) && !places.contains(&place) {
+            places.push(place);
+        }
+    }
+    for (operator, context) in places {
         let observer = identity.observer_key(&operator, &context).public();
+        strangers.retain(|other| *other != observer);
         let line = config.collectors.iter().find(|line| line.operator == operator);
         let done = match line {
             Some(line) => {
-                let asked = scratch(config, line, &spool, &identity, &context)?.forget().await;
+                let asked = scratch(config, line, &spool, &identity, context.clone())?;
+                let asked = asked.forget().await;
                 asked.map_err(|error| chain(&error))
             }
             // Only its operator's line tells where to ask.
@@ -64,7 +70,7 @@ pub async fn forget(config: &Config, language: Language, json: bool) -> anyhow::
                 .to_owned()),
         };
         match &done {
-            Ok(_) => spool.drop_place(&operator, &context)?,
+            Ok(_) => spool.drop_place(&operator, &context, &observer)?,
             Err(_) => ok = false,
         }
         let operator = operator.to_string();
@@ -86,6 +92,20 @@ pub async fn forget(config: &Config, language: Language, json: bool) -> anyhow::
             "operator": operator, "observer": observer.to_string(),
             "reports": done.as_ref().ok(), "error": done.as_ref().err(),
         }));
+    }
+    for observer in strangers {
+        ok = false;
+        let error = language.say(
+            "it reported from a network that this machine is not in now: run this there",
+            "il a rapporté d’un réseau où cette machine n’est pas\u{a0}: relancez la commande là-bas",
+        );
+        if !json {
+            say(format_args!(
+                "{observer}: {}: {error}",
+                language.say("NOT deleted", "PAS effacés")
+            ))?;
+        }
+        documents.push(json!({"observer": observer.to_string(), "error": error}));
     }
     drop(spool);
     if ok {
@@ -120,31 +140,4 @@ fn remove(config: &Config) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// A session as the observer of one network, with an empty outbox: what waits is not sent any more.
-fn scratch(
-    config: &Config,
-    line: &CollectorLine,
-    spool: &Spool,
-    identity: &Arc<Identity>,
-    context: &str,
-) -> anyhow::Result<Uplink> {
-    Ok(Uplink {
-        line: line.clone(),
-        transport: config.transport,
-        pace: Pace::default(),
-        voice: Arc::new(Voice::new(
-            line.operator,
-            Arc::clone(identity),
-            Arc::new(Mutex::new(spool.scratch()?)),
-            Some(context.to_owned()),
-            config.profile.unwrap_or_default(),
-        )),
-        clock: Clock::start(),
-        sources: config.source_address.clone(),
-        catalogue_version: config.catalogue.version(),
-        asks: mpsc::channel(1).0,
-        status: watch::channel(Status::default()).0,
-    })
 }

@@ -9,12 +9,11 @@ use tocsin_proto::{
     snapshot::Overall,
 };
 
-use super::{Exit, say, say_json};
+use super::{Exit, beside, say, say_json};
 use crate::{
     clock::{Clock, wall},
     config::Config,
     look::{self, Gathered},
-    spool::{OUTBOX_FILE, Spool},
     words::{self, Language},
 };
 
@@ -31,10 +30,7 @@ pub(super) fn shown(news: &Gathered, all: bool) -> impl Iterator<Item = &Inciden
 }
 
 async fn read(config: &Config) -> anyhow::Result<Gathered> {
-    let spool = match config.state_dir.join(OUTBOX_FILE).exists() {
-        true => Some(Spool::peek(&config.state_dir)?),
-        false => None,
-    };
+    let spool = beside(config)?;
     Ok(look::news_beside(config, spool.as_ref(), Clock::start(), WITHIN).await?)
 }
 

@@ -18,6 +18,19 @@ pub mod why;
 use std::{
     error::Error,
     io::{self, Write},
+    sync::{Arc, Mutex},
+};
+
+use tocsin_proto::line::CollectorLine;
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    clock::Clock,
+    config::Config,
+    identity::Identity,
+    spool::{OUTBOX_FILE, Spool, SpoolError},
+    uplink::{Status, Uplink, way::Pace},
+    voice::Voice,
 };
 
 /// Version of what `--json` prints.
@@ -81,4 +94,41 @@ pub fn say_json(mut value: serde_json::Value) -> io::Result<()> {
 pub fn chain(error: &dyn Error) -> String {
     let causes = std::iter::successors(error.source(), |&error| error.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// The outbox of this agent, to read only, from beside it; `None` where no agent has run.
+///
+/// # Errors
+/// When it is damaged.
+pub(crate) fn beside(config: &Config) -> Result<Option<Spool>, SpoolError> {
+    let there = config.state_dir.join(OUTBOX_FILE).exists();
+    there.then(|| Spool::peek(&config.state_dir)).transpose()
+}
+
+/// An uplink for one visit, as the observer of the network that `context` names, with an empty outbox: the running
+/// agent keeps its reports, and none of them is sent.
+pub(crate) fn scratch(
+    config: &Config,
+    line: &CollectorLine,
+    spool: &Spool,
+    identity: &Arc<Identity>,
+    context: String,
+) -> Result<Uplink, SpoolError> {
+    Ok(Uplink {
+        line: line.clone(),
+        transport: config.transport,
+        pace: Pace::default(),
+        voice: Arc::new(Voice::new(
+            line.operator,
+            Arc::clone(identity),
+            Arc::new(Mutex::new(spool.scratch()?)),
+            Some(context),
+            config.profile.unwrap_or_default(),
+        )),
+        clock: Clock::start(),
+        sources: config.source_address.clone(),
+        catalogue_version: config.catalogue.version(),
+        asks: mpsc::channel(1).0,
+        status: watch::channel(Status::default()).0,
+    })
 }

@@ -5,12 +5,12 @@ use std::{fs, path::Path, time::Duration};
 use serde_json::json;
 use tocsin_proto::{incident::Phase, report::HealthCheck};
 
-use super::{Exit, incidents, say, say_json};
+use super::{Exit, beside, incidents, say, say_json};
 use crate::{
     clock::{Clock, wall},
     config::Config,
     look::{self, Gathered},
-    spool::{Lost, OUTBOX_FILE, Spool},
+    spool::{Lost, Spool},
     state::{STALE_MS, State},
     words::{self, Language},
 };
@@ -29,10 +29,7 @@ fn runs(state_dir: &Path) -> bool {
 /// # Errors
 /// When the output is closed, or the outbox cannot be read.
 pub async fn status(config: &Config, language: Language, json: bool) -> anyhow::Result<Exit> {
-    let spool = match config.state_dir.join(OUTBOX_FILE).exists() {
-        true => Some(Spool::peek(&config.state_dir)?),
-        false => None,
-    };
+    let spool = beside(config)?;
     let running = runs(&config.state_dir);
     let state = spool.as_ref().map(Spool::state).transpose()?.flatten();
     let state = state.filter(|state| running && wall().since_ms(state.at) < STALE_MS);
