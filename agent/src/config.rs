@@ -117,8 +117,8 @@ pub struct Config {
     pub day_bytes_max: u64,
     /// Bytes of the outbox.
     pub outbox_bytes_max: u64,
-    /// Sent with every request.
-    pub user_agent: String,
+    /// How a site's operator can reach this agent's user.
+    pub contact: Option<String>,
     /// How connections are opened; `None` leaves it to the agent's own seed.
     pub profile: Option<Profile>,
     /// How collectors are reached.
@@ -266,6 +266,19 @@ fn in_range<T: PartialOrd + std::fmt::Display>(
     }
 }
 
+impl Config {
+    /// Sent with every request: who asks, and where its owner can read why.
+    #[must_use]
+    pub fn user_agent(&self) -> String {
+        let contact = self.contact.as_ref().map(|contact| format!("; {contact}"));
+        format!(
+            "tocsin/{} (outage crowd{})",
+            env!("CARGO_PKG_VERSION"),
+            contact.unwrap_or_default()
+        )
+    }
+}
+
 impl TryFrom<RawConfig> for Config {
     type Error = ConfigError;
     fn try_from(raw: RawConfig) -> Result<Self, ConfigError> {
@@ -295,7 +308,7 @@ impl TryFrom<RawConfig> for Config {
         if contact.len() > 200 || !contact.bytes().all(|c| (0x20..0x7f).contains(&c)) {
             return Err(value("contact", contact, "up to 200 printable ASCII characters"));
         }
-        let contact = if contact.is_empty() { String::new() } else { format!("; {contact}") };
+        let contact = (!contact.is_empty()).then_some(contact);
         Ok(Self {
             accept: raw.accept.unwrap_or(false),
             state_dir: raw.state_dir.or_else(default_state_dir).ok_or(ConfigError::NoStateDir)?,
@@ -334,7 +347,7 @@ impl TryFrom<RawConfig> for Config {
                 65_536..=1 << 40,
                 "65536 and more",
             )?,
-            user_agent: format!("tocsin/{} (outage crowd{contact})", env!("CARGO_PKG_VERSION")),
+            contact,
             profile: raw.profile,
             transport: raw.transport.unwrap_or_default(),
         })

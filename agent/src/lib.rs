@@ -17,6 +17,7 @@ pub mod spool;
 pub mod state;
 pub mod uplink;
 pub mod voice;
+pub mod wishes;
 pub mod words;
 
 use std::{
@@ -33,6 +34,7 @@ use tocsin_proto::{
     outcome::Outcome,
     report::{HealthCheck, ResolverClass},
     sign::PublicKey,
+    snapshot::Public,
     time::Timestamp,
     wire,
 };
@@ -47,7 +49,7 @@ use config::Config;
 use engine::{
     address::Allowed,
     core::{Core, Effect, Finding},
-    courtesy::{Others, Start, Use, wire_bytes},
+    courtesy::{Others, Quiet, Start, Use, wire_bytes},
     judge::Line,
     outbox::{Batch, Stamp, resolver_class},
     planner::{self, Request},
@@ -159,7 +161,7 @@ pub fn prober(config: &Config, profile: Profile) -> Result<Prober, ProbeSetupErr
         independent,
         extra_roots: config.extra_roots.clone(),
         allowed: Allowed(config.allowed_ranges.clone()),
-        user_agent: config.user_agent.clone(),
+        user_agent: config.user_agent(),
         profile,
     })
 }
@@ -209,7 +211,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
 /// # Errors
 /// As [`run`].
 pub async fn run_and_tell(
-    config: Config,
+    mut config: Config,
     shutdown: CancellationToken,
     tell: Arc<dyn Fn(Told) + Send + Sync>,
 ) -> Result<(), RunError> {
@@ -217,6 +219,11 @@ pub async fn run_and_tell(
     let identity = Arc::new(Identity::open(&config.state_dir)?);
     let _alone = lock(&config.state_dir)?;
     let spool = Spool::open(&config.state_dir, config.outbox_bytes_max)?;
+    if config.contact.is_none() {
+        let wishes = config.collectors.iter().map(|line| wishes::of(&spool, &line.operator));
+        let page = wishes::page(&wishes.collect::<Result<Vec<_>, _>>()?);
+        config.contact = page.map(|page| format!("+{page}"));
+    }
     let spool: SharedSpool = Arc::new(Mutex::new(spool));
     let profile = config.profile.unwrap_or_else(|| Profile::of(&identity.plan_seed()));
     let prober = Arc::new(prober(&config, profile).map_err(RunError::Probe)?);
@@ -283,6 +290,8 @@ pub async fn run_and_tell(
         moves: 0,
         checked: Checked::default(),
         started_at: clock.now(),
+        wishes_at: Timestamp::EPOCH,
+        left_alone: Vec::new(),
         tell,
     };
     let stop = shutdown.clone();
@@ -345,6 +354,10 @@ struct Work {
     /// What was found out about the own line beside the probes.
     checked: Checked,
     started_at: Timestamp,
+    /// When it is next looked which sites are to be left alone.
+    wishes_at: Timestamp,
+    /// Those, by host.
+    left_alone: Vec<String>,
     tell: Arc<dyn Fn(Told) + Send + Sync>,
 }
 
@@ -393,6 +406,7 @@ impl Work {
                 self.follow_network(now)?;
             }
             self.follow_schedules(now, &mut probes)?;
+            self.follow_wishes(now, &mut probes)?;
             let others = self.spool().others()?;
             if others != Others::default() {
                 let effects = self.core.others(now, &others);
@@ -458,6 +472,29 @@ impl Work {
         Ok(())
     }
 
+    /// Sites whose owners want no probes, as the operators' signed snapshots say, are left alone. Said again before it
+    /// runs out; what is taken off the list is looked at again after a day.
+    fn follow_wishes(
+        &mut self,
+        now: Timestamp,
+        probes: &mut JoinSet<Option<Probed>>,
+    ) -> Result<(), RunError> {
+        if now < self.wishes_at {
+            return Ok(());
+        }
+        self.wishes_at = now.plus_ms(wishes::EVERY_MS);
+        let wishes = self.operators.iter().map(|op| wishes::of(&self.spool(), &op.operator));
+        let wishes: Vec<Public> = wishes.collect::<Result<_, _>>()?;
+        let quiets = wishes::quiets(&self.config.catalogue, &wishes, now);
+        let host = |quiet: &Quiet| Some(self.config.catalogue.target(quiet.target)?.host.clone());
+        self.left_alone = quiets.iter().filter_map(host).collect();
+        if !quiets.is_empty() {
+            let effects = self.core.others(now, &Others { quiets, ..Others::default() });
+            self.carry_out(now, effects, probes)?;
+        }
+        Ok(())
+    }
+
     /// The most careful of the collectors is followed.
     fn follow_schedules(
         &mut self,
@@ -468,6 +505,8 @@ impl Work {
         if !changed {
             return Ok(());
         }
+        // A snapshot may have come, with other wishes.
+        self.wishes_at = now;
         for operator in &mut self.operators {
             let way = operator.status.borrow().connected;
             if way != operator.connected {
@@ -679,6 +718,7 @@ impl Work {
                 .filter_map(|(_, status)| Some(status.schedule?.probes_per_minute))
                 .min(),
             sessions: statuses.iter().map(|(op, status)| state::Session::of(*op, status)).collect(),
+            left_alone: self.left_alone.clone(),
             day_bytes: self.core.courtesy().fill(now).bytes,
             day_bytes_max: self.config.day_bytes_max,
         };

@@ -4,7 +4,7 @@ use std::{net::IpAddr, path::PathBuf, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand};
 use tocsin_agent::{
-    cli::{self, Exit, why::Form},
+    cli::{self, Exit, report::What, why::Form},
     config::{Config, RawConfig},
     identity::Identity,
     words::Language,
@@ -76,6 +76,14 @@ enum Verb {
         /// One line for a monitoring system.
         #[arg(long)]
         nagios: bool,
+    },
+    /// Say that a site does not work for you. It raises a suspicion, and confirms nothing.
+    Report {
+        /// A site of the catalogue: its host, its name, or an address of a page.
+        site: String,
+        /// What is wrong.
+        #[arg(long, value_enum, default_value_t)]
+        trouble: What,
     },
     /// How the agent of this machine stands, and what is known to be down.
     Status,
@@ -194,6 +202,9 @@ fn act(arguments: Arguments) -> anyhow::Result<Exit> {
                 };
                 let prober = std::sync::Arc::new(prober);
                 cli::why::why(&config, &prober, &site, language, form).await?
+            }
+            Verb::Report { site, trouble } => {
+                cli::report::report(&config, &site, trouble, language, json).await?
             }
             Verb::Status => cli::status::status(&config, language, json).await?,
             Verb::Incidents { all } => {

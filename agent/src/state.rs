@@ -69,6 +69,9 @@ pub struct State {
     pub sessions: Vec<Session>,
     /// Scheduled probes a minute, as collectors ask; `None` until one has.
     pub probes_per_minute: Option<u16>,
+    /// Hosts that are left alone because their owners asked for it.
+    #[serde(default)]
+    pub left_alone: Vec<String>,
     /// Bytes of the rolling day that are used up.
     pub day_bytes: u64,
     /// Bytes of the rolling day that may be.

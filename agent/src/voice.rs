@@ -247,6 +247,17 @@ impl Voice {
         self.known().offset_ms
     }
 
+    /// Signs with the key of the session, for the collector's clock; nothing where there is no session.
+    pub fn sign<T>(
+        &self,
+        now: Timestamp,
+        sign: impl FnOnce(Timestamp, &SecretKey) -> T,
+    ) -> Option<T> {
+        let known = self.known();
+        let theirs = now.as_ms().saturating_add_signed(known.offset_ms?);
+        Some(sign(Timestamp::from_ms(theirs), known.key.as_ref()?))
+    }
+
     /// How what it says was probed.
     #[must_use]
     pub const fn profile(&self) -> Profile {

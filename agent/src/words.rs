@@ -2,6 +2,7 @@
 
 use tocsin_proto::{
     catalogue::Catalogue,
+    human::HumanSuspicion,
     id::Id,
     implicate::Layer,
     incident::{Factor, Incident, Phase, Scope},
@@ -40,6 +41,32 @@ impl Language {
             Self::Fr => fr,
         }
     }
+
+    /// The sentence of this language, of two that were made.
+    #[must_use]
+    pub fn both(self, en: String, fr: String) -> String {
+        match self {
+            Self::En => en,
+            Self::Fr => fr,
+        }
+    }
+}
+
+/// What people say of a site, beside what was measured.
+#[must_use]
+pub fn people(language: Language, said: &HumanSuspicion, now: Timestamp) -> String {
+    let HumanSuspicion { prefixes, networks, countries, .. } = said;
+    let since = clock_time(said.since, now);
+    language.both(
+        format!(
+            "People say so too: {prefixes} connections in {networks} networks of {countries} countries within a \
+             quarter of an hour, more than usual since {since}. That is hearsay; probes decide."
+        ),
+        format!(
+            "Des gens le disent aussi\u{a0}: {prefixes} connexions dans {networks} réseaux de {countries} pays en un \
+             quart d’heure, plus que d’habitude depuis {since}. Ce sont des dires\u{a0}; les sondes tranchent."
+        ),
+    )
 }
 
 /// What there is to say of one site.

@@ -12,6 +12,7 @@ use tocsin_proto::{
     id::{Country, ObserverId},
     limits::{POW_BITS_MAX, PROBES_PER_MINUTE_MAX, REPORT_INTERVAL_S_MAX},
     message::Schedule,
+    snapshot::{LeftAlone, Public},
 };
 
 use crate::engine::{
@@ -51,6 +52,21 @@ pub struct RawConfig {
     pub detector: RawDetector,
     /// Where addresses are.
     pub location: RawLocation,
+    /// Who runs this, for the owners of sites.
+    pub public: RawPublic,
+}
+
+/// Who runs this, and which sites want no probes.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawPublic {
+    /// Where readers find this collector's page: `https://outages.example`. Agents name its page for site owners
+    /// in their User-Agent, where their users name nothing else.
+    pub url: Option<String>,
+    /// Where a site's owner can write to: an address of mail, or of a page.
+    pub contact: Option<String>,
+    /// Hosts whose owners want no probes, with all below them. Agents that hear this collector leave them alone.
+    pub left_alone: Vec<String>,
 }
 
 /// What agents are asked to do.
@@ -142,6 +158,7 @@ impl Default for RawConfig {
             admission: RawAdmission::default(),
             detector: RawDetector::default(),
             location: RawLocation::default(),
+            public: RawPublic::default(),
         }
     }
 }
@@ -209,6 +226,8 @@ pub struct Config {
     pub asn_mmdb: Option<Vec<u8>>,
     /// Ranges that the operator knows better.
     pub overrides: Vec<Override>,
+    /// Who runs this, and which sites want no probes.
+    pub public: Public,
 }
 
 /// Why a configuration was refused.
@@ -256,6 +275,16 @@ pub enum ConfigError {
     /// A number of the detector is refused.
     #[error(transparent)]
     Params(#[from] ParamsError),
+    /// What is said of the operator is not what it must be.
+    #[error("public.{key} = {value:?}: it must be {allowed}")]
+    Public {
+        /// Which setting.
+        key: &'static str,
+        /// What it says.
+        value: String,
+        /// What may stand there.
+        allowed: &'static str,
+    },
     /// Nothing to listen on.
     #[error("listen is empty: name at least one address, such as \"0.0.0.0:4433\"")]
     NoListen,
@@ -274,6 +303,42 @@ impl RawConfig {
         let form = |source| ConfigError::Form { path: path.to_owned(), source: Box::new(source) };
         toml::from_str(&String::from_utf8_lossy(&read(path)?)).map_err(form)
     }
+}
+
+fn public(raw: RawPublic) -> Result<Public, ConfigError> {
+    const TEXT_MAX: usize = 120;
+    let plain = |text: &String| {
+        text.len() <= TEXT_MAX && !text.is_empty() && text.bytes().all(|c| c.is_ascii_graphic())
+    };
+    let refused = |key, value: &String, allowed| {
+        Err(ConfigError::Public { key, value: value.clone(), allowed })
+    };
+    if let Some(url) = raw
+        .url
+        .as_ref()
+        .filter(|url| !(plain(url) && (url.starts_with("https://") || url.starts_with("http://"))))
+    {
+        return refused("url", url, "an http:// or https:// address of up to 120 characters");
+    }
+    if let Some(contact) = raw.contact.as_ref().filter(|contact| !plain(contact)) {
+        return refused("contact", contact, "an address of up to 120 characters, without spaces");
+    }
+    let is_host = |host: &String| {
+        let label = |label: &str| {
+            !label.is_empty() && label.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-')
+        };
+        host.len() <= 253 && host.contains('.') && host.split('.').all(label)
+    };
+    let hosts: Vec<String> = raw.left_alone.iter().map(|host| host.to_ascii_lowercase()).collect();
+    if let Some(host) = hosts.iter().find(|host| !is_host(host)) {
+        return refused("left_alone", host, "a host name, such as \"example.com\"");
+    }
+    let Some(left_alone) = LeftAlone::new(hosts) else {
+        let first = raw.left_alone.first().cloned().unwrap_or_default();
+        return refused("left_alone", &first, "a list of at most 256 hosts");
+    };
+    let url = raw.url.map(|url| url.trim_end_matches('/').to_owned());
+    Ok(Public { url, contact: raw.contact, left_alone })
 }
 
 impl TryFrom<RawConfig> for Config {
@@ -353,6 +418,7 @@ impl TryFrom<RawConfig> for Config {
                 .into_iter()
                 .map(|o| Override { net: o.cidr, country: o.country, asn: o.asn })
                 .collect(),
+            public: public(raw.public)?,
         })
     }
 }

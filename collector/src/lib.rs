@@ -176,6 +176,7 @@ impl Collector {
             feed: keys.feed,
             delegations: keys.delegations.clone(),
             attribution: ATTRIBUTION.to_owned(),
+            public: config.public.clone(),
             parameters: Arc::new(publish::parameters(&settings)),
         };
         let (pipeline, published) = Pipeline::new(

@@ -11,7 +11,10 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
-use tocsin_proto::message::{GoAwayReason, Rejection};
+use tocsin_proto::{
+    human::Hearing,
+    message::{GoAwayReason, Rejection},
+};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
@@ -57,6 +60,7 @@ pub struct Metrics {
     accepted: Counter<u64, AtomicU64>,
     forgotten: Counter<u64, AtomicU64>,
     duplicates: Counter<u64, AtomicU64>,
+    human: Family<Reason, Counter<u64, AtomicU64>>,
     rejected: Family<Reason, Counter<u64, AtomicU64>>,
     asks: Family<Reason, Counter<u64, AtomicU64>>,
     ended: Family<Reason, Counter<u64, AtomicU64>>,
@@ -75,6 +79,7 @@ impl Default for Metrics {
             registry: Mutex::new(Registry::default()),
             accepted: Counter::default(),
             duplicates: Counter::default(),
+            human: Family::default(),
             forgotten: Counter::default(),
             rejected: Family::default(),
             asks: Family::default(),
@@ -104,6 +109,11 @@ impl Default for Metrics {
             "reports_rejected",
             "Reports refused for good, by reason",
             metrics.rejected.clone(),
+        );
+        registry.register(
+            "human_reports",
+            "What people said of sites, by what became of it",
+            metrics.human.clone(),
         );
         registry.register(
             "asks",
@@ -173,6 +183,11 @@ impl Metrics {
     /// Reports were deleted because their observer asked for it.
     pub fn forgot(&self, reports: u64) {
         self.forgotten.inc_by(reports);
+    }
+
+    /// What a person said was kept, or not.
+    pub fn heard(&self, hearing: Hearing) {
+        self.human.get_or_create(&Reason { reason: hearing.name() }).inc();
     }
 
     /// A session began.

@@ -21,6 +21,7 @@ use crate::{
         detector::{Changed, Detector, Record, State},
         panel::Ask,
         params::{self, Settings},
+        people::{self, People},
     },
     feed::Published,
     ingest::living::Living,
@@ -47,6 +48,8 @@ pub struct Follower {
     pub cells: Cells,
     /// The key of each observer, by its number: who is asked is reached by it.
     pub keys: BTreeMap<u32, ObserverId>,
+    /// What persons say.
+    pub people: People,
 }
 
 /// What of it is kept.
@@ -67,6 +70,7 @@ impl Follower {
     fn advance(&mut self, now: Timestamp) -> Vec<Changed> {
         let changed = self.detector.advance(now);
         self.cells.advance(self.detector.now());
+        self.people.advance(now);
         changed
     }
 }
@@ -167,7 +171,10 @@ pub fn resume(
     let keys = log.keys()?;
     detector.vouch(&keys);
     detector.mute(behind == 0);
-    let mut follower = Follower { detector, cells, keys };
+    // A week of it is small, and read anew.
+    let mut people = People::default();
+    log.people(people::KEPT_MS, |voice| people.hear(voice))?;
+    let mut follower = Follower { detector, cells, keys, people };
     log.replay(behind, |record, _| drop(follower.record(&record)))?;
     // What was asked then is answered or over.
     drop(follower.detector.take_asks());
@@ -189,7 +196,8 @@ impl Pipeline {
         let fingerprint = fingerprint(follower.detector.catalogue());
         // Rises over restarts too, as long as the clock does.
         let sequence = now.as_ms();
-        let first = publisher.publish(&follower.detector, &follower.cells, sequence);
+        let first =
+            publisher.publish(&follower.detector, &follower.cells, &follower.people, sequence);
         let (published, reader) = watch::channel(Arc::new(first));
         let pipeline = Self {
             follower,
@@ -212,6 +220,10 @@ impl Pipeline {
             let changed = match event {
                 LogEvent::Record(record) => self.follower.record(&record),
                 LogEvent::Tick(now) => self.follower.advance(now),
+                LogEvent::Heard(voice) => {
+                    self.follower.people.hear(&voice);
+                    Vec::new()
+                }
                 LogEvent::Forgot(id) => {
                     self.follower.keys.remove(&id);
                     Vec::new()
@@ -253,8 +265,8 @@ impl Pipeline {
     fn publish(&mut self, now: Timestamp) {
         self.published_at = now;
         self.sequence = (self.sequence + 1).max(now.as_ms());
-        let published =
-            self.publisher.publish(&self.follower.detector, &self.follower.cells, self.sequence);
+        let Follower { detector, cells, people, .. } = &self.follower;
+        let published = self.publisher.publish(detector, cells, people, self.sequence);
         let standing = |phase| matches!(phase, Phase::Confirmed | Phase::Recovering);
         let open = published.snapshot.incidents.iter().filter(|i| standing(i.phase)).count();
         self.metrics.detector_at(self.follower.detector.state().position, open);

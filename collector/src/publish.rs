@@ -11,6 +11,7 @@ use tocsin_proto::{
     bounded::Bytes,
     catalogue::Catalogue,
     delegation::SignedDelegation,
+    human::HumanSuspicion,
     id::{Country, Id, TargetIndex},
     incident::{
         Affected, AffectedNetwork, AffectedRegion, AffectedTarget, Factor, Incident, Phase, SCHEMA,
@@ -20,7 +21,7 @@ use tocsin_proto::{
     rules::RuleTable,
     sign::{Domain, PublicKey, SecretKey, sha256},
     snapshot::{
-        Cell, CellState, Crowd, Overall, ParametersInForce, SiteCounts, Sites, Snapshot,
+        Cell, CellState, Crowd, Overall, ParametersInForce, Public, SiteCounts, Sites, Snapshot,
         Subject as CellSubject,
     },
 };
@@ -33,9 +34,10 @@ use crate::{
         groups::{self, Group},
         incident::{Reach, Region},
         params::{self, Parameter, Settings},
+        people::{Heard, People},
         seen::{Of, SeenBy},
     },
-    feed::Published,
+    feed::{PeopleCurve, Published},
 };
 
 /// Incidents in a snapshot at most; the open ones come first.
@@ -60,6 +62,8 @@ pub struct Publisher {
     pub delegations: Vec<SignedDelegation>,
     /// Attribution that the location data asks for.
     pub attribution: String,
+    /// Who runs this.
+    pub public: Public,
     /// What [`parameters`] says of the detector's numbers.
     pub parameters: Arc<String>,
 }
@@ -70,7 +74,13 @@ impl Publisher {
     /// # Panics
     /// Never: a document is cut to its bound before it is signed.
     #[must_use]
-    pub fn publish(&self, detector: &Detector, cells: &Cells, sequence: u64) -> Published {
+    pub fn publish(
+        &self,
+        detector: &Detector,
+        cells: &Cells,
+        people: &People,
+        sequence: u64,
+    ) -> Published {
         let mut incidents: Vec<Incident> =
             detector.incidents().into_iter().map(|shown| incident(detector, shown)).collect();
         incidents.sort_by_key(|incident| {
@@ -98,6 +108,8 @@ impl Publisher {
             incidents,
             cells: cells_5m.iter().filter(providers).cloned().collect(),
             sites: sites(&cells_5m, SHORT_MINUTES),
+            public: self.public.clone(),
+            people: said_of(people, catalogue),
         };
         let document = loop {
             let json = serde_json::to_vec(&snapshot).expect("a snapshot is plain data");
@@ -112,8 +124,41 @@ impl Publisher {
         let signed = Arc::new(SignedSnapshot { signature, document });
         let delegations = self.delegations.clone();
         let parameters = Arc::clone(&self.parameters);
-        Published { snapshot, signed, cells_5m, cells_1h, parameters, delegations }
+        let people = curves(people, catalogue);
+        Published { snapshot, signed, cells_5m, cells_1h, people, parameters, delegations }
     }
+}
+
+/// Sites of which more people than usual say that they do not work.
+fn said_of(people: &People, catalogue: &Catalogue) -> Vec<HumanSuspicion> {
+    let raised = people.raised().into_iter().take(SITES_FAILING_MAX);
+    let told = raised.filter_map(|heard| {
+        let target = catalogue.target(heard.target)?.id.clone();
+        let Heard { since, prefixes, networks, countries, usual_permille, trouble, .. } = heard;
+        let trouble = trouble.name().to_owned();
+        Some(HumanSuspicion {
+            target,
+            since: since?,
+            prefixes,
+            networks,
+            countries,
+            usual_permille,
+            trouble,
+        })
+    });
+    told.collect()
+}
+
+/// The curves of what people say. Points of few prefixes say nothing to strangers.
+fn curves(people: &People, catalogue: &Catalogue) -> Vec<PeopleCurve> {
+    let told = people.curves().filter_map(|(target, points)| {
+        let target = catalogue.target(target)?;
+        let points: Vec<_> =
+            points.into_iter().filter(|(_, prefixes)| *prefixes as usize >= PREFIXES_MIN).collect();
+        let told = !points.is_empty();
+        told.then(|| PeopleCurve { target: target.id.clone(), host: target.host.clone(), points })
+    });
+    told.collect()
 }
 
 /// Every number of the detector, of the version that incidents name, with what this operator has set.

@@ -24,6 +24,7 @@
 pub mod bounded;
 pub mod catalogue;
 pub mod delegation;
+pub mod human;
 pub mod id;
 pub mod implicate;
 pub mod incident;

@@ -83,3 +83,7 @@ pub const STREAM_SLOTS: u32 = 32;
 pub const STREAM_WINDOW: u32 = 16 * 1024;
 /// QUIC connection receive window of a collector, bytes.
 pub const CONNECTION_WINDOW: u32 = 64 * 1024;
+/// Probes of one target by one agent in a minute, over all causes.
+pub const TARGET_MINUTE_MAX: usize = 5;
+/// Probes of one target by one agent in an hour, over all causes.
+pub const TARGET_HOUR_MAX: usize = 40;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::{
     bounded::{Bytes, Fixed, List},
     delegation::SignedDelegation,
+    human::{Heard, SignedHumanReport},
     id::{Country, TargetIndex},
     implicate::Layer,
     limits::{
@@ -48,7 +49,7 @@ pub enum Tag {
     Query = 0x15,
     /// Collector to agent: [`SignedSnapshot`].
     Snapshot = 0x16,
-    /// Agent to collector: a signed human report (reserved).
+    /// Agent to collector: what a person says, [`SignedHumanReport`].
     HumanReport = 0x17,
     /// Agent to collector: delete what you hold of me: [`Forget`].
     Forget = 0x18,
@@ -58,6 +59,8 @@ pub enum Tag {
     KeyUpdate = 0x1a,
     /// Collector to agent: [`Forgotten`].
     Forgotten = 0x1b,
+    /// Collector to agent: [`Heard`].
+    Heard = 0x1c,
 }
 
 /// A message that has a tag and a direction of travel.
@@ -106,6 +109,8 @@ messages! {
     SignedSnapshot = Snapshot, FRAME_TO_AGENT_MAX;
     Forget = Forget, 8;
     Forgotten = Forgotten, 16;
+    SignedHumanReport = HumanReport, 128;
+    Heard = Heard, 16;
 }
 
 /// A closed list of numbered codes that a newer peer may have more of: an unknown number is kept
@@ -162,6 +167,8 @@ macro_rules! open_codes {
         }
     };
 }
+
+pub(crate) use open_codes;
 
 open_codes! {
     /// Why a report will never be taken. The agent drops it; it is counted on both sides.

@@ -29,6 +29,8 @@ pub enum Domain {
     Catalogue,
     /// A public snapshot, by the feed key.
     Snapshot,
+    /// What a person says, by their observer key.
+    Human,
 }
 
 impl Domain {
@@ -41,6 +43,7 @@ impl Domain {
             Self::Delegation => b"tocsin/delegation/v1\0",
             Self::Catalogue => b"tocsin/catalogue/v1\0",
             Self::Snapshot => b"tocsin/snapshot/v1\0",
+            Self::Human => b"tocsin/human/v1\0",
         }
     }
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     delegation::{DelegationError, KeyRole, SignedDelegation, delegated},
+    human::HumanSuspicion,
     id::{Country, Id},
     implicate::Layer,
     incident::Incident,
@@ -191,6 +192,50 @@ pub struct Sites {
     pub failing: Vec<SiteCounts>,
 }
 
+/// Hosts whose owners want no probes, with all below them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LeftAlone(Vec<String>);
+
+impl LeftAlone {
+    /// Hosts at most: a list that is longer is no list of exceptions, and what is behind is not honoured.
+    pub const MAX: usize = 256;
+
+    /// Of hosts in lower case; nothing where there are too many.
+    #[must_use]
+    pub fn new(hosts: Vec<String>) -> Option<Self> {
+        (hosts.len() <= Self::MAX).then_some(Self(hosts))
+    }
+
+    /// The hosts.
+    pub fn hosts(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().take(Self::MAX).map(String::as_str)
+    }
+
+    /// Whether a host is one of them, or below one.
+    #[must_use]
+    pub fn has(&self, host: &str) -> bool {
+        self.hosts().any(|own| {
+            let below = host.strip_suffix(own);
+            !own.is_empty() && below.is_some_and(|below| below.is_empty() || below.ends_with('.'))
+        })
+    }
+}
+
+/// Who runs a collector, as its operator says.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Public {
+    /// Where readers find it; the page for site owners is `/probes` there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Where a site's owner can write to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contact: Option<String>,
+    /// Hosts whose owners want no probes.
+    #[serde(default)]
+    pub left_alone: LeftAlone,
+}
+
 /// The snapshot document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -220,6 +265,12 @@ pub struct Snapshot {
     /// Sites, over the last five minutes.
     #[serde(default)]
     pub sites: Sites,
+    /// Who runs the collector, and which sites want no probes.
+    #[serde(default)]
+    pub public: Public,
+    /// Sites of which more people than usual say that they do not work. No incident comes of it.
+    #[serde(default)]
+    pub people: Vec<HumanSuspicion>,
 }
 
 /// Why a snapshot was refused.

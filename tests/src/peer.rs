@@ -674,4 +674,14 @@ impl CollectorProgram {
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         Ok(value.map(str::parse).transpose()?.unwrap_or(0))
     }
+
+    /// Ends it as an operator would.
+    ///
+    /// # Errors
+    /// When it does not end, or not well.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        let ended = self.program.terminate().await?;
+        ensure!(ended.success(), "SIGTERM ends it with {ended}");
+        Ok(())
+    }
 }

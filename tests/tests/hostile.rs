@@ -128,9 +128,8 @@ fn logged(dir: &Path) -> Vec<Report> {
     found
 }
 
-async fn stop(mut collector: CollectorProgram) {
-    let ended = collector.program.terminate().await.unwrap();
-    assert_eq!(ended.code(), Some(0), "SIGTERM ends it well");
+async fn stop(collector: CollectorProgram) {
+    collector.stop().await.unwrap();
 }
 
 #[tokio::test]
@@ -409,7 +408,7 @@ async fn an_agent_that_was_there_first_delivers_when_its_collector_comes() {
 }
 
 /// A collector whose catalogue is that of [`agent`].
-async fn collector_of_agents() -> (CollectorProgram, TempDir) {
+async fn collector_of_agents(more: &str) -> (CollectorProgram, TempDir) {
     let (programs, dir) = (Programs::find().unwrap(), tempfile::tempdir().unwrap());
     let data_dir = dir.path().join("collector");
     let line = programs.init(&data_dir).unwrap();
@@ -417,7 +416,7 @@ async fn collector_of_agents() -> (CollectorProgram, TempDir) {
     drop(agent(dir.path(), &line));
     let config = dir.path().join("collector.toml");
     let catalogue = dir.path().join("catalogue.toml");
-    std::fs::write(&config, format!("catalogue_file = '{}'\n", catalogue.display())).unwrap();
+    std::fs::write(&config, format!("catalogue_file = '{}'\n{more}", catalogue.display())).unwrap();
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let serving = Serving { data_dir, listen, config: Some(config), log: "info" };
     (programs.serve(&serving).await.unwrap(), dir)
@@ -425,7 +424,7 @@ async fn collector_of_agents() -> (CollectorProgram, TempDir) {
 
 #[tokio::test]
 async fn who_asks_to_be_forgotten_is() {
-    let (collector, dir) = collector_of_agents().await;
+    let (collector, dir) = collector_of_agents("").await;
     let line = collector.line.clone();
     let forget = || {
         let mut command = agent(dir.path(), &line);
@@ -471,8 +470,45 @@ async fn who_asks_to_be_forgotten_is() {
 }
 
 #[tokio::test]
+async fn a_site_whose_owner_wants_no_probes_is_left_alone() {
+    let wish = "[public]\nurl = 'https://outages.example/'\ncontact = 'mailto:ops@outages.example'\n\
+                left_alone = ['Nowhere-0.test']\n";
+    let (collector, dir) = collector_of_agents(wish).await;
+    let mut running = run(dir.path(), &collector.line);
+    let status = || {
+        let mut command = agent(dir.path(), &collector.line);
+        let output = command.args(["status", "--json"]).stdout(Stdio::piped()).output().unwrap();
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
+    };
+    let left = async || {
+        let left = status()["state"]["left_alone"].clone();
+        left.as_array().is_some_and(|left| !left.is_empty()).then_some(left)
+    };
+    let left = eventually("the wish arrives", PATIENCE * 3, left).await.unwrap();
+    assert_eq!(left, serde_json::json!(["nowhere-0.test"]));
+    // From here on nobody looks at it.
+    let accepted = async || collector.metric("tocsin_reports_accepted_total").await.unwrap();
+    let before = accepted().await;
+    let more = async || (accepted().await > before + 2).then_some(());
+    eventually("reports arrive", PATIENCE * 6, more).await.unwrap();
+    assert_eq!(running.terminate().await.unwrap().code(), Some(0));
+    let page = get(collector.web, "/probes").await.unwrap();
+    assert_eq!(page.status, 200);
+    for said in ["nowhere-0.test", "mailto:ops@outages.example", "5 times in a minute"] {
+        assert!(page.body.contains(said), "{said}");
+    }
+    let data = dir.path().join("collector");
+    stop(collector).await;
+    let reports = logged(&data);
+    let late = reports.iter().skip(usize::try_from(before).unwrap() + 1);
+    let observed = late.flat_map(|report| report.observations.iter().map(|o| o.target));
+    assert!(observed.clone().count() > 0);
+    assert!(observed.clone().all(|target| target != TargetIndex(0)));
+}
+
+#[tokio::test]
 async fn what_no_collector_has_forgotten_is_kept() {
-    let (collector, dir) = collector_of_agents().await;
+    let (collector, dir) = collector_of_agents("").await;
     let line = collector.line.clone();
     let mut running = run(dir.path(), &line);
     let arrived =

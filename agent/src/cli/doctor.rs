@@ -76,8 +76,8 @@ pub async fn doctor(config: &Config, identity: Identity, json: bool) -> io::Resu
             for via in config.transport.vias() {
                 // Another one each time, so that nothing links the places it is run in.
                 let context = format!("doctor {:x}", getrandom::u64().unwrap_or(0));
-                let uplink =
-                    scratch(config, line, &spool, &identity, context).map_err(io::Error::other)?;
+                let uplink = scratch(config, line, &spool, &identity, Some(context))
+                    .map_err(io::Error::other)?;
                 let way = Way { via: *via, address: *address };
                 let check = Check { way, found: uplink.check(way).await };
                 if !json {

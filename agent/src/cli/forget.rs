@@ -57,7 +57,7 @@ pub async fn forget(config: &Config, language: Language, json: bool) -> anyhow::
         let line = config.collectors.iter().find(|line| line.operator == operator);
         let done = match line {
             Some(line) => {
-                let asked = scratch(config, line, &spool, &identity, context.clone())?;
+                let asked = scratch(config, line, &spool, &identity, Some(context.clone()))?;
                 let asked = asked.forget().await;
                 asked.map_err(|error| chain(&error))
             }

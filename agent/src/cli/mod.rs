@@ -10,6 +10,7 @@ pub mod incidents;
 pub mod init;
 pub mod pages;
 pub mod probe;
+pub mod report;
 pub mod run;
 pub mod show;
 pub mod status;
@@ -105,14 +106,14 @@ pub(crate) fn beside(config: &Config) -> Result<Option<Spool>, SpoolError> {
     there.then(|| Spool::peek(&config.state_dir)).transpose()
 }
 
-/// An uplink for one visit, as the observer of the network that `context` names, with an empty outbox: the running
+/// An uplink for one visit, as the observer of the network that `context` names (the collector says which, where it is none), with an empty outbox: the running
 /// agent keeps its reports, and none of them is sent.
 pub(crate) fn scratch(
     config: &Config,
     line: &CollectorLine,
     spool: &Spool,
     identity: &Arc<Identity>,
-    context: String,
+    context: Option<String>,
 ) -> Result<Uplink, SpoolError> {
     Ok(Uplink {
         line: line.clone(),
@@ -122,7 +123,7 @@ pub(crate) fn scratch(
             line.operator,
             Arc::clone(identity),
             Arc::new(Mutex::new(spool.scratch()?)),
-            Some(context),
+            context,
             config.profile.unwrap_or_default(),
         )),
         clock: Clock::start(),

@@ -152,6 +152,13 @@ fn text(
                     language.say("collector", "collecteur")
                 ))?;
             }
+            if !state.left_alone.is_empty() {
+                say(format_args!(
+                    "  {:<28}{}",
+                    language.say("left alone, as they wish", "laissés en paix, à leur demande"),
+                    state.left_alone.join(", ")
+                ))?;
+            }
             say(format_args!(
                 "  {:<28}{:.1} / {:.0} MB",
                 language.say("bytes of the rolling day", "octets de la journée glissante"),

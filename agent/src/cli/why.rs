@@ -77,16 +77,29 @@ pub async fn why(
         now: wall(),
         old_ms: gathered.feeds.first().filter(|feed| !feed.is_fresh()).map(|feed| feed.age_ms),
     };
-    let lines = match (gathered.looks.is_empty(), &gathered.refused) {
+    let mut lines = match (gathered.looks.is_empty(), &gathered.refused) {
         (true, Some(refusal)) => vec![format!(
             "{name}: {}: {refusal}",
             language.say("not looked at, out of courtesy", "non regardé, par courtoisie")
         )],
         _ => answer.lines(),
     };
+    if site.listed {
+        let heard = gathered.feeds.iter().filter(|feed| feed.is_fresh());
+        let mut said = heard.flat_map(|feed| &feed.snapshot.people);
+        let said = said.find(|said| said.target == site.target.id);
+        lines.extend(said.map(|said| words::people(language, said, wall())));
+    }
     let exit = exit(&gathered, &diagnosis);
     match form {
-        Form::Text => text(&lines, &gathered, language)?,
+        Form::Text => {
+            text(&lines, &gathered, language)?;
+            if exit == Exit::Ok && site.listed {
+                let otherwise =
+                    language.say("Not for you? Say so", "Pas pour vous\u{a0}? Dites-le");
+                say(format_args!("\n{otherwise}: tocsin report {}", site.target.host))?;
+            }
+        }
         Form::Json => say_json(document(&site, &lines, &gathered, &diagnosis))?,
         Form::Nagios => say(nagios(exit, &lines, &gathered))?,
     }

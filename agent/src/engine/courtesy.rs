@@ -6,12 +6,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+pub use tocsin_proto::limits::{TARGET_HOUR_MAX, TARGET_MINUTE_MAX};
 use tocsin_proto::{id::TargetIndex, time::Timestamp};
 
-/// Probes of one target in a minute, over all causes.
-pub const TARGET_MINUTE_MAX: usize = 5;
-/// Probes of one target in an hour, over all causes.
-pub const TARGET_HOUR_MAX: usize = 40;
 /// Probes in any minute, of all targets.
 pub const MINUTE_MAX: usize = 60;
 /// Asked probes in any day outside confirmed incidents.

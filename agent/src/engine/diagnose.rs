@@ -563,6 +563,8 @@ mod tests {
             country: "FR".parse().ok(),
             asn: 64_500,
             snapshot: Snapshot {
+                people: Vec::new(),
+                public: Default::default(),
                 schema: 1,
                 operator: SecretKey::from_seed(&[1; 32]).public(),
                 sequence: 1,

@@ -22,7 +22,8 @@ use std::{
 
 use tocsin_proto::{
     delegation::KeyRole,
-    id::Country,
+    human::{Hearing, HumanReport, Trouble},
+    id::{Country, TargetIndex},
     limits::{FRAME_TO_AGENT_MAX, HANDSHAKE_TIMEOUT_MS},
     line::CollectorLine,
     message::{AskBack, Forget, GoAwayReason, Message, Query, Schedule},
@@ -91,6 +92,8 @@ pub struct Status {
     pub asn: u32,
     /// The transport key it used.
     pub transport: Option<PublicKey>,
+    /// Sequence of the snapshot that it sent last; 0 before the first.
+    pub sequence: u64,
 }
 
 /// Why a session ended.
@@ -298,12 +301,44 @@ impl Uplink {
     /// # Errors
     /// When it is not reached, or does not say that it was done.
     pub async fn forget(&self) -> Result<u64, UplinkError> {
+        let answer = |output| match output {
+            Output::Forgotten(reports) => Some(reports),
+            _ => None,
+        };
+        self.visit(|| Some(Forget.to_frame()), answer, "say that it was deleted").await
+    }
+
+    /// Tells the collector what a person says of a target, now.
+    ///
+    /// # Errors
+    /// When it is not reached, or does not answer: those before version 1.1 of the protocol pass over it.
+    pub async fn say(&self, target: TargetIndex, trouble: Trouble) -> Result<Hearing, UplinkError> {
+        let said = || {
+            self.voice.sign(self.clock.now(), |at, key| {
+                HumanReport { at, target, trouble }.sign(key).to_frame()
+            })
+        };
+        let answer = |output| match output {
+            Output::Heard(heard) if heard.target == target => Some(heard.hearing),
+            _ => None,
+        };
+        self.visit(said, answer, "say whether it counts").await
+    }
+
+    /// Connects, shakes hands, sends one frame, made once the session is ready, and waits for its answer.
+    async fn visit<T>(
+        &self,
+        frame: impl FnOnce() -> Option<Frame>,
+        answer: impl Fn(Output) -> Option<T>,
+        what: &'static str,
+    ) -> Result<T, UplinkError> {
         let vias = self.transport.vias();
         let race = Race::new(&self.line.addresses, vias, &Default::default(), self.pace);
         let mut live = self.open(&Dialer::new(&self.sources)?, race, None).await?;
         self.shake_hands(&mut live).await?;
-        live.write(&Forget.to_frame()).await?;
-        let answer = async {
+        let frame = frame().ok_or(UplinkError::Ended)?;
+        live.write(&frame).await?;
+        let answered = async {
             let mut buffer = vec![0; READ_BYTES];
             loop {
                 let length = live.link.read(&mut buffer).await.map_err(UplinkError::Read)?;
@@ -313,17 +348,17 @@ impl Uplink {
                 live.deframer.push(buffer.get(..length).unwrap_or_default());
                 while let Some(frame) = live.deframer.next_frame()? {
                     for output in live.session.receive(self.clock.now(), &frame)? {
-                        if let Output::Forgotten(reports) = output {
-                            return Ok(reports);
+                        if let Some(answer) = answer(output) {
+                            return Ok(answer);
                         }
                     }
                 }
             }
         };
-        let reports = timeout(ACK_TIMEOUT, answer).await;
-        let reports = reports.unwrap_or(Err(UplinkError::Deadline("say that it was deleted")))?;
+        let answered = timeout(ACK_TIMEOUT, answered).await;
+        let answered = answered.unwrap_or(Err(UplinkError::Deadline(what)))?;
         live.link.close().await;
-        Ok(reports)
+        Ok(answered)
     }
 
     /// A connection with a Hello on its way. `observer`: whom the session must be of, where it is to
@@ -583,7 +618,7 @@ impl Uplink {
                 }
             }
             // Nobody asked for it here.
-            Output::Forgotten(_) => {}
+            Output::Forgotten(_) | Output::Heard(_) => {}
             Output::Schedule(schedule) => {
                 self.status.send_modify(|status| status.schedule = Some(schedule));
             }
@@ -598,6 +633,8 @@ impl Uplink {
                 let spool = self.voice.spool();
                 spool.saw_serial(operator, KeyRole::Feed, serial)?;
                 spool.keep_snapshot(operator, &signed, sequence, now)?;
+                drop(spool);
+                self.status.send_modify(|status| status.sequence = sequence);
             }
         }
         Ok(())

@@ -11,6 +11,7 @@ use std::{
 use tocsin_proto::{
     bounded::List,
     delegation::{DelegationError, KeyRole, SignedDelegation, delegated},
+    human::Heard,
     id::Country,
     limits::{POW_BITS_MAX, PROTOCOL_VERSION, REPORTS_IN_FLIGHT_MAX},
     message::{
@@ -92,6 +93,8 @@ pub enum Output {
     Ask(AskBack),
     /// The collector has deleted so many reports of ours.
     Forgotten(u64),
+    /// What a person said was heard.
+    Heard(Heard),
     /// A snapshot has come, signed by the feed key that the operator delegated.
     Snapshot {
         /// As it came.
@@ -352,6 +355,13 @@ impl Session {
         if is(Tag::Forgotten) {
             let Forgotten { reports } = body(frame)?;
             return if self.is_ready() { Ok(vec![Output::Forgotten(reports)]) } else { Err(order) };
+        }
+        if is(Tag::Heard) {
+            return if self.is_ready() {
+                Ok(vec![Output::Heard(body(frame)?)])
+            } else {
+                Err(order)
+            };
         }
         if is(Tag::Snapshot) {
             if !self.may_query() {

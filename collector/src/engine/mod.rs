@@ -5,7 +5,8 @@
 //! `admit` says whether a report is taken; `locate` says where it came from; what was taken becomes
 //! the log, and `detector` is a function of the log: `observer` keeps one row per observer, `weigh`
 //! gives each its vote, `window` counts by target, `attribute` finds the shared layer, `judge` asks
-//! every condition, and `incident` holds the phases. `cells` counts for display and decides nothing.
+//! every condition, and `incident` holds the phases. `cells` counts for display and decides nothing; `people`
+//! is the curve of what persons say, which the detector never hears of.
 
 pub mod admit;
 pub mod alert;
@@ -22,6 +23,7 @@ mod lot;
 pub mod observer;
 pub mod panel;
 pub mod params;
+pub mod people;
 pub mod plan;
 pub mod second_look;
 pub mod seen;

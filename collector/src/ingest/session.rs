@@ -6,6 +6,7 @@ use tocsin_proto::{
     bounded::{Fixed, List},
     catalogue::{Catalogue, Zones},
     delegation::SignedDelegation,
+    human::{HUMAN_CLOCK_MS, Heard, Hearing, SignedHumanReport},
     limits::{
         ACK_ENTRIES_MAX, FRAME_TO_COLLECTOR_MAX, HANDSHAKE_TIMEOUT_MS, IDLE_TIMEOUT_MS,
         PROTOCOL_VERSION, REPORTS_IN_FLIGHT_MAX,
@@ -31,10 +32,11 @@ use crate::{
         admit::admit,
         locate::{Locator, Place},
         observer::Standing,
+        people::Voice,
     },
     feed::Published,
     metrics::{Metrics, Transport},
-    store::{Append, Outcome, Request},
+    store::{Append, Human, Outcome, Request},
 };
 
 /// Frames an agent may send at once, as after a long absence, and frames a second after that.
@@ -144,7 +146,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Link<R, W> {
 
 fn is_known(tag: u8) -> bool {
     (Tag::Hello as u8..=Tag::GoAway as u8).contains(&tag)
-        || (Tag::Report as u8..=Tag::Forgotten as u8).contains(&tag)
+        || (Tag::Report as u8..=Tag::Heard as u8).contains(&tag)
 }
 
 /// Who the peer is, once it has proved it.
@@ -359,6 +361,8 @@ async fn run<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
                     answer(context, link, &frame).await
                 } else if frame.tag == Tag::Forget as u8 {
                     forget(context, link, peer, &frame).await
+                } else if frame.tag == Tag::HumanReport as u8 {
+                    hear(context, link, peer, address(), &frame).await
                 } else if (Tag::Hello as u8..Tag::GoAway as u8).contains(&frame.tag) {
                     Err(End::Ours(GoAwayReason::Order))
                 } else if frame.tag == Tag::GoAway as u8 {
@@ -423,6 +427,45 @@ async fn forget<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     link.send(&Forgotten { reports }.to_frame()).await?;
     // Whoever comes back is new, and comes in by the door.
     Err(End::Ours(GoAwayReason::Shutdown))
+}
+
+/// What a person says of a site. Answered once it is on disk.
+async fn hear<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+    context: &Context,
+    link: &mut Link<R, W>,
+    peer: &Peer,
+    address: IpAddr,
+    frame: &Frame,
+) -> Ended<()> {
+    let signed =
+        SignedHumanReport::from_body(&frame.body).map_err(|_| End::Ours(GoAwayReason::Frame))?;
+    let now = context.clock.wall();
+    let Some(said) = signed.open(&peer.verifier) else {
+        return Err(End::Ours(GoAwayReason::Frame));
+    };
+    let off_ms = now.since_ms(said.at).max(said.at.since_ms(now));
+    let hearing = if off_ms > HUMAN_CLOCK_MS {
+        Hearing::Clock
+    } else if context.catalogue.target(said.target).is_none() {
+        Hearing::UnknownTarget
+    } else {
+        let (reply, answer) = oneshot::channel();
+        let voice = Voice {
+            at: now,
+            said,
+            country: peer.place.country,
+            asn: peer.place.asn,
+            slot: context.slots.slot(now, address),
+        };
+        let human = Box::new(Human { observer: peer.key, voice, signed, reply });
+        let stopping = |_| End::Ours(GoAwayReason::Shutdown);
+        context.requests.send(Request::Hear(human)).await.map_err(stopping)?;
+        answer.await.map_err(|_| End::Ours(GoAwayReason::Shutdown))?
+    };
+    if matches!(hearing, Hearing::Clock | Hearing::UnknownTarget) {
+        context.metrics.heard(hearing);
+    }
+    link.send(&Heard { target: said.target, hearing }.to_frame()).await
 }
 
 async fn answer<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(

@@ -5,10 +5,16 @@
 
 use std::path::PathBuf;
 
-use tocsin_proto::{message::Rejection, report::SignedReport, sign::PublicKey, time::Timestamp};
+use tocsin_proto::{
+    human::{Hearing, SignedHumanReport},
+    message::Rejection,
+    report::SignedReport,
+    sign::PublicKey,
+    time::Timestamp,
+};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::engine::{detector::Record, observer::Standing};
+use crate::engine::{detector::Record, observer::Standing, people::Voice};
 
 mod sqlite;
 mod writer;
@@ -32,6 +38,19 @@ pub struct Append {
     pub report: tocsin_proto::report::Report,
     /// Where the verdict goes: the session that waits for it.
     pub reply: mpsc::UnboundedSender<Outcome>,
+}
+
+/// What a person said, on its way to the disk.
+#[derive(Debug)]
+pub struct Human {
+    /// Who signed it.
+    pub observer: PublicKey,
+    /// What was said, and from where. When, the writer says.
+    pub voice: Voice,
+    /// The bytes as they came.
+    pub signed: SignedHumanReport,
+    /// Where the verdict goes.
+    pub reply: oneshot::Sender<Hearing>,
 }
 
 /// What became of an append. A session has at most [`tocsin_proto::limits::REPORTS_IN_FLIGHT_MAX`]
@@ -68,6 +87,8 @@ pub enum Request {
     High(PublicKey, oneshot::Sender<u64>),
     /// Delete what is held of an observer; tells how many reports that were, once it is on disk.
     Forget(PublicKey, oneshot::Sender<u64>),
+    /// Keep what a person said.
+    Hear(Box<Human>),
 }
 
 /// What the writer tells the detector, in the order of the log.
@@ -77,6 +98,8 @@ pub enum LogEvent {
     Record(Box<Record>),
     /// Nothing with an earlier time will come.
     Tick(Timestamp),
+    /// What a person said was kept.
+    Heard(Voice),
     /// Whose number this is, nobody is to know any more.
     Forgot(u32),
 }

@@ -20,13 +20,14 @@ use tocsin_proto::{
     wire,
 };
 
-use super::StoreError;
-use crate::engine::{admit::SeqWindow, detector::Record, observer::Standing};
+use super::{Human, StoreError};
+use crate::engine::{admit::SeqWindow, detector::Record, observer::Standing, people::Voice};
 
 const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/0001_log.sql"),
     include_str!("../../migrations/0002_seen.sql"),
     include_str!("../../migrations/0003_since.sql"),
+    include_str!("../../migrations/0004_humans.sql"),
 ];
 /// The cache of prepared statements holds one insert per day table.
 const STATEMENTS: usize = 16;
@@ -224,6 +225,49 @@ impl SqliteLog {
         transaction.commit().map_err(failed("committing"))
     }
 
+    /// Keeps what persons said.
+    ///
+    /// # Errors
+    /// When the database fails: then nothing of it was kept.
+    pub fn hear(&mut self, heard: &[&Human]) -> Result<(), StoreError> {
+        let path = self.path.clone();
+        let failed = |doing| sqlite(&path, doing);
+        const DOING: &str = "keeping what people say";
+        let transaction = self.connection.transaction().map_err(failed(DOING))?;
+        for Human { observer, voice, signed: said, .. } in heard {
+            let mut insert = transaction
+                .prepare_cached(
+                    "INSERT INTO humans (received_at, observer, country, asn, slot, signature, body)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                )
+                .map_err(failed(DOING))?;
+            insert
+                .execute(params![
+                    signed(voice.at.as_ms()),
+                    observer.as_bytes(),
+                    voice.country.as_str(),
+                    voice.asn,
+                    signed(voice.slot),
+                    said.signature.0,
+                    &*said.body,
+                ])
+                .map_err(failed(DOING))?;
+        }
+        transaction.commit().map_err(failed(DOING))
+    }
+
+    /// Deletes what the person with this key said; tells how much that was.
+    ///
+    /// # Errors
+    /// When the database fails: then nothing of it was done.
+    pub fn unhear(&mut self, observer: &PublicKey) -> Result<u64, StoreError> {
+        let failed = sqlite(&self.path, "forgetting what a person said");
+        self.connection
+            .execute("DELETE FROM humans WHERE observer = ?1", [observer.as_bytes()])
+            .map(|rows| rows as u64)
+            .map_err(failed)
+    }
+
     /// Turns every report of an observer into a tombstone: its place and time stay, so that the order of the log does; its
     /// body, signature and origin do not. The observer's number stays, without its key. Tells how many
     /// reports that were.
@@ -291,6 +335,9 @@ impl SqliteLog {
                 ))
                 .map_err(failed("dropping a segment"))?;
         }
+        self.connection
+            .execute("DELETE FROM humans WHERE received_at < ?1", [signed(at.as_ms())])
+            .map_err(sqlite(&self.path, "dropping what people said"))?;
         Ok(())
     }
 }
@@ -404,6 +451,38 @@ impl LogReader {
                 rows.collect()
             })
             .map_err(sqlite(&self.path, "reading observers"))
+    }
+
+    /// Hands everything that persons said in the last `within_ms` before the newest of it to `each`, in order.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn people(&self, within_ms: u64, mut each: impl FnMut(&Voice)) -> Result<(), StoreError> {
+        let failed = |source| sqlite(&self.path, "reading what people said")(source);
+        let mut statement = self
+            .connection
+            .prepare(
+                "SELECT received_at, country, asn, slot, body FROM humans
+                 WHERE received_at >= (SELECT max(received_at) FROM humans) - ?1 ORDER BY id",
+            )
+            .map_err(failed)?;
+        let mut rows = statement.query([signed(within_ms)]).map_err(failed)?;
+        while let Some(row) = rows.next().map_err(failed)? {
+            let number = |at| row.get::<_, i64>(at).map(i64::cast_unsigned);
+            let (country, body): (String, Vec<u8>) =
+                (row.get(1).map_err(failed)?, row.get(4).map_err(failed)?);
+            // A row that a later version wrote says nothing here.
+            let (Ok(country), Ok(said)) = (country.parse(), wire::decode(&body)) else { continue };
+            let voice = Voice {
+                at: Timestamp::from_ms(number(0).map_err(failed)?),
+                said,
+                country,
+                asn: row.get(2).map_err(failed)?,
+                slot: number(3).map_err(failed)?,
+            };
+            each(&voice);
+        }
+        Ok(())
     }
 
     /// Hands every record behind a position to `each`, in order.

@@ -3,16 +3,16 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use tocsin_proto::{message::Rejection, sign::PublicKey, time::Timestamp};
+use tocsin_proto::{human::Hearing, message::Rejection, sign::PublicKey, time::Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Append, LogEvent, Outcome, Request, StoreError,
+    Append, Human, LogEvent, Outcome, Request, StoreError,
     sqlite::{Known, Row, SqliteLog},
 };
 use crate::{
     clock::Clock,
-    engine::{admit::Seen, detector::Record},
+    engine::{admit::Seen, detector::Record, people::Door},
     metrics::Metrics,
 };
 
@@ -57,6 +57,9 @@ struct State {
     events: mpsc::Sender<LogEvent>,
     /// Who is to be forgotten once what came before is committed, and who waits for that.
     to_forget: Vec<(PublicKey, oneshot::Sender<u64>)>,
+    /// What persons said and is to be kept.
+    to_hear: Vec<Human>,
+    door: Door,
     /// The log could not be written while the collector stopped.
     failed: bool,
 }
@@ -90,6 +93,8 @@ impl Writer {
             metrics,
             events,
             to_forget: Vec::new(),
+            to_hear: Vec::new(),
+            door: Door::default(),
             failed: false,
         };
         let (requests, mut queue) = mpsc::channel(QUEUE);
@@ -137,6 +142,7 @@ impl State {
             } else if !batch.is_empty() {
                 self.commit(std::mem::take(&mut batch), queue).await;
             }
+            self.hear().await;
             self.forget().await;
             self.tell(LogEvent::Tick(self.now)).await;
             self.keep_retention();
@@ -147,6 +153,7 @@ impl State {
         match request {
             Request::Append(append) => batch.push(*append),
             Request::Forget(observer, reply) => self.to_forget.push((observer, reply)),
+            Request::Hear(human) => self.to_hear.push(*human),
             Request::High(observer, reply) => {
                 let high = self.known.get(&observer).map_or(0, |known| known.window.high);
                 if reply.send(high).is_err() {
@@ -237,25 +244,71 @@ impl State {
         }
     }
 
+    /// Keeps what persons said, once for each site and half hour.
+    async fn hear(&mut self) {
+        let (mut kept, mut refused) = (Vec::new(), Vec::new());
+        for mut human in std::mem::take(&mut self.to_hear) {
+            human.voice.at = self.now;
+            match self.door.knock(human.observer, &human.voice) {
+                Ok(()) => kept.push(human),
+                Err(hearing) => refused.push((human, hearing)),
+            }
+        }
+        let failed = match kept.is_empty() {
+            true => None,
+            false => self.log.hear(&kept.iter().collect::<Vec<_>>()).err(),
+        };
+        let mut told = Vec::new();
+        for human in kept {
+            if failed.is_some() {
+                self.door.unsay(human.observer, human.voice.said.target);
+                refused.push((human, Hearing::Failed));
+            } else {
+                told.push(human.voice);
+                refused.push((human, Hearing::Counted));
+            }
+        }
+        if let Some(error) = failed {
+            tracing::error!(error = %with_sources(&error), "what people say was not kept");
+        }
+        for (human, hearing) in refused {
+            self.metrics.heard(hearing);
+            if human.reply.send(hearing).is_err() {
+                tracing::trace!("who said it is gone");
+            }
+        }
+        for voice in told {
+            self.tell(LogEvent::Heard(voice)).await;
+        }
+    }
+
     /// Forgets one of those who asked to be: it goes through the whole log, so commits come in between. What cannot
     /// be deleted now is not said to be.
     async fn forget(&mut self) {
         let Some((observer, reply)) = self.to_forget.pop() else { return };
-        let reports = match self.known.get(&observer).map(|known| known.id) {
-            None => 0,
-            Some(id) => match self.log.forget(id) {
-                Ok(reports) => {
-                    self.known.remove(&observer);
-                    self.metrics.forgot(reports);
-                    self.tell(LogEvent::Forgot(id)).await;
-                    reports
-                }
-                Err(error) => {
-                    tracing::error!(error = %with_sources(&error), "an observer was not forgotten");
-                    return;
-                }
-            },
+        let said = match self.log.unhear(&observer) {
+            Ok(said) => said,
+            Err(error) => {
+                tracing::error!(error = %with_sources(&error), "a person was not forgotten");
+                return;
+            }
         };
+        let reports = said
+            + match self.known.get(&observer).map(|known| known.id) {
+                None => 0,
+                Some(id) => match self.log.forget(id) {
+                    Ok(reports) => {
+                        self.known.remove(&observer);
+                        self.metrics.forgot(reports);
+                        self.tell(LogEvent::Forgot(id)).await;
+                        reports
+                    }
+                    Err(error) => {
+                        tracing::error!(error = %with_sources(&error), "an observer was not forgotten");
+                        return;
+                    }
+                },
+            };
         if reply.send(reports).is_err() {
             tracing::trace!("who asked to be forgotten is gone; it was done");
         }

@@ -12,6 +12,7 @@ use data_encoding::{BASE64, HEXLOWER};
 use serde::Serialize;
 use tocsin_proto::{
     delegation::{Delegation, KeyRole},
+    human::HumanSuspicion,
     incident::{Incident, SCHEMA},
     message::SignedSnapshot,
     sign::PublicKey,
@@ -21,7 +22,10 @@ use tocsin_proto::{
 };
 
 use super::matrix::Rows;
-use crate::feed::Published;
+use crate::{
+    engine::people::BUCKET_MS,
+    feed::{PeopleCurve, Published},
+};
 
 /// The bytes that were signed, shared and not copied.
 struct Document(Arc<SignedSnapshot>);
@@ -66,6 +70,30 @@ pub(super) fn incidents(published: &Published) -> Response {
         sequence: snapshot.sequence,
         at: snapshot.at,
         incidents: &snapshot.incidents,
+    })
+}
+
+#[derive(Serialize)]
+struct People<'a> {
+    schema: u16,
+    sequence: u64,
+    at: Timestamp,
+    /// Length of a point, seconds.
+    point_s: u64,
+    raised: &'a [HumanSuspicion],
+    curves: &'a [PeopleCurve],
+}
+
+/// What people say of sites, beside what probes measure: the curves of a day.
+pub(super) fn people(published: &Published) -> Response {
+    let snapshot = &published.snapshot;
+    json(&People {
+        schema: SCHEMA,
+        sequence: snapshot.sequence,
+        at: snapshot.at,
+        point_s: BUCKET_MS / 1_000,
+        raised: &snapshot.people,
+        curves: &published.people,
     })
 }
 

@@ -92,12 +92,14 @@ pub fn router(site: Site) -> Router {
         .route("/api/v1/incidents", get(api_incidents))
         .route("/api/v1/cells", get(api_cells))
         .route("/api/v1/parameters", get(api_parameters))
+        .route("/api/v1/people", get(api_people))
         .route("/.well-known/tocsin", get(well_known))
         .layer(map_response(share));
     Router::new()
         .route("/", get(index))
         .route("/incidents/{id}", get(incident))
         .route("/cells", get(cells))
+        .route("/probes", get(probes))
         .route("/events", get(live))
         .route("/healthz", get(operator::healthz))
         .merge(open)
@@ -138,6 +140,13 @@ fn incident(State(web): Web, Path(id): Path<String>, headers: HeaderMap) -> Read
     })
 }
 
+fn probes(State(web): Web, headers: HeaderMap) -> Ready<Response> {
+    let published = web.newest();
+    ready(unless_known(&published, &headers, || {
+        html(StatusCode::OK, pages::probes(&published).into())
+    }))
+}
+
 fn cells(State(web): Web, query: Parameters, headers: HeaderMap) -> Ready<Response> {
     let published = web.newest();
     ready(match question(query) {
@@ -165,6 +174,11 @@ fn api_incidents(State(web): Web, headers: HeaderMap) -> Ready<Response> {
 fn api_parameters(State(web): Web, headers: HeaderMap) -> Ready<Response> {
     let published = web.newest();
     ready(unless_known(&published, &headers, || api::parameters(&published)))
+}
+
+fn api_people(State(web): Web, headers: HeaderMap) -> Ready<Response> {
+    let published = web.newest();
+    ready(unless_known(&published, &headers, || api::people(&published)))
 }
 
 type Parameters = Result<Query<Vec<(String, String)>>, QueryRejection>;

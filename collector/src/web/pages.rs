@@ -2,6 +2,7 @@
 //! chosen in `headline`; how things are called is in `words`, the tables of cells in `matrix`.
 
 mod incident;
+mod probes;
 
 use askama::Template;
 use tocsin_proto::{
@@ -11,7 +12,7 @@ use tocsin_proto::{
     time::Timestamp,
 };
 
-pub use self::incident::incident;
+pub use self::{incident::incident, probes::probes};
 use super::{
     api::Span,
     matrix::{self, Line, Matrix, Rows},

@@ -15,7 +15,7 @@ use tocsin_proto::{
     message::SignedSnapshot,
     outcome::Outcome,
     sign::{Domain, SecretKey},
-    snapshot::{Cell, CellState, Crowd, Overall, Region, Snapshot, Subject},
+    snapshot::{Cell, CellState, Crowd, Overall, Public, Region, Snapshot, Subject},
     time::Timestamp,
 };
 
@@ -191,6 +191,8 @@ pub(super) fn published(overall: Overall, incidents: Vec<Incident>, sequence: u6
         incidents,
         cells: cells_5m.iter().take(81).cloned().collect(),
         sites: crate::publish::sites(&cells_5m, 5),
+        people: Vec::new(),
+        public: Public::default(),
     };
     let document = serde_json::to_vec(&snapshot).unwrap();
     let delegation = Delegation {
@@ -206,6 +208,7 @@ pub(super) fn published(overall: Overall, incidents: Vec<Incident>, sequence: u6
         }),
         snapshot,
         cells_1h: cells(12, overall == Overall::Incident),
+        people: Vec::new(),
         cells_5m,
         parameters: Arc::new(parameters),
         delegations: vec![delegation.sign(&operator())],
