@@ -104,6 +104,7 @@ impl Site {
         let id: Id = "unlisted".parse().map_err(|_| refused())?;
         Ok(Self {
             target: Target {
+                max_total_rps: None,
                 index: UNLISTED,
                 id,
                 name: host.to_owned(),

@@ -816,6 +816,7 @@ fn catalogue(names: &BTreeMap<String, BTreeSet<(Layer, String)>>) -> Result<Met,
         };
         let host = if labels(&host) { host } else { numbered };
         targets.push(Target {
+            max_total_rps: None,
             index,
             id: format!("t{}", index.0).parse().expect("a letter and digits are an identifier"),
             name: name.clone(),

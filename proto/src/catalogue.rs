@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     id::{Country, Id, TargetIndex},
     implicate::Layer,
-    limits::{CATALOGUE_BYTES_MAX, PROVIDERS_MAX, ROLES_MAX, TARGETS_MAX},
+    limits::{CATALOGUE_BYTES_MAX, PROVIDERS_MAX, ROLES_MAX, TARGET_HOUR_MAX, TARGETS_MAX},
     sign::{Domain, PublicKey, Signature, VerifyError},
 };
 
@@ -105,6 +105,9 @@ pub struct Target {
     /// Its operator's status page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status_page: Option<String>,
+    /// Requests a second that all agents together may make of it at most; the catalogue's where it says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_total_rps: Option<u32>,
     /// Providers behind it. A role that is not listed is unknown.
     #[serde(default)]
     pub roles: Vec<Role>,
@@ -154,16 +157,28 @@ impl Target {
 struct RawCatalogue {
     schema: u16,
     version: u32,
+    /// Agents that it is made for. Where it is 0 nobody is left out.
+    #[serde(default)]
+    crowd: u32,
+    #[serde(default = "max_total_rps")]
+    max_total_rps: u32,
     #[serde(default)]
     provider: Vec<Provider>,
     #[serde(default)]
     target: Vec<Target>,
 }
 
+/// Requests a second that a well-known site does not notice.
+const fn max_total_rps() -> u32 {
+    100
+}
+
 /// A valid catalogue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Catalogue {
     version: u32,
+    crowd: u32,
+    max_total_rps: u32,
     providers: BTreeMap<Id, Provider>,
     targets: BTreeMap<TargetIndex, Target>,
 }
@@ -257,7 +272,25 @@ impl Catalogue {
         if raw.schema != 1 {
             return Err(CatalogueError::Schema(raw.schema));
         }
-        Self::from_parts(raw.version, raw.provider, raw.target)
+        let parsed = Self::from_parts(raw.version, raw.provider, raw.target)?;
+        Ok(parsed.made_for(raw.crowd, raw.max_total_rps))
+    }
+
+    /// The same for a crowd of so many agents, which together make at most `max_total_rps` requests a second of any
+    /// target that says nothing else.
+    #[must_use]
+    pub fn made_for(self, crowd: u32, max_total_rps: u32) -> Self {
+        Self { crowd, max_total_rps, ..self }
+    }
+
+    /// Which share of the agents looks at a target, millionths: so many that its bound holds even if a collector makes
+    /// each of them look as often as its caps allow ([`TARGET_HOUR_MAX`] an hour).
+    #[must_use]
+    pub fn share_ppm(&self, target: &Target) -> u32 {
+        const ALL: u64 = 1_000_000;
+        let most = u64::from(target.max_total_rps.unwrap_or(self.max_total_rps)) * 3_600 * ALL;
+        let worst = u64::from(self.crowd) * TARGET_HOUR_MAX as u64;
+        u32::try_from(most.checked_div(worst).unwrap_or(ALL).min(ALL)).unwrap_or(0)
     }
 
     /// From its parts, which are checked.
@@ -295,7 +328,7 @@ impl Catalogue {
                 return Err(CatalogueError::Twice(format!("target number {}", index.0)));
             }
         }
-        Ok(Self { version, providers, targets })
+        Ok(Self { version, crowd: 0, max_total_rps: max_total_rps(), providers, targets })
     }
 
     /// Reads a catalogue that must be signed by one of the given keys.

@@ -38,6 +38,7 @@ pub const SILENCE_MS: u64 = 60_000;
 const CANDIDATES: u64 = 8;
 const MINUTE_MS: u64 = 60_000;
 const DAY_MS: u64 = 86_400_000;
+const ALL_PPM: u32 = 1_000_000;
 
 /// What a probe is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -190,6 +191,14 @@ pub struct Setup {
     pub probes_per_minute_max: u16,
 }
 
+/// Which targets this observer looks at in an epoch, whoever asks. Only its seed decides, so no collector can have all of a
+/// crowd look at one site; and each epoch another share of the crowd is drawn, so that nobody is blind to a site for long.
+#[derive(Debug, Default)]
+struct Lot {
+    epoch: Option<u64>,
+    joined: BTreeSet<TargetIndex>,
+}
+
 /// The schedule and its bursts.
 #[derive(Debug)]
 pub struct Planner {
@@ -209,6 +218,8 @@ pub struct Planner {
     addresses: BTreeMap<(TargetIndex, Family), (bool, Timestamp)>,
     /// Targets whose probes are dear.
     dear: BTreeSet<TargetIndex>,
+    /// Where the crowd is so large that not everybody may look at everything: what the lot says for this epoch.
+    lot: Option<Lot>,
     bursts: VecDeque<Timestamp>,
     silent_until: Timestamp,
 }
@@ -217,26 +228,13 @@ impl Planner {
     /// A planner at rest, with what was probed before: the first tick starts it.
     #[must_use]
     pub fn new(setup: Setup, courtesy: Courtesy) -> Self {
-        let mut by_provider: BTreeMap<&Id, BTreeSet<TargetIndex>> = BTreeMap::new();
-        for target in setup.catalogue.targets().values() {
-            for role in target.deciding_roles() {
-                by_provider.entry(&role.provider).or_default().insert(target.index);
-            }
-        }
-        let mut quotas: Vec<(u64, Vec<TargetIndex>)> = by_provider
-            .into_iter()
-            .map(|(id, targets)| {
-                let order = prf(&setup.seed, b"provider", id.as_str().as_bytes(), 0);
-                (order, targets.into_iter().collect())
-            })
-            .collect();
-        quotas.sort();
-        let quotas = quotas.into_iter().map(|(_, targets)| targets).collect();
-        let all = setup.catalogue.targets().keys().copied().collect();
+        let everybody = |target| setup.catalogue.share_ppm(target) == ALL_PPM;
+        let lot = !setup.catalogue.targets().values().all(everybody);
         let mut planner = Self {
             courtesy,
-            quotas,
-            all,
+            quotas: quotas(&setup, |_| true),
+            all: setup.catalogue.targets().keys().copied().collect(),
+            lot: lot.then(Lot::default),
             interval_ms: MINUTE_MS,
             phase: prf(&setup.seed, b"phase", &[], 0),
             next_slot: None,
@@ -274,6 +272,7 @@ impl Planner {
     /// What to do now.
     #[must_use]
     pub fn step(&mut self, now: Timestamp, event: Event) -> Vec<Action> {
+        self.draw(now);
         let mut actions = Vec::new();
         match event {
             Event::Tick => {}
@@ -314,6 +313,25 @@ impl Planner {
             self.interval_ms = interval_ms;
             self.next_slot = now.map(|now| self.slot_after(now));
         }
+    }
+
+    /// Draws which targets are this observer's, once in an epoch.
+    fn draw(&mut self, now: Timestamp) {
+        let Some(lot) = &mut self.lot else { return };
+        let epoch = now.as_ms() / DAY_MS;
+        if lot.epoch == Some(epoch) {
+            return;
+        }
+        let Setup { catalogue, seed, .. } = &self.setup;
+        let drawn = |target: &&Target| {
+            let salt = target.index.0.to_le_bytes();
+            let throw = prf(seed, b"lot", &salt, epoch) % u64::from(ALL_PPM);
+            throw < u64::from(catalogue.share_ppm(target))
+        };
+        lot.joined = catalogue.targets().values().filter(drawn).map(|of| of.index).collect();
+        lot.epoch = Some(epoch);
+        self.quotas = quotas(&self.setup, |target| lot.joined.contains(&target));
+        self.all = lot.joined.iter().copied().collect();
     }
 
     /// Each observer has its own phase, and each slot a jitter of up to a quarter of the interval.
@@ -389,7 +407,8 @@ impl Planner {
         actions: &mut Vec<Action>,
     ) -> bool {
         let How { family, purpose, names, full } = how;
-        let known = self.setup.catalogue.target(target).is_some();
+        let known = self.setup.catalogue.target(target).is_some()
+            && self.lot.as_ref().is_none_or(|lot| lot.joined.contains(&target));
         if !known || self.courtesy.admit(now, target, purpose.of()).is_err() {
             return false;
         }
@@ -512,6 +531,25 @@ impl Planner {
         }
         count - left
     }
+}
+
+/// Targets behind each provider, in this observer's own order of providers.
+fn quotas(setup: &Setup, joined: impl Fn(TargetIndex) -> bool) -> Vec<Vec<TargetIndex>> {
+    let mut by_provider: BTreeMap<&Id, BTreeSet<TargetIndex>> = BTreeMap::new();
+    for target in setup.catalogue.targets().values().filter(|target| joined(target.index)) {
+        for role in target.deciding_roles() {
+            by_provider.entry(&role.provider).or_default().insert(target.index);
+        }
+    }
+    let mut quotas: Vec<(u64, Vec<TargetIndex>)> = by_provider
+        .into_iter()
+        .map(|(id, targets)| {
+            let order = prf(&setup.seed, b"provider", id.as_str().as_bytes(), 0);
+            (order, targets.into_iter().collect())
+        })
+        .collect();
+    quotas.sort();
+    quotas.into_iter().map(|(_, targets)| targets).collect()
 }
 
 /// The provider that an outcome points at; `edge` falls to `hosting` where there is no edge.

@@ -674,6 +674,7 @@ impl Draft {
     fn add(&mut self, id: &str, host: &str, roles: Vec<Role>) -> anyhow::Result<()> {
         let last = self.targets.iter().map(|target| target.index.0).max();
         self.targets.push(Target {
+            max_total_rps: None,
             index: TargetIndex(last.map_or(0, |last| last + 1)),
             id: slug(id).parse()?,
             name: host.to_owned(),

@@ -69,6 +69,7 @@ pub fn catalogue() -> Catalogue {
         roles.extend(challenge.map(|(provider, _)| role(Layer::Aux, provider)));
         let tld = tld(site);
         Target {
+            max_total_rps: None,
             index: TargetIndex(site),
             id: id(&format!("s{site}")),
             name: format!("Site {site}"),
