@@ -22,7 +22,8 @@ use tocsin_proto::{
 use tracing_subscriber::filter::Targets;
 
 use crate::{
-    network::default_v6, probe::profile::Profile, uplink::way::Transport, words::Language,
+    means::Pause, network::default_v6, probe::profile::Profile, uplink::way::Transport,
+    words::Language,
 };
 
 /// A sample file: every setting with its default, as a comment.
@@ -80,6 +81,12 @@ pub struct RawConfig {
     pub transport: Option<Transport>,
     /// How a site's operator can reach you: a URL or an address, part of the User-Agent.
     pub contact: Option<String>,
+    /// What pauses the schedule, where the system tells of it: `metered` links, a low `battery`. Default: both.
+    pub pause_on: Option<Vec<Pause>>,
+    /// Whether the desktop shows a notice when an incident explains what fails here; default no.
+    pub notify: Option<bool>,
+    /// Address on which metrics are served in Prometheus' form; none by default.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// The configuration as it is used.
@@ -119,6 +126,12 @@ pub struct Config {
     pub outbox_bytes_max: u64,
     /// How a site's operator can reach this agent's user.
     pub contact: Option<String>,
+    /// What pauses the schedule.
+    pub pause_on: Vec<Pause>,
+    /// Whether the desktop shows notices.
+    pub notify: bool,
+    /// Where metrics are served.
+    pub metrics: Option<SocketAddr>,
     /// How connections are opened; `None` leaves it to the agent's own seed.
     pub profile: Option<Profile>,
     /// How collectors are reached.
@@ -200,12 +213,15 @@ impl RawConfig {
     #[must_use]
     pub fn print(&self) -> String {
         let set = toml::Table::try_from(self).expect("a configuration is plain data");
-        let is_set = |value: &toml::Value| value.as_array().is_none_or(|list| !list.is_empty());
+        // A list that is empty is one that nobody set, but where nothing is an answer.
+        let is_set = |key: &str, value: &toml::Value| {
+            key == "pause_on" || value.as_array().is_none_or(|list| !list.is_empty())
+        };
         let mut text = String::new();
         for line in SAMPLE.lines() {
             let key = line.strip_prefix("# ").and_then(|line| line.split_once(" = "));
             match key.and_then(|(key, _)| set.get_key_value(key)) {
-                Some((key, value)) if is_set(value) => {
+                Some((key, value)) if is_set(key, value) => {
                     text.push_str(&format!("{key} = {value}\n"));
                 }
                 _ => {
@@ -249,6 +265,9 @@ impl RawConfig {
             profile: over.profile.or(self.profile),
             transport: over.transport.or(self.transport),
             contact: over.contact.or(self.contact),
+            pause_on: over.pause_on.or(self.pause_on),
+            notify: over.notify.or(self.notify),
+            metrics: over.metrics.or(self.metrics),
         }
     }
 }
@@ -348,6 +367,9 @@ impl TryFrom<RawConfig> for Config {
                 "65536 and more",
             )?,
             contact,
+            pause_on: raw.pause_on.unwrap_or_else(|| Pause::ALL.to_vec()),
+            notify: raw.notify.unwrap_or(false),
+            metrics: raw.metrics,
             profile: raw.profile,
             transport: raw.transport.unwrap_or_default(),
         })
@@ -388,13 +410,18 @@ fn default_state_dir() -> Option<PathBuf> {
     of("XDG_STATE_HOME").map(PathBuf::from).or_else(home).map(|base| base.join("tocsin"))
 }
 
+/// The user's folder of configurations (XDG Base Directory Specification).
+#[must_use]
+pub fn user_dir() -> Option<PathBuf> {
+    let of = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let home = || of("HOME").map(|home| PathBuf::from(home).join(".config"));
+    of("XDG_CONFIG_HOME").map(PathBuf::from).or_else(home)
+}
+
 /// The user's own configuration file, whether it is there or not (XDG Base Directory Specification).
 #[must_use]
 pub fn user_file() -> Option<PathBuf> {
-    let of = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
-    let home = || of("HOME").map(|home| PathBuf::from(home).join(".config"));
-    let base = of("XDG_CONFIG_HOME").map(PathBuf::from).or_else(home)?;
-    Some(base.join("tocsin/tocsin.toml"))
+    Some(user_dir()?.join("tocsin/tocsin.toml"))
 }
 
 /// What is logged: `TOCSIN_LOG`, levels by part of the program such as `warn,tocsin_agent::uplink=debug`; `info` where it
@@ -475,6 +502,9 @@ mod tests {
             profile: Some(Profile::Classic),
             transport: Some(Transport::Tcp),
             contact: Some(String::new()),
+            pause_on: Some(Vec::new()),
+            notify: Some(true),
+            metrics: Some(SocketAddr::from(([127, 0, 0, 1], 1))),
             ..RawConfig::default()
         };
         assert_eq!(fields(&everything), settings.len());
@@ -503,6 +533,8 @@ mod tests {
         );
         check("families = ['v5']", &["v5", "v4", "v6"]);
         check("families = []", &["families", "both"]);
+        check("pause_on = ['rain']", &["rain", "metered", "battery"]);
+        check("metrics = 'here'", &["metrics"]);
         check("transport = 'udp'", &["udp", "auto", "quic", "tcp"]);
         check("catalogue_keys = ['x']", &["catalogue_keys", "base32"]);
         check("catalogue_file = '/no/such'", &["/no/such", "catalogue_file"]);

@@ -11,7 +11,10 @@ pub mod engine;
 pub mod gateway;
 pub mod identity;
 pub mod look;
+pub mod means;
+pub mod metrics;
 pub mod network;
+pub mod notice;
 pub mod probe;
 pub mod spool;
 pub mod state;
@@ -39,6 +42,7 @@ use tocsin_proto::{
     wire,
 };
 use tokio::{
+    net::TcpListener,
     sync::{mpsc, watch},
     task::JoinSet,
 };
@@ -50,12 +54,16 @@ use engine::{
     address::Allowed,
     core::{Core, Effect, Finding},
     courtesy::{Others, Quiet, Start, Use, wire_bytes},
+    diagnose::OwnLine,
     judge::Line,
     outbox::{Batch, Stamp, resolver_class},
     planner::{self, Request},
 };
 use identity::{Identity, IdentityError};
+use means::Pause;
+use metrics::{Board, Exporter};
 use network::Network;
+use notice::Witness;
 use probe::{
     Independent, ProbeResult, ProbeSettings, ProbeSetupError, Prober, portal::Answered,
     profile::Profile,
@@ -104,6 +112,15 @@ pub enum RunError {
     Lock {
         /// Which.
         path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Metrics cannot be served there.
+    #[error("metrics cannot be served on {address}: set another address, or none")]
+    Metrics {
+        /// Where.
+        address: std::net::SocketAddr,
         /// Why.
         #[source]
         source: io::Error,
@@ -268,6 +285,33 @@ pub async fn run_and_tell(
         tasks.spawn(async move { ("uplink", uplink.run(shutdown).await.map_err(RunError::from)) });
     }
     recover(&spool, &operators, clock.now())?;
+    let (holds, held) = watch::channel(Vec::new());
+    let (respected, stop) = (config.pause_on.clone(), shutdown.clone());
+    if !respected.is_empty() {
+        tasks.spawn(async move {
+            means::follow(respected, holds, stop).await;
+            ("means", Ok(()))
+        });
+    }
+    let board = Arc::new(Board::default());
+    if let Some(address) = config.metrics {
+        let failed = |source| RunError::Metrics { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let exporter = Arc::new(Exporter {
+            catalogue: Arc::clone(&config.catalogue),
+            families: config.families.clone(),
+            day_bytes_max: config.day_bytes_max,
+            board: Arc::clone(&board),
+            prober: Arc::clone(&prober),
+            spool: Mutex::new(Spool::open(&config.state_dir, config.outbox_bytes_max)?),
+            clock,
+        });
+        let stop = shutdown.clone();
+        tasks.spawn(async move {
+            exporter.serve(listener, stop).await;
+            ("metrics", Ok(()))
+        });
+    }
     let resolver = resolver_class(&config.resolvers);
     let setup = planner::Setup {
         catalogue: Arc::clone(&config.catalogue),
@@ -292,6 +336,10 @@ pub async fn run_and_tell(
         started_at: clock.now(),
         wishes_at: Timestamp::EPOCH,
         left_alone: Vec::new(),
+        held,
+        board,
+        witness: Witness::default(),
+        notices: JoinSet::new(),
         tell,
     };
     let stop = shutdown.clone();
@@ -358,6 +406,13 @@ struct Work {
     wishes_at: Timestamp,
     /// Those, by host.
     left_alone: Vec<String>,
+    /// What holds the schedule back now.
+    held: watch::Receiver<Vec<Pause>>,
+    /// The newest looks, for metrics.
+    board: Arc<Board>,
+    /// And those that notices are made of.
+    witness: Witness,
+    notices: JoinSet<()>,
     tell: Arc<dyn Fn(Told) + Send + Sync>,
 }
 
@@ -483,6 +538,7 @@ impl Work {
             return Ok(());
         }
         self.wishes_at = now.plus_ms(wishes::EVERY_MS);
+        self.notice(now)?;
         let wishes = self.operators.iter().map(|op| wishes::of(&self.spool(), &op.operator));
         let wishes: Vec<Public> = wishes.collect::<Result<_, _>>()?;
         let quiets = wishes::quiets(&self.config.catalogue, &wishes, now);
@@ -491,6 +547,31 @@ impl Work {
         if !quiets.is_empty() {
             let effects = self.core.others(now, &Others { quiets, ..Others::default() });
             self.carry_out(now, effects, probes)?;
+        }
+        Ok(())
+    }
+
+    /// Tells on the desktop of an incident that explains what fails here, once.
+    fn notice(&mut self, now: Timestamp) -> Result<(), RunError> {
+        while self.notices.try_join_next().is_some() {}
+        if !self.config.notify {
+            return Ok(());
+        }
+        let feeds = look::kept_feeds(&self.config, &self.spool(), self.clock)?;
+        let line = OwnLine {
+            route: self.network.borrow().route,
+            gateway: self.checked.gateway,
+            no_portal: self.checked.no_portal,
+            collector: Some(self.operators.iter().any(|op| op.status.borrow().connected.is_some())),
+            clock: None,
+            tunnel: self.network.borrow().is_tunnel(),
+        };
+        let resolver = self.resolver.name();
+        let language = config::language();
+        for (title, text) in
+            self.witness.told(&self.config.catalogue, now, &feeds, line, resolver, language)
+        {
+            self.notices.spawn(notice::show(title, text));
         }
         Ok(())
     }
@@ -547,7 +628,9 @@ impl Work {
         requests: Vec<Request>,
         probes: &mut JoinSet<Option<Probed>>,
     ) -> Result<(), RunError> {
-        for request in requests {
+        // What is paused is not made up for.
+        let held = !self.held.borrow().is_empty();
+        for request in requests.into_iter().filter(|_| !held) {
             let Some(target) = self.config.catalogue.target(request.target).cloned() else {
                 continue;
             };
@@ -579,6 +662,10 @@ impl Work {
             return Ok(());
         }
         let (outcome, effects) = self.core.found(now, *at, *request, &finding(result));
+        self.board.probed(*at, request.target, request.family, result);
+        if self.config.notify {
+            self.witness.saw(now, request.target, look::look(request.family, result).0);
+        }
         (self.tell)(Told::Probed { at: *at, request: *request, outcome, took: result.total });
         if !outcome.is_answer() {
             self.operators.iter().for_each(|operator| operator.voice.news().notify_one());
@@ -719,6 +806,7 @@ impl Work {
                 .min(),
             sessions: statuses.iter().map(|(op, status)| state::Session::of(*op, status)).collect(),
             left_alone: self.left_alone.clone(),
+            paused_on: self.held.borrow().clone(),
             day_bytes: self.core.courtesy().fill(now).bytes,
             day_bytes_max: self.config.day_bytes_max,
         };

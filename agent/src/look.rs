@@ -172,7 +172,7 @@ pub fn controls(catalogue: &Catalogue, site: Option<TargetIndex>, from: u64) -> 
     chosen
 }
 
-fn look(family: Family, result: &probe::ProbeResult) -> (Look, u64) {
+pub(crate) fn look(family: Family, result: &probe::ProbeResult) -> (Look, u64) {
     let http1 = result.http_version == Some("http/1.1");
     let total_ms = u64::try_from(result.total.as_millis()).unwrap_or(u64::MAX);
     let look = Look {
@@ -335,6 +335,20 @@ fn kept(
     }
     gathered.feeds.sort_by_key(|feed| feed.age_ms);
     Ok(())
+}
+
+/// What was last published, as it was kept.
+///
+/// # Errors
+/// When the outbox cannot be read.
+pub(crate) fn kept_feeds(
+    config: &Config,
+    spool: &Spool,
+    clock: Clock,
+) -> Result<Vec<Feed>, SpoolError> {
+    let mut gathered = Gathered::default();
+    kept(config, Some(spool), clock, &mut gathered)?;
+    Ok(gathered.feeds)
 }
 
 /// Looks at everything.

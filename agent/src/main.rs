@@ -1,6 +1,10 @@
 //! `tocsin`: arguments, then configuration, then the verb, then the exit code.
 
-use std::{net::IpAddr, path::PathBuf, process::ExitCode};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{CommandFactory, Parser, Subcommand};
 use tocsin_agent::{
@@ -40,6 +44,9 @@ struct Arguments {
     /// Bytes in a rolling day.
     #[arg(long, global = true, env = "TOCSIN_DAY_BYTES_MAX")]
     day_bytes_max: Option<u64>,
+    /// Address on which `run` serves metrics in Prometheus' form, such as 127.0.0.1:9115.
+    #[arg(long, global = true, env = "TOCSIN_METRICS")]
+    metrics: Option<SocketAddr>,
     /// JSON on the standard output.
     #[arg(long, global = true)]
     json: bool,
@@ -106,6 +113,11 @@ enum Verb {
         #[arg(long)]
         sent: bool,
     },
+    /// Have systemd run the agent, where no package does.
+    Service {
+        #[command(subcommand)]
+        what: cli::service::What,
+    },
     /// Show where the seed is, and who this agent is to each operator.
     Identity,
     /// Check whether the collectors can be reached.
@@ -161,6 +173,7 @@ fn act(arguments: Arguments) -> anyhow::Result<Exit> {
         source_address: arguments.source_address,
         probes_per_minute_max: arguments.probes_per_minute_max,
         day_bytes_max: arguments.day_bytes_max,
+        metrics: arguments.metrics,
         ..RawConfig::default()
     });
     if arguments.print_config {
@@ -220,6 +233,7 @@ fn act(arguments: Arguments) -> anyhow::Result<Exit> {
                 let identity = Identity::open(&config.state_dir)?;
                 cli::identity::identity(&config, &identity, json)?
             }
+            Verb::Service { what } => cli::service::service(&config, what, language)?,
             Verb::Forget => cli::forget::forget(&config, language, json).await?,
             Verb::Completions { shell } => cli::pages::completions(Arguments::command(), shell),
             Verb::Man { dir } => cli::pages::man(Arguments::command(), &dir)?,

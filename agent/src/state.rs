@@ -9,7 +9,7 @@ use tocsin_proto::{
     time::Timestamp,
 };
 
-use crate::uplink::Status;
+use crate::{means::Pause, uplink::Status};
 
 /// A state that is older than this is of an agent that hangs, or is gone, ms.
 pub const STALE_MS: u64 = 90_000;
@@ -72,6 +72,9 @@ pub struct State {
     /// Hosts that are left alone because their owners asked for it.
     #[serde(default)]
     pub left_alone: Vec<String>,
+    /// What holds the schedule back.
+    #[serde(default)]
+    pub paused_on: Vec<Pause>,
     /// Bytes of the rolling day that are used up.
     pub day_bytes: u64,
     /// Bytes of the rolling day that may be.

@@ -470,6 +470,58 @@ async fn who_asks_to_be_forgotten_is() {
 }
 
 #[tokio::test]
+async fn metrics_have_the_names_that_dashboards_know() {
+    let dir = tempfile::tempdir().unwrap();
+    let line = CollectorLine {
+        operator: key(1).public(),
+        addresses: vec!["127.0.0.1:9".parse().unwrap()],
+    };
+    let free = std::net::TcpListener::bind((SOURCE, 0)).unwrap().local_addr().unwrap();
+    let mut command = agent(dir.path(), &line);
+    command.args(["run", "--metrics", &free.to_string()]);
+    let mut running = Program::start(command).unwrap();
+    let served = async || get(free, "/metrics").await.ok().filter(|page| page.status == 200);
+    eventually("metrics are served", PATIENCE, served).await.unwrap();
+    // A look that nobody made yet is made, in bounds, and only at what the catalogue has.
+    let probe =
+        get(free, "/probe?target=https%3A%2F%2Fnowhere-1.test%2F&module=http_2xx").await.unwrap();
+    assert_eq!(probe.status, 200);
+    for name in [
+        "probe_success 0",
+        "probe_ip_protocol 4",
+        "probe_http_status_code 0",
+        "# TYPE probe_duration_seconds gauge",
+        "probe_http_duration_seconds{phase=\"resolve\"} ",
+        "probe_http_duration_seconds{phase=\"processing\"} 0",
+        "tocsin_probe_outcome{outcome=\"dns_",
+    ] {
+        assert!(probe.body.contains(name), "{name} in {}", probe.body);
+    }
+    assert_eq!(get(free, "/probe?target=169.254.169.254").await.unwrap().status, 400);
+    assert_eq!(get(free, "/probe").await.unwrap().status, 400);
+    assert_eq!(get(free, "/else").await.unwrap().status, 404);
+    // Nor does whoever scrapes every moment make it look more often than its caps allow.
+    for _ in 0..20 {
+        get(free, "/probe?target=nowhere-1.test").await.unwrap();
+    }
+    let page = get(free, "/metrics").await.unwrap().body;
+    let count = |line: &str| line.rsplit(' ').next().and_then(|n| n.parse::<f64>().ok());
+    let all: f64 =
+        page.lines().filter(|l| l.starts_with("tocsin_probes_total{")).filter_map(count).sum();
+    assert!((1.0..=8.0).contains(&all), "{page}");
+    assert!(
+        page.contains("probe_success{target=\"nowhere-1.test\",ip_protocol=\"4\"} 0"),
+        "{page}"
+    );
+    assert_eq!(running.terminate().await.unwrap().code(), Some(0));
+    // Where it cannot be served that is said, and nothing runs.
+    let taken = std::net::TcpListener::bind((SOURCE, 0)).unwrap();
+    let mut command = agent(dir.path(), &line);
+    command.args(["run", "--metrics", &taken.local_addr().unwrap().to_string()]);
+    assert_eq!(command.status().unwrap().code(), Some(3));
+}
+
+#[tokio::test]
 async fn a_site_whose_owner_wants_no_probes_is_left_alone() {
     let wish = "[public]\nurl = 'https://outages.example/'\ncontact = 'mailto:ops@outages.example'\n\
                 left_alone = ['Nowhere-0.test']\n";

@@ -12,6 +12,7 @@ pub mod pages;
 pub mod probe;
 pub mod report;
 pub mod run;
+pub mod service;
 pub mod show;
 pub mod status;
 pub mod why;

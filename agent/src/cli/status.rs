@@ -10,6 +10,7 @@ use crate::{
     clock::{Clock, wall},
     config::Config,
     look::{self, Gathered},
+    means::Pause,
     spool::{Lost, Spool},
     state::{STALE_MS, State},
     words::{self, Language},
@@ -150,6 +151,18 @@ fn text(
                 say(format_args!(
                     "  {:<28}{key}…: {way}",
                     language.say("collector", "collecteur")
+                ))?;
+            }
+            if !state.paused_on.is_empty() {
+                let on = state.paused_on.iter().map(|on| match on {
+                    Pause::Metered => language.say("a metered link", "connexion limitée"),
+                    Pause::Battery => language.say("a low battery", "batterie faible"),
+                });
+                let on: Vec<&str> = on.collect();
+                say(format_args!(
+                    "  {:<28}{}",
+                    language.say("paused by", "en pause"),
+                    on.join(", ")
                 ))?;
             }
             if !state.left_alone.is_empty() {

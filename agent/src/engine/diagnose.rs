@@ -481,7 +481,7 @@ impl Evidence<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use tocsin_proto::{
         incident::{Confidence, LiarBound, Transition},
@@ -492,12 +492,12 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_s(1_800_000_000);
 
-    fn catalogue() -> &'static Catalogue {
+    pub(crate) fn catalogue() -> &'static Catalogue {
         Catalogue::builtin()
     }
 
     /// A site behind an edge.
-    fn site() -> &'static Target {
+    pub(crate) fn site() -> &'static Target {
         let edge = |target: &&Target| target.provider(Layer::Edge).is_some();
         catalogue().targets().values().find(edge).unwrap()
     }
@@ -506,7 +506,7 @@ mod tests {
         Look { family: Family::V4, outcome, rule: RuleNumber::NONE, dns, status: 0, total_ms: 20 }
     }
 
-    fn plain(outcome: Outcome) -> Look {
+    pub(crate) fn plain(outcome: Outcome) -> Look {
         look(outcome, DnsPath::Unconfirmed)
     }
 
@@ -523,7 +523,7 @@ mod tests {
             .collect()
     }
 
-    fn incident(factor: Factor, phase: Phase, scope: Scope) -> Incident {
+    pub(crate) fn incident(factor: Factor, phase: Phase, scope: Scope) -> Incident {
         Incident {
             id: "x".to_owned(),
             title: factor.to_string(),
@@ -550,12 +550,12 @@ mod tests {
         }
     }
 
-    fn edge_of(target: &Target) -> Factor {
+    pub(crate) fn edge_of(target: &Target) -> Factor {
         let provider = target.provider(Layer::Edge).unwrap().clone();
         Factor::Provider { provider, role: Layer::Edge }
     }
 
-    fn feed(incidents: Vec<Incident>, well: bool) -> Feed {
+    pub(crate) fn feed(incidents: Vec<Incident>, well: bool) -> Feed {
         let well = if well { vec![site().id.clone()] } else { Vec::new() };
         Feed {
             age_ms: 5_000,
