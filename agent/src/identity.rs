@@ -109,12 +109,25 @@ impl Identity {
                 let mut bytes = [0; 32];
                 getrandom::fill(&mut bytes).map_err(IdentityError::Random)?;
                 let seed = MasterSeed::from_bytes(bytes);
-                write(state_dir, &path, &seed)
+                write(state_dir, &path, &seed, false)
                     .map_err(|source| IdentityError::File { path: path.clone(), source })?;
                 Ok(Self { seed, path })
             }
             Err(source) => Err(IdentityError::File { path, source }),
         }
+    }
+
+    /// Makes another seed in the place of this one, which is gone then.
+    ///
+    /// # Errors
+    /// When the system gives no randomness, or the file cannot be written: then the old one stays.
+    pub fn renew(self, state_dir: &Path) -> Result<Self, IdentityError> {
+        let mut bytes = [0; 32];
+        getrandom::fill(&mut bytes).map_err(IdentityError::Random)?;
+        let (seed, path) = (MasterSeed::from_bytes(bytes), self.path);
+        write(state_dir, &path, &seed, true)
+            .map_err(|source| IdentityError::File { path: path.clone(), source })?;
+        Ok(Self { seed, path })
     }
 
     /// Where the seed is.
@@ -173,15 +186,20 @@ fn parse(text: &[u8]) -> Option<MasterSeed> {
 
 /// Written aside, flushed, and moved into place without replacing anything, so that a crash leaves
 /// no half seed and a second start at the same moment no second one.
-fn write(state_dir: &Path, path: &Path, seed: &MasterSeed) -> io::Result<()> {
+/// A seed that is there is only replaced where that is meant.
+fn write(state_dir: &Path, path: &Path, seed: &MasterSeed, replaces: bool) -> io::Result<()> {
     let aside = state_dir.join(format!("{SEED_FILE}.new.{}", std::process::id()));
     let mut file =
         fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&aside)?;
     file.write_all(text_of(seed.as_bytes()).as_bytes())?;
     file.sync_all()?;
-    let linked = fs::hard_link(&aside, path);
-    fs::remove_file(&aside)?;
-    linked?;
+    if replaces {
+        fs::rename(&aside, path)?;
+    } else {
+        let linked = fs::hard_link(&aside, path);
+        fs::remove_file(&aside)?;
+        linked?;
+    }
     fs::File::open(state_dir)?.sync_all()
 }
 

@@ -118,8 +118,11 @@ enum Verb {
         #[command(subcommand)]
         what: cli::service::What,
     },
-    /// Show where the seed is, and who this agent is to each operator.
-    Identity,
+    /// Show where the seed is, and who this agent is to each operator; or become another.
+    Identity {
+        #[command(subcommand)]
+        what: Option<cli::identity::What>,
+    },
     /// Check whether the collectors can be reached.
     Doctor,
     /// Have the collectors delete what they hold of this machine, and delete what is kept here.
@@ -229,7 +232,10 @@ fn act(arguments: Arguments) -> anyhow::Result<Exit> {
                 cli::probe::probe(&config, &prober, &host, json).await?
             }
             Verb::Show { sent } => cli::show::show(&config, sent, json)?,
-            Verb::Identity => {
+            Verb::Identity { what: Some(cli::identity::What::Rotate { leave }) } => {
+                cli::identity::rotate(&config, language, leave, json)?
+            }
+            Verb::Identity { what: None } => {
                 let identity = Identity::open(&config.state_dir)?;
                 cli::identity::identity(&config, &identity, json)?
             }

@@ -118,6 +118,12 @@ impl Internet {
                 tasks: tasks.clone(),
                 shutdown: shutdown.clone(),
             });
+            if let Some(address) = ground.v6_of(*address) {
+                let port = listener.local_addr()?.port();
+                let listener = edge::listen((address, port).into())
+                    .with_context(|| format!("binding {address}"))?;
+                tasks.spawn(Arc::clone(&edge).serve(listener));
+            }
             tasks.spawn(edge.serve(listener));
         }
 

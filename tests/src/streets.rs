@@ -114,7 +114,9 @@ impl Streets {
         Ok(streets)
     }
 
-    fn name(&self, end: End) -> &str {
+    /// What the namespace of one end is called.
+    #[must_use]
+    pub fn name(&self, end: End) -> &str {
         let [home, router, world, portal] = &self.names;
         match end {
             End::Home => home,
@@ -148,12 +150,27 @@ impl Streets {
         self.ip(world, &["route", "add", "default", "via", &UPSTREAM.to_string()])?;
         self.ip(portal, &["route", "add", "default", "via", &PORTAL_SIDE.to_string()])?;
         self.ip(router, &["route", "add", "default", "via", &WORLD.to_string()])?;
-        let forward = "echo 1 > /proc/sys/net/ipv4/ip_forward";
+        let v6 = |name: &str, device: &str, end: u8, street: u8| {
+            let address = format!("fd0{street}::{end}/64");
+            self.ip(name, &["addr", "add", &address, "dev", device, "nodad"])
+        };
+        v6(home, "eth0", 2, 9)?;
+        v6(router, "home", 1, 9)?;
+        v6(router, "wan", 1, 8)?;
+        v6(world, "eth0", 2, 8)?;
+        self.ip(home, &["-6", "route", "add", "default", "via", "fd09::1"])?;
+        self.ip(world, &["-6", "route", "add", "default", "via", "fd08::1"])?;
+        self.ip(router, &["-6", "route", "add", "default", "via", "fd08::2"])?;
+        let forward = "echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding";
         run("ip", &["netns", "exec", router, "sh", "-c", forward])?;
         // Every /24 of the world is its own.
         for range in ["10.2.0.0/16", "10.3.0.0/16", "10.4.0.0/16"] {
             self.ip(world, &["route", "add", "local", range, "dev", "lo"])?;
         }
+        self.ip(world, &["-6", "route", "add", "local", "fd10::/64", "dev", "lo"])?;
+        // Over IPv6 a local route alone does not let a server have the address (ip-sysctl, ip_nonlocal_bind).
+        let all = "echo 1 > /proc/sys/net/ipv6/ip_nonlocal_bind";
+        run("ip", &["netns", "exec", world, "sh", "-c", all])?;
         self.ip(portal, &["route", "add", "local", "10.2.0.0/16", "dev", "lo"])
     }
 

@@ -168,3 +168,32 @@ async fn who_said_it_can_take_it_back() {
     let (code, said) = run(tocsin(), &["report", "github.com"]);
     assert_eq!((code, &said["ok"]), (Some(3), &false.into()), "{said}");
 }
+
+#[tokio::test]
+async fn who_rotates_is_another_observer() {
+    let (collector, dir) = collector().await;
+    let line = collector.line.clone();
+    let tocsin = || tocsin(dir.path(), &line);
+    // A context that this test names: there may be no gateway here.
+    let config = dir.path().join("agent.toml");
+    std::fs::write(&config, "context = 'home'\n").unwrap();
+    let observer = || {
+        let mut command = tocsin();
+        command.arg("--config").arg(&config);
+        run(command, &["identity"]).1["observers"][0]["observer"].clone()
+    };
+    let before = observer();
+    assert!(before.is_string());
+    assert_eq!(run(tocsin(), &["report", "github.com"]).0, Some(0));
+    // What is held of it could not be deleted any more: that is to be said.
+    assert_eq!(run(tocsin(), &["identity", "rotate"]).0, Some(1));
+    assert_eq!(observer(), before);
+    assert_eq!(run(tocsin(), &["identity", "rotate", "--leave"]).0, Some(0));
+    assert_ne!(observer(), before);
+    // To the collector it is nobody that it knows: the same is said again, and counts.
+    let (_, said) = run(tocsin(), &["report", "github.com"]);
+    assert_eq!(said["told"][0]["hearing"], "counted", "{said}");
+    assert_eq!(run(tocsin(), &["forget"]).0, Some(0));
+    assert_eq!(run(tocsin(), &["identity", "rotate"]).0, Some(0), "now there is nothing to leave");
+    collector.stop().await.unwrap();
+}

@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+#[path = "streets/weight.rs"]
+mod weight;
+
 use std::{
     io::{Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
@@ -115,7 +118,7 @@ fn internet() {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let mut raw = RawConfig {
         data_dir,
-        listen: vec![(COLLECTOR, 4433).into()],
+        listen: vec![(COLLECTOR, 4433).into(), (GROUND.v6_of(COLLECTOR).unwrap(), 4433).into()],
         web_listen: any,
         operator_listen: any,
         catalogue_file: Some(catalogue.clone()),
@@ -179,15 +182,27 @@ struct Home {
     dir: tempfile::TempDir,
     resolver: String,
     with_collector: bool,
+    families: &'static str,
+    /// What stands before the program: `faketime` and how wrong the clock is.
+    wrapped: Vec<&'static str>,
 }
 
+/// One that has IPv4 alone.
 fn home() -> Home {
+    let home = home_of_both();
+    home.streets.set(End::Home, "-6 route del default").unwrap();
+    home.streets.set(End::Home, "-6 addr flush dev eth0 scope global").unwrap();
+    Home { families: "\"v4\"", ..home }
+}
+
+fn home_of_both() -> Home {
     let dir = tempfile::tempdir().unwrap();
     let streets = Streets::new(dir.path(), "internet").unwrap();
     let resolver = streets.told.resolver.clone();
     let programs = Programs::find().unwrap();
     programs.agree(&dir.path().join("state")).unwrap();
-    Home { streets, programs, dir, resolver, with_collector: true }
+    let (families, wrapped) = ("\"v4\", \"v6\"", Vec::new());
+    Home { streets, programs, dir, resolver, with_collector: true, families, wrapped }
 }
 
 impl Home {
@@ -199,10 +214,11 @@ impl Home {
         let Told { line, catalogue, ca, roots, allowed, .. } = &self.streets.told;
         let collectors = if self.with_collector { format!("\"{line}\"") } else { String::new() };
         let text = format!(
-            "state_dir = {:?}\ncollectors = [{collectors}]\nfamilies = [\"v4\"]\nresolvers = [\"{}\"]\n\
+            "state_dir = {:?}\ncollectors = [{collectors}]\nfamilies = [{}]\nresolvers = [\"{}\"]\n\
              independent_roots = {roots:?}\nextra_roots_file = {ca:?}\nallowed_ranges = {allowed:?}\n\
              catalogue_file = {catalogue:?}\nprobes_per_minute_max = 60\n",
             self.dir.path().join("state"),
+            self.families,
             self.resolver,
         );
         let path = self.dir.path().join("tocsin.toml");
@@ -212,6 +228,11 @@ impl Home {
 
     fn agent(&self, words: &[&str]) -> Command {
         let mut command = self.programs.agent();
+        if let [program, words @ ..] = &self.wrapped[..] {
+            let agent = command.get_program().to_owned();
+            command = Command::new(program);
+            command.args(words).arg(agent);
+        }
         command.arg("--config").arg(self.config()).args(words);
         command
     }
@@ -550,6 +571,101 @@ fn a_running_agent_knows_that_udp_is_blocked() {
     let blocked = [("udp", Some(false)), ("unrelated", Some(true)), ("ipv4", Some(true))];
     home.stands(&blocked);
     home.reports(&blocked);
+}
+
+/// The vector where both families work.
+const BOTH: Expected<'static> = &[
+    ("unrelated", Some(true)),
+    ("system_resolver", Some(true)),
+    ("ipv4", Some(true)),
+    ("ipv6", Some(true)),
+    ("route", Some(true)),
+    ("gateway", Some(true)),
+];
+
+#[test]
+fn one_family_is_dead_and_the_other_is_fine() {
+    let home = home_of_both();
+    let _running = home.run();
+    home.stands(BOTH);
+    home.streets.set(End::Router, "-6 route add blackhole fd10::/64").unwrap();
+    let answer = home.expect("partly", "family", 1);
+    assert_eq!((&answer["not_over"], &answer["cause"]["family"]), (&"v6".into(), &"v6".into()));
+    let dead = [("ipv6", Some(false)), ("ipv4", Some(true)), ("system_resolver", Some(true))];
+    home.stands(&dead);
+    home.reports(&dead);
+}
+
+#[test]
+fn ipv4_is_dead_and_ipv6_is_fine() {
+    let mut home = home_of_both();
+    let resolver: SocketAddr = home.resolver.parse().unwrap();
+    let IpAddr::V4(address) = resolver.ip() else { panic!("it has one of each") };
+    home.resolver = format!("[{}]:53", GROUND.v6_of(address).unwrap());
+    let _running = home.run();
+    home.stands(BOTH);
+    home.streets.set(End::Router, "route add blackhole 10.0.0.0/13").unwrap();
+    let answer = home.expect("partly", "family", 1);
+    assert_eq!((&answer["not_over"], &answer["cause"]["family"]), (&"v4".into(), &"v4".into()));
+    assert_eq!(answer["line"]["collector"], true, "over IPv6");
+    home.stands(&[("ipv4", Some(false)), ("ipv6", Some(true)), ("system_resolver", Some(true))]);
+}
+
+/// Whatever is longer than 600 bytes vanishes on its way home, and nobody is told: the usual of a tunnel whose router keeps
+/// ICMP back (RFC 2923 section 2.1).
+fn swallow_long_packets(home: &Home) {
+    // Packets that the kernel would cut up behind the device pass any device; so none are made.
+    home.streets.set(End::World, "link set eth0 gso_max_segs 1").unwrap();
+    home.streets.set(End::Router, "link set wan mtu 600").unwrap();
+}
+
+#[test]
+fn long_packets_vanish() {
+    let home = home();
+    let _running = home.run();
+    home.stands(WELL);
+    swallow_long_packets(&home);
+    let answer = home.expect("no", "line", 2);
+    assert_eq!(answer["line"]["gateway"], true);
+    let looks = answer["looks"].as_array().unwrap();
+    assert!(looks.iter().all(|look| look["outcome"] == "tls_timeout"), "{answer:#}");
+    let dead = [
+        ("unrelated", Some(false)),
+        ("route", Some(true)),
+        ("gateway", Some(true)),
+        ("system_resolver", Some(true)),
+    ];
+    home.stands(&dead);
+}
+
+#[test]
+fn the_clock_is_ten_minutes_wrong() {
+    let mut home = home();
+    home.wrapped = vec!["faketime", "-f", "+10m"];
+    let answer = home.expect("yes", "nothing", 0);
+    assert_eq!(answer["line"]["clock"], false, "{answer:#}");
+    let _running = home.run();
+    let wrong = [("clock", Some(false)), ("unrelated", Some(true)), ("ipv4", Some(true))];
+    home.stands(&wrong);
+    home.reports(&wrong);
+}
+
+#[test]
+fn a_tunnel_is_named_where_nothing_comes_through_it() {
+    let home = home();
+    for words in [
+        "link set eth0 down",
+        "link set eth0 name tun0",
+        "link set tun0 up",
+        "route add default via 10.9.0.1",
+    ] {
+        home.streets.set(End::Home, words).unwrap();
+    }
+    let answer = home.expect("yes", "nothing", 0);
+    assert_eq!(answer["line"]["tunnel"], true);
+    home.streets.set(End::Router, "link set wan down").unwrap();
+    let answer = home.expect("no", "line", 2);
+    assert!(answer["answer"].to_string().contains("VPN"), "{answer:#}");
 }
 
 #[test]

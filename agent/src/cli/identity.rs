@@ -3,7 +3,58 @@
 use std::io;
 
 use super::{Exit, say, say_json};
-use crate::{config::Config, identity::Identity, network::Network};
+use crate::{config::Config, identity::Identity, network::Network, spool::Spool, words::Language};
+
+/// What to do with it.
+#[derive(Debug, Clone, Copy, clap::Subcommand)]
+pub enum What {
+    /// Become another observer, to everybody: from here on nothing is signed with a key of before.
+    Rotate {
+        /// Although collectors hold reports of before, which nobody can have deleted afterwards.
+        #[arg(long)]
+        leave: bool,
+    },
+}
+
+/// Makes another seed. What waits to be sent as the old observer is dropped.
+///
+/// # Errors
+/// When an agent runs, or the state directory cannot be used.
+pub fn rotate(
+    config: &Config,
+    language: Language,
+    leave: bool,
+    json: bool,
+) -> anyhow::Result<Exit> {
+    let _alone = crate::lock(&config.state_dir)?;
+    let identity = Identity::open(&config.state_dir)?;
+    let mut spool = Spool::open(&config.state_dir, config.outbox_bytes_max)?;
+    let held = !spool.places()?.is_empty() || !spool.observers()?.is_empty();
+    if held && !leave {
+        let text = language.say(
+            "Collectors hold reports of the observer that this machine was, and nobody can have them deleted afterwards. \
+             Run `tocsin forget` first, or say --leave.",
+            "Des collecteurs gardent des rapports de l’observateur qu’était cette machine, et nul ne pourra les faire \
+             effacer ensuite. Lancez d’abord « tocsin forget », ou dites --leave.",
+        );
+        match json {
+            true => say_json(serde_json::json!({"ok": false, "error": text}))?,
+            false => say(text)?,
+        }
+        return Ok(Exit::Problem);
+    }
+    let dropped = spool.start_afresh()?;
+    identity.renew(&config.state_dir)?;
+    if json {
+        say_json(serde_json::json!({"ok": true, "dropped": dropped}))?;
+        return Ok(Exit::Ok);
+    }
+    say(language.both(
+        format!("This machine is another observer now. {dropped} reports that waited were dropped."),
+        format!("Cette machine est maintenant un autre observateur. {dropped} rapports en attente ont été jetés."),
+    ))?;
+    Ok(Exit::Ok)
+}
 
 /// Shows the observer keys of the network that this machine is in.
 ///

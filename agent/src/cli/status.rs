@@ -135,7 +135,7 @@ fn text(
             for of in HealthCheck::ALL {
                 let Some(ok) = state.check(of.name()) else { continue };
                 let word = if ok { "ok" } else { language.say("FAILING", "EN PANNE") };
-                say(format_args!("  {:<28}{word}", check(language, *of)))?;
+                say(format_args!("  {:<32}{word}", check(language, *of)))?;
             }
             for session in &state.sessions {
                 let key = session.operator.to_string();
@@ -149,7 +149,7 @@ fn text(
                         .to_owned()
                 });
                 say(format_args!(
-                    "  {:<28}{key}…: {way}",
+                    "  {:<32}{key}…: {way}",
                     language.say("collector", "collecteur")
                 ))?;
             }
@@ -160,23 +160,24 @@ fn text(
                 });
                 let on: Vec<&str> = on.collect();
                 say(format_args!(
-                    "  {:<28}{}",
+                    "  {:<32}{}",
                     language.say("paused by", "en pause"),
                     on.join(", ")
                 ))?;
             }
             if !state.left_alone.is_empty() {
                 say(format_args!(
-                    "  {:<28}{}",
+                    "  {:<32}{}",
                     language.say("left alone, as they wish", "laissés en paix, à leur demande"),
                     state.left_alone.join(", ")
                 ))?;
             }
             say(format_args!(
-                "  {:<28}{:.1} / {:.0} MB",
+                "  {:<32}{:.1} / {:.0} {}",
                 language.say("bytes of the rolling day", "octets de la journée glissante"),
                 state.day_bytes as f64 / 1e6,
-                state.day_bytes_max as f64 / 1e6
+                state.day_bytes_max as f64 / 1e6,
+                language.say("MB", "Mo")
             ))?;
         }
     }

@@ -2,14 +2,19 @@
 //! on its own address and all on one port, over UDP and TCP. What is answered is a pure function
 //! of the query, the world and the board of faults. No DNSSEC, no zone transfers.
 
-use std::{io, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::bail;
 use hickory_proto::{
     op::{Edns, Message, MessageType, Metadata, OpCode, ResponseCode},
     rr::{
         DNSClass, Name, RData, Record, RecordType,
-        rdata::{A, NS, SOA},
+        rdata::{A, AAAA, NS, SOA},
     },
 };
 use tokio::{
@@ -65,10 +70,16 @@ pub(super) struct Shared {
 impl DnsServers {
     /// Binds all servers of a world to one port.
     pub(super) async fn bind(world: &World) -> anyhow::Result<Self> {
-        let mut places = vec![(Part::Resolver, world.resolver), (Part::Root, world.root)];
+        let mut places = vec![
+            (Part::Resolver, IpAddr::from(world.resolver)),
+            (Part::Root, IpAddr::from(world.root)),
+        ];
         for (at, provider) in world.dns.iter().enumerate() {
-            places.extend(provider.servers.iter().map(|(_, ip)| (Part::Authority(at), *ip)));
+            places
+                .extend(provider.servers.iter().map(|(_, ip)| (Part::Authority(at), (*ip).into())));
         }
+        let v6 = world.ground.v6_of(world.resolver);
+        places.extend(v6.map(|address| (Part::Resolver, address.into())));
         let mut last = None;
         for _ in 0..PORT_TRIES {
             match bind_all(&places, world.ground.dns_port).await {
@@ -93,7 +104,7 @@ impl DnsServers {
     }
 }
 
-async fn bind_all(places: &[(Part, Ipv4Addr)], port: u16) -> io::Result<DnsServers> {
+async fn bind_all(places: &[(Part, IpAddr)], port: u16) -> io::Result<DnsServers> {
     let mut servers = DnsServers { port, bound: Vec::new() };
     for (part, address) in places {
         let tcp = TcpListener::bind((*address, servers.port)).await?;
@@ -293,10 +304,15 @@ impl<'a> Asked<'a> {
     }
 
     fn address(&self, reply: &mut Message, address: Ipv4Addr, zone: &Name) {
-        if self.kind == RecordType::A {
-            reply.add_answer(record(&self.name, RData::A(A(address))));
-        } else {
-            no_data(reply, zone);
+        match (self.kind, self.world.ground.v6_of(address)) {
+            (RecordType::A, _) => {
+                reply.add_answer(record(&self.name, RData::A(A(address))));
+            }
+            // Name servers are reached over IPv4 alone.
+            (RecordType::AAAA, Some(address)) if self.name_server().is_none() => {
+                reply.add_answer(record(&self.name, RData::AAAA(AAAA(address))));
+            }
+            _ => no_data(reply, zone),
         }
     }
 }

@@ -75,7 +75,7 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// With `SO_REUSEPORT`, so that a listener can take over from another without a gap in which
 /// visitors are refused.
 fn bind(address: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
-    let socket = TcpSocket::new_v4()?;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseport(true)?;
     socket.bind(address)?;
     socket.listen(backlog)

@@ -12,7 +12,7 @@ use super::{
 };
 
 /// Bytes of a healthy page, about.
-const PAGE_BYTES: usize = 40 * 1024;
+const PAGE_BYTES: usize = 64 * 1024;
 const HTML: &str = "text/html; charset=UTF-8";
 
 /// A response of an edge.

@@ -3,7 +3,7 @@
 
 use std::{
     fmt::Write as _,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use ipnet::{IpNet, Ipv4Net};
@@ -18,16 +18,25 @@ pub struct Ground {
     pub edge_port: u16,
     /// The port of the name servers; 0 for any.
     pub dns_port: u16,
+    /// Whether edges and the resolver are reached over IPv6 too.
+    pub v6: bool,
 }
 
 impl Ground {
     /// This machine's own 127/8, on whatever ports are free.
-    pub const LOOPBACK: Self = Self { net: 127, edge_port: 0, dns_port: 0 };
+    pub const LOOPBACK: Self = Self { net: 127, edge_port: 0, dns_port: 0, v6: false };
     /// Private addresses and the usual ports.
-    pub const NETWORK: Self = Self { net: 10, edge_port: 443, dns_port: 53 };
+    pub const NETWORK: Self = Self { net: 10, edge_port: 443, dns_port: 53, v6: true };
 
     const fn address(self, a: u8, b: u8, c: u8) -> Ipv4Addr {
         Ipv4Addr::new(self.net, a, b, c)
+    }
+
+    /// What an address is over IPv6, where there is IPv6: of the local range (RFC 4193), with its four bytes behind.
+    #[must_use]
+    pub fn v6_of(self, address: Ipv4Addr) -> Option<Ipv6Addr> {
+        let [a, b, c, d] = address.octets().map(u16::from);
+        self.v6.then(|| Ipv6Addr::new(0xfd10, 0, 0, 0, a, b, c, d))
     }
 }
 
@@ -271,7 +280,8 @@ impl World {
     pub fn allowed(&self) -> Vec<IpNet> {
         let edges = self.edges.iter().map(|(_, address)| *address);
         let servers = self.dns.iter().flat_map(|dns| &dns.servers).map(|(_, address)| *address);
-        edges.chain(servers).map(|address| IpNet::from(IpAddr::from(address))).collect()
+        let v6 = edges.clone().filter_map(|address| self.ground.v6_of(address)).map(IpAddr::from);
+        edges.chain(servers).map(IpAddr::from).chain(v6).map(IpNet::from).collect()
     }
 
     /// The catalogue, given the port of each edge.
