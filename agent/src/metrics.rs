@@ -189,8 +189,8 @@ impl Exporter {
             let turn = known.as_ref().map_or(0, |(family, _)| {
                 self.families.iter().position(|of| of == family).map_or(0, |at| at + 1)
             });
-            let families = self.families.iter().cycle();
-            let family = families.skip(turn).next().copied().unwrap_or(Family::V4);
+            let mut families = self.families.iter().cycle();
+            let family = families.nth(turn).copied().unwrap_or(Family::V4);
             let look = probe::Look { full_handshake: false, names: Names::Own, within: None };
             let result = self.prober.probe(target, family, look).await;
             let http1 = result.http_version == Some("http/1.1");

@@ -219,8 +219,7 @@ fn monit(home: &Home, program: &Path, ca: &Path) -> Weight {
     let ready = || fetch(home, "/_status?format=text").is_some();
     // It says how many checks it made nowhere: a cycle a minute of every site.
     let made = || began.elapsed().as_secs_f64() / 60.0 * SITES as f64;
-    let weight = weigh(home, "monit", &command, program, ready, |_| (), made);
-    weight
+    weigh(home, "monit", &command, program, ready, |_| (), made)
 }
 
 #[test]
