@@ -191,7 +191,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), RunE
 /// # Errors
 /// As [`run`].
 pub async fn run_and_tell(
-    mut config: Config,
+    config: Config,
     shutdown: CancellationToken,
     tell: Arc<dyn Fn(Told) + Send + Sync>,
 ) -> Result<(), RunError> {
@@ -199,11 +199,6 @@ pub async fn run_and_tell(
     let identity = Arc::new(Identity::open(&config.state_dir)?);
     let _alone = lock(&config.state_dir)?;
     let spool = Spool::open(&config.state_dir, config.outbox_bytes_max)?;
-    if config.contact.is_none() {
-        let wishes = config.collectors.iter().map(|line| wishes::of(&spool, &line.operator));
-        let page = wishes::page(&wishes.collect::<Result<Vec<_>, _>>()?);
-        config.contact = page.map(|page| format!("+{page}"));
-    }
     let spool: SharedSpool = Arc::new(Mutex::new(spool));
     let profile = config.profile.unwrap_or_else(|| Profile::of(&identity.plan_seed()));
     let prober = Arc::new(prober(&config, profile).map_err(RunError::Probe)?);
@@ -243,7 +238,7 @@ pub async fn run_and_tell(
             status: sender,
         };
         let operator = line.operator;
-        operators.push(Operator { operator, voice, status, connected: None });
+        operators.push(Operator { operator, voice, status, connected: None, sequence: 0 });
         let shutdown = shutdown.clone();
         tasks.spawn(async move { ("uplink", uplink.run(shutdown).await.map_err(RunError::from)) });
     }
@@ -266,7 +261,9 @@ pub async fn run_and_tell(
             day_bytes_max: config.day_bytes_max,
             board: Arc::clone(&board),
             prober: Arc::clone(&prober),
-            spool: Mutex::new(Spool::open(&config.state_dir, config.outbox_bytes_max)?),
+            state_dir: config.state_dir.clone(),
+            outbox_bytes_max: config.outbox_bytes_max,
+            held: held.clone(),
             clock,
         });
         let stop = shutdown.clone();
@@ -298,6 +295,7 @@ pub async fn run_and_tell(
         checked: Checked::default(),
         started_at: clock.now(),
         wishes_at: Timestamp::EPOCH,
+        wished_at: Timestamp::EPOCH,
         left_alone: Vec::new(),
         held,
         board,

@@ -239,7 +239,9 @@ fn act(arguments: Arguments) -> anyhow::Result<Exit> {
                 let identity = Identity::open(&config.state_dir)?;
                 cli::identity::identity(&config, &identity, json)?
             }
-            Verb::Service { what } => cli::service::service(&config, what, language)?,
+            Verb::Service { what } => {
+                cli::service::service(&config, named.as_deref(), what, language)?
+            }
             Verb::Forget => cli::forget::forget(&config, language, json).await?,
             Verb::Completions { shell } => cli::pages::completions(Arguments::command(), shell),
             Verb::Man { dir } => cli::pages::man(Arguments::command(), &dir)?,

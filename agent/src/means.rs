@@ -70,10 +70,11 @@ impl Pause {
 
 /// Asks one thing. `None` where the program is not there, nobody answers, or not in time.
 async fn ask(busctl: &Path, of: Pause) -> Option<bool> {
+    let [service, object, interface, property] = of.property();
     let mut command = Command::new(busctl);
     command
-        .args(["--system", "--json=short", "--auto-start=no", "get-property"])
-        .args(of.property())
+        .args(["--system", "--json=short", "--auto-start=no", "call", service, object])
+        .args(["org.freedesktop.DBus.Properties", "Get", "ss", interface, property])
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .kill_on_drop(true);
@@ -81,12 +82,14 @@ async fn ask(busctl: &Path, of: Pause) -> Option<bool> {
     if !output.status.success() || output.stdout.len() > ANSWER_MAX {
         return None;
     }
+    // A value in a variant, in the list of what the call returned.
     #[derive(Deserialize)]
-    struct Answer {
-        data: u64,
+    struct Holds<T> {
+        data: T,
     }
-    let answer: Answer = serde_json::from_slice(&output.stdout).ok()?;
-    Some(of.is_meant_by(answer.data))
+    let answer: Holds<[Holds<u64>; 1]> = serde_json::from_slice(&output.stdout).ok()?;
+    let [value] = answer.data;
+    Some(of.is_meant_by(value.data))
 }
 
 /// What holds probes back now.
@@ -140,7 +143,8 @@ mod tests {
     #[tokio::test]
     async fn what_the_system_says_holds_back_and_what_it_does_not_say_does_not() {
         let dir = tempfile::tempdir().unwrap();
-        let said = |value: u32| format!(r#"echo '{{"type":"u","data":{value}}}'"#);
+        let said =
+            |value: u32| format!(r#"echo '{{"type":"v","data":[{{"type":"u","data":{value}}}]}}'"#);
         let all = Pause::ALL;
         for (metered, level, expected) in [
             (said(1), said(1), vec![Pause::Metered]),

@@ -3,9 +3,10 @@
 //! older than a minute is made anew where the caps allow it, as `tocsin why` does.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     fmt::Write,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -17,13 +18,15 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tocsin_proto::{
     catalogue::{Catalogue, Target},
     id::TargetIndex,
+    implicate::DnsPath,
     observation::Family,
+    outcome::Outcome,
     time::Timestamp,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::JoinSet,
-    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +36,7 @@ use crate::{
         courtesy::{Quiet, Start, Use, wire_bytes},
         planner::Names,
     },
+    means::Pause,
     probe::{self, ProbeResult, Prober},
     spool::{Spool, SpoolError},
     state::State,
@@ -43,11 +47,9 @@ const FRESH_MS: u64 = 60_000;
 /// Scrapers at once.
 const CONNECTIONS_MAX: usize = 16;
 /// For a request's head to arrive.
-const HEAD_WITHIN: Duration = Duration::from_secs(5);
+const HEAD_WITHIN: Duration = Duration::from_secs(30);
 /// Of a request's head, bytes.
 const HEAD_MAX: usize = 16 * 1024;
-/// A connection is ended after this long.
-const CONNECTION_MAX: Duration = Duration::from_secs(120);
 /// What blackbox_exporter calls the parts of a request (`prober/http.go`), in the order of a probe's; it has a fifth for
 /// the body, which is not read here.
 const PHASES: [&str; 4] = ["resolve", "connect", "tls", "processing"];
@@ -69,6 +71,13 @@ pub struct Board {
 struct Known {
     last: BTreeMap<(TargetIndex, Family), Last>,
     outcomes: BTreeMap<&'static str, u64>,
+    /// At which somebody looks for a scraper.
+    under_way: BTreeSet<TargetIndex>,
+}
+
+/// Whether the name has no address of this family; what the own resolver alone says is no news of the name.
+fn has_no_address(result: &ProbeResult) -> bool {
+    result.outcome == Outcome::DnsNodata && result.dns != DnsPath::SystemOnly
 }
 
 impl Board {
@@ -80,7 +89,20 @@ impl Board {
     pub fn probed(&self, at: Timestamp, target: TargetIndex, family: Family, result: &ProbeResult) {
         let mut known = self.known();
         *known.outcomes.entry(result.outcome.name()).or_default() += 1;
+        // That a name has no address of one family is how it is, and no failure.
+        if has_no_address(result) {
+            return;
+        }
         known.last.insert((target, family), Last { at, result: result.clone() });
+    }
+
+    /// Whether nobody looks at it for a scraper; from then on somebody does.
+    fn begins(&self, target: TargetIndex) -> bool {
+        self.known().under_way.insert(target)
+    }
+
+    fn ends(&self, target: TargetIndex) {
+        self.known().under_way.remove(&target);
     }
 
     fn newest(&self, target: TargetIndex) -> Option<(Family, Last)> {
@@ -102,8 +124,12 @@ pub struct Exporter {
     pub board: Arc<Board>,
     /// Makes new ones.
     pub prober: Arc<Prober>,
-    /// The caps, seen from beside the probing loop as another process sees them.
-    pub spool: Mutex<Spool>,
+    /// Where the caps are kept: they are read anew for each look, as another process does.
+    pub state_dir: PathBuf,
+    /// Bytes of the outbox.
+    pub outbox_bytes_max: u64,
+    /// What holds looks back now.
+    pub held: watch::Receiver<Vec<Pause>>,
     /// The time.
     pub clock: Clock,
 }
@@ -140,7 +166,7 @@ impl Exporter {
             .max_buf_size(HEAD_MAX)
             .serve_connection(TokioIo::new(stream), answer);
         // How it ends is the scraper's affair.
-        drop(timeout(CONNECTION_MAX, connection).await);
+        drop(connection.await);
     }
 
     async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
@@ -148,7 +174,7 @@ impl Exporter {
         let (status, text) = match request.uri().path() {
             "/metrics" => self.metrics().map_or_else(failed, |text| (200, text)),
             "/probe" => match self.target(query) {
-                Ok(target) => self.probe(target).await.map_or_else(failed, |text| (200, text)),
+                Ok(target) => self.probe(target).await.unwrap_or_else(failed),
                 Err(said) => (400, said),
             },
             _ => (404, "there are /metrics and /probe?target=HOST\n".to_owned()),
@@ -180,53 +206,66 @@ impl Exporter {
     }
 
     /// The newest look at a target, made anew where it is old and the caps allow it.
-    async fn probe(&self, target: &Target) -> Result<String, SpoolError> {
-        let now = self.clock.now();
-        let fresh = |last: &Last| now.since_ms(last.at) < FRESH_MS;
+    async fn probe(&self, target: &Target) -> Result<(u16, String), SpoolError> {
+        let old = |last: &Last| self.clock.now().since_ms(last.at) >= FRESH_MS;
         let known = self.board.newest(target.index);
-        if !known.as_ref().is_some_and(|(_, last)| fresh(last)) && self.may(now, target.index)? {
-            // Families in turn.
-            let turn = known.as_ref().map_or(0, |(family, _)| {
-                self.families.iter().position(|of| of == family).map_or(0, |at| at + 1)
-            });
-            let mut families = self.families.iter().cycle();
-            let family = families.nth(turn).copied().unwrap_or(Family::V4);
+        // One look at a time: who comes meanwhile is told of the one before.
+        if known.as_ref().is_none_or(|(_, last)| old(last))
+            && self.held.borrow().is_empty()
+            && self.board.begins(target.index)
+        {
+            let looked = self.look(target, known.map(|(family, _)| family)).await;
+            self.board.ends(target.index);
+            looked?;
+        }
+        let mut text = String::new();
+        let Some((family, last)) = self.board.newest(target.index) else {
+            return Ok((
+                503,
+                "it was not looked at yet, and may not be now: its caps are used up\n".to_owned(),
+            ));
+        };
+        of_probe(&mut text, family, &last, self.clock.now());
+        Ok((200, text))
+    }
+
+    /// Looks over the family whose turn it is, and where the name has no address of that, over the next.
+    async fn look(&self, target: &Target, before: Option<Family>) -> Result<(), SpoolError> {
+        let at = before.and_then(|before| self.families.iter().position(|of| *of == before));
+        let turns = self.families.iter().cycle().skip(at.map_or(0, |at| at + 1));
+        for family in turns.take(self.families.len()) {
+            let now = self.clock.now();
+            // Opened anew each time, so that it has the whole history, and not what is new of it.
+            let mut spool = self.open()?;
+            let mut courtesy = spool.courtesy(now, self.day_bytes_max, false)?;
+            if courtesy.admit(now, target.index, Use::Verification).is_err() {
+                break;
+            }
+            spool.started(Start { at: now, target: target.index, of: Use::Verification })?;
+            drop(spool);
             let look = probe::Look { full_handshake: false, names: Names::Own, within: None };
-            let result = self.prober.probe(target, family, look).await;
+            let result = self.prober.probe(target, *family, look).await;
             let http1 = result.http_version == Some("http/1.1");
             let bytes = wire_bytes(result.bytes_in + result.bytes_out, http1);
             let quiet = result.retry_after_s.map(|seconds| Quiet {
                 target: target.index,
                 until: now.plus_ms(u64::from(seconds) * 1_000),
             });
-            self.spool().spent_beside(bytes, quiet)?;
-            self.board.probed(now, target.index, family, &result);
+            self.open()?.spent_beside(bytes, quiet)?;
+            self.board.probed(now, target.index, *family, &result);
+            if !has_no_address(&result) {
+                break;
+            }
         }
-        let mut text = String::new();
-        if let Some((family, last)) = self.board.newest(target.index) {
-            of_probe(&mut text, family, &last, self.clock.now());
-        } else {
-            gauge(&mut text, "probe_success", "Whether the target answered", &[("", 0.0)]);
-        }
-        Ok(text)
+        Ok(())
     }
 
-    fn spool(&self) -> MutexGuard<'_, Spool> {
-        self.spool.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn may(&self, now: Timestamp, target: TargetIndex) -> Result<bool, SpoolError> {
-        let mut spool = self.spool();
-        let mut courtesy = spool.courtesy(now, self.day_bytes_max, false)?;
-        if courtesy.admit(now, target, Use::Verification).is_err() {
-            return Ok(false);
-        }
-        spool.started(Start { at: now, target, of: Use::Verification })?;
-        Ok(true)
+    fn open(&self) -> Result<Spool, SpoolError> {
+        Spool::open(&self.state_dir, self.outbox_bytes_max)
     }
 
     fn metrics(&self) -> Result<String, SpoolError> {
-        let state = self.spool().state()?;
+        let state = self.open()?.state()?;
         let mut text = String::new();
         let known = self.board.known();
         let outcomes: Vec<(String, f64)> = known

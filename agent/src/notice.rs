@@ -21,6 +21,10 @@ use crate::{
 /// Looks that are remembered at most, and for how long, ms.
 const LOOKS_MAX: usize = 64;
 const LATELY_MS: u64 = 600_000;
+/// Notices in an hour, and incidents that are remembered as told of.
+const HOURLY: usize = 4;
+const HOUR_MS: u64 = 3_600_000;
+const TOLD_MAX: usize = 256;
 const WITHIN: Duration = Duration::from_secs(5);
 /// How long it is shown, milliseconds, as a string of `busctl`'s; the desktop may do otherwise.
 const SHOWN_MS: &str = "15000";
@@ -30,6 +34,8 @@ const SHOWN_MS: &str = "15000";
 pub struct Witness {
     looks: VecDeque<(Timestamp, TargetIndex, Look)>,
     told: BTreeSet<String>,
+    /// When, within the last hour.
+    shown: Vec<Timestamp>,
 }
 
 impl Witness {
@@ -54,6 +60,9 @@ impl Witness {
         resolver: &'static str,
         language: Language,
     ) -> Vec<(String, String)> {
+        // What was published long ago explains nothing of now.
+        let feeds: Vec<Feed> = feeds.iter().filter(|feed| feed.is_fresh()).cloned().collect();
+        self.shown.retain(|at| now.since_ms(*at) < HOUR_MS);
         // One site that failed last is not cured by an older look that went well.
         let mut newest: BTreeMap<TargetIndex, Vec<Look>> = BTreeMap::new();
         for (_, target, look) in &self.looks {
@@ -82,13 +91,18 @@ impl Witness {
                 controls: controls.collect(),
                 line,
                 resolver: Some(resolver),
-                feeds: feeds.to_vec(),
+                feeds: feeds.clone(),
             };
             let diagnosis = evidence.diagnose(catalogue);
             let Cause::Incident(incident) = &diagnosis.cause else { continue };
-            if !self.told.insert(incident.id.clone()) {
+            // Whoever publishes one incident after another is believed a few times an hour.
+            if self.shown.len() >= HOURLY || !self.told.insert(incident.id.clone()) {
                 continue;
             }
+            while self.told.len() > TOLD_MAX {
+                self.told.pop_first();
+            }
+            self.shown.push(now);
             let answer = Answer {
                 language,
                 site: &target.name,

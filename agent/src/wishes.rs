@@ -1,7 +1,10 @@
-//! Which sites are to be left alone, as the snapshots that operators signed say, and where owners of sites can read what
-//! these requests are.
+//! Which sites are to be left alone, as the snapshots that operators signed say.
 
-use tocsin_proto::{catalogue::Catalogue, sign::PublicKey, snapshot::Public, time::Timestamp};
+use std::collections::BTreeSet;
+
+use tocsin_proto::{
+    catalogue::Catalogue, id::TargetIndex, sign::PublicKey, snapshot::Public, time::Timestamp,
+};
 
 use crate::{
     engine::courtesy::{Quiet, RETRY_AFTER_S_MAX},
@@ -10,6 +13,10 @@ use crate::{
 
 /// How often the snapshots that were kept are looked through, ms. They come hourly.
 pub const EVERY_MS: u64 = 1_200_000;
+/// And where a new one has come, not sooner than this after the last time, ms.
+pub const AGAIN_MS: u64 = 60_000;
+/// Of the catalogue's targets one in so many may be left alone for one operator.
+const PART: usize = 20;
 
 /// What an operator last said of itself and of sites; nothing where no snapshot was kept. It was verified before it was kept.
 ///
@@ -26,27 +33,28 @@ pub fn of(spool: &Spool, operator: &PublicKey) -> Result<Public, SpoolError> {
     Ok(head.unwrap_or_else(Head::default).public)
 }
 
-/// The targets that are to be left alone for as long as anybody can ask at once.
+/// The targets that are to be left alone for as long as anybody can ask at once. Of one operator's list no more than a
+/// twentieth of the catalogue is honoured, the first of it: more is no list of exceptions, and would blind this agent towards
+/// every other operator too.
 #[must_use]
 pub fn quiets(catalogue: &Catalogue, wishes: &[Public], now: Timestamp) -> Vec<Quiet> {
     let until = now.plus_ms(u64::from(RETRY_AFTER_S_MAX) * 1_000);
-    let wanted = |host: &str| wishes.iter().any(|wish| wish.left_alone.has(host));
-    let targets = catalogue.targets().values().filter(|target| wanted(&target.host));
-    targets.map(|target| Quiet { target: target.index, until }).collect()
-}
-
-/// The page for owners of sites, of the first operator that names one. It goes into every request, so only what cannot be
-/// anything else than an address is taken.
-#[must_use]
-pub fn page(wishes: &[Public]) -> Option<String> {
-    let plain = |url: &&String| {
-        let scheme = url.strip_prefix("https://").or(url.strip_prefix("http://"));
-        let of_address = |c: u8| c.is_ascii_alphanumeric() || b".-:/[]_~".contains(&c);
-        url.len() <= 120
-            && scheme.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(of_address))
+    let most = (catalogue.targets().len() / PART).max(1);
+    let of = |wish: &Public| -> Vec<TargetIndex> {
+        let targets = catalogue.targets().values();
+        let wanted = targets.filter(|target| wish.left_alone.has(&target.host));
+        let wanted: Vec<TargetIndex> = wanted.map(|target| target.index).collect();
+        if wanted.len() > most {
+            tracing::warn!(
+                wanted = wanted.len(),
+                most,
+                "an operator wants too many sites left alone"
+            );
+        }
+        wanted.into_iter().take(most).collect()
     };
-    let url = wishes.iter().filter_map(|wish| wish.url.as_ref()).find(plain)?;
-    Some(format!("{}/probes", url.trim_end_matches('/')))
+    let targets: BTreeSet<TargetIndex> = wishes.iter().flat_map(of).collect();
+    targets.into_iter().map(|target| Quiet { target, until }).collect()
 }
 
 #[cfg(test)]
@@ -55,20 +63,16 @@ mod tests {
 
     use super::*;
 
-    fn wish(hosts: &[&str], url: Option<&str>) -> Public {
+    fn wish(hosts: &[&str]) -> Public {
         let hosts = hosts.iter().map(ToString::to_string).collect();
-        Public {
-            left_alone: LeftAlone::new(hosts).unwrap(),
-            url: url.map(str::to_owned),
-            contact: None,
-        }
+        Public { left_alone: LeftAlone::new(hosts).unwrap(), contact: None }
     }
 
     #[test]
     fn a_host_and_all_below_it_are_left_alone_and_nothing_beside() {
         let catalogue = Catalogue::builtin();
         let github = catalogue.find("github.com").unwrap();
-        let of = |hosts: &[&str]| quiets(catalogue, &[wish(hosts, None)], Timestamp::EPOCH);
+        let of = |hosts: &[&str]| quiets(catalogue, &[wish(hosts)], Timestamp::EPOCH);
         let until = Timestamp::from_s(u64::from(RETRY_AFTER_S_MAX));
         let left = of(&["github.com"]);
         assert!(left.contains(&Quiet { target: github.index, until }), "{left:?}");
@@ -78,24 +82,10 @@ mod tests {
         );
         assert_eq!(of(&["hub.com"]), [], "part of a name is no name above it");
         assert_eq!(of(&["www.github.com", ""]), []);
-        let all_of_com = of(&["com"]).len();
-        let com = catalogue.targets().values().filter(|target| target.host.ends_with(".com"));
-        assert_eq!(all_of_com, com.count(), "its operator can have it");
-    }
-
-    #[test]
-    fn only_an_address_becomes_part_of_a_request() {
-        let page = |url| page(&[wish(&[], None), wish(&[], Some(url))]);
-        assert_eq!(page("https://t.example/").as_deref(), Some("https://t.example/probes"));
-        for bad in [
-            "t.example",
-            "https://",
-            "https://t.example\r\nCookie: a",
-            "https://a b",
-            "javascript:1",
-        ] {
-            assert_eq!(page(bad), None, "{bad}");
-        }
+        assert_eq!(of(&["com"]), [], "a top-level domain is nobody's site");
+        let hosts: Vec<&str> = catalogue.targets().values().map(|of| of.host.as_str()).collect();
+        let most = catalogue.targets().len() / PART;
+        assert_eq!(of(&hosts[..256.min(hosts.len())]).len(), most, "nor is most of the catalogue");
     }
 
     #[test]

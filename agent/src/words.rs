@@ -59,11 +59,11 @@ pub fn people(language: Language, said: &HumanSuspicion, now: Timestamp) -> Stri
     let since = clock_time(said.since, now);
     language.both(
         format!(
-            "People say so too: {prefixes} connections in {networks} networks of {countries} countries within a \
+            "People report that it does not work: {prefixes} connections in {networks} networks of {countries} countries within a \
              quarter of an hour, more than usual since {since}. That is hearsay; probes decide."
         ),
         format!(
-            "Des gens le disent aussi\u{a0}: {prefixes} connexions dans {networks} réseaux de {countries} pays en un \
+            "Des gens signalent que cela ne marche pas\u{a0}: {prefixes} connexions dans {networks} réseaux de {countries} pays en un \
              quart d’heure, plus que d’habitude depuis {since}. Ce sont des dires\u{a0}; les sondes tranchent."
         ),
     )

@@ -67,6 +67,8 @@ pub(crate) struct Operator {
     pub(crate) status: watch::Receiver<Status>,
     /// As it was told last.
     pub(crate) connected: Option<Way>,
+    /// The newest of its snapshots whose wishes are followed, 0 for none.
+    pub(crate) sequence: u64,
 }
 
 /// The probing loop: what the core wants done, and what came of it.
@@ -90,6 +92,8 @@ pub(crate) struct Work {
     pub(crate) started_at: Timestamp,
     /// When it is next looked which sites are to be left alone.
     pub(crate) wishes_at: Timestamp,
+    /// When that was done last.
+    pub(crate) wished_at: Timestamp,
     /// Those, by host.
     pub(crate) left_alone: Vec<String>,
     /// What holds the schedule back now.
@@ -224,12 +228,17 @@ impl Work {
             return Ok(());
         }
         self.wishes_at = now.plus_ms(wishes::EVERY_MS);
+        self.wished_at = now;
         self.notice(now)?;
         let wishes = self.operators.iter().map(|op| wishes::of(&self.spool(), &op.operator));
         let wishes: Vec<Public> = wishes.collect::<Result<_, _>>()?;
         let quiets = wishes::quiets(&self.config.catalogue, &wishes, now);
         let host = |quiet: &Quiet| Some(self.config.catalogue.target(quiet.target)?.host.clone());
         self.left_alone = quiets.iter().filter_map(host).collect();
+        // For `why` and scrapers, who look from beside.
+        for quiet in &quiets {
+            self.spool().spent(self.core.courtesy().fill(now), Some(*quiet))?;
+        }
         if !quiets.is_empty() {
             let effects = self.core.others(now, &Others { quiets, ..Others::default() });
             self.carry_out(now, effects, probes)?;
@@ -272,10 +281,18 @@ impl Work {
         if !changed {
             return Ok(());
         }
-        // A snapshot may have come, with other wishes.
-        self.wishes_at = now;
         for operator in &mut self.operators {
-            let way = operator.status.borrow().connected;
+            let (way, sequence) = {
+                let status = operator.status.borrow();
+                (status.connected, status.sequence)
+            };
+            if sequence != operator.sequence {
+                // Other wishes may have come. A collector that sends one after another is not followed sooner.
+                let again = self.wished_at.plus_ms(wishes::AGAIN_MS);
+                let first = operator.sequence == 0;
+                self.wishes_at = self.wishes_at.min(if first { now } else { again });
+                operator.sequence = sequence;
+            }
             if way != operator.connected {
                 operator.connected = way;
                 (self.tell)(Told::Session { at: now, operator: operator.operator, way });
@@ -439,7 +456,9 @@ impl Work {
         self.checked.portal_at = now.plus_ms(PORTAL_EVERY_MS);
         let family = self.config.families.first().copied().unwrap_or(Family::V4);
         let start = getrandom::u64().unwrap_or(0);
-        for target in look::controls(&self.config.catalogue, None, start).into_iter().take(2) {
+        let held = !self.held.borrow().is_empty();
+        let chosen = look::controls(&self.config.catalogue, None, start).into_iter().take(2);
+        for target in chosen.filter(|_| !held) {
             // It is a visit like any other, and counted as one.
             let (index, of) = (target.index, Use::Verification);
             if self.core.courtesy().may(now, index, of).is_err() {

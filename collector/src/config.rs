@@ -60,9 +60,6 @@ pub struct RawConfig {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawPublic {
-    /// Where readers find this collector's page: `https://outages.example`. Agents name its page for site owners
-    /// in their User-Agent, where their users name nothing else.
-    pub url: Option<String>,
     /// Where a site's owner can write to: an address of mail, or of a page.
     pub contact: Option<String>,
     /// Hosts whose owners want no probes, with all below them. Agents that hear this collector leave them alone.
@@ -313,13 +310,6 @@ fn public(raw: RawPublic) -> Result<Public, ConfigError> {
     let refused = |key, value: &String, allowed| {
         Err(ConfigError::Public { key, value: value.clone(), allowed })
     };
-    if let Some(url) = raw
-        .url
-        .as_ref()
-        .filter(|url| !(plain(url) && (url.starts_with("https://") || url.starts_with("http://"))))
-    {
-        return refused("url", url, "an http:// or https:// address of up to 120 characters");
-    }
     if let Some(contact) = raw.contact.as_ref().filter(|contact| !plain(contact)) {
         return refused("contact", contact, "an address of up to 120 characters, without spaces");
     }
@@ -337,8 +327,7 @@ fn public(raw: RawPublic) -> Result<Public, ConfigError> {
         let first = raw.left_alone.first().cloned().unwrap_or_default();
         return refused("left_alone", &first, "a list of at most 256 hosts");
     };
-    let url = raw.url.map(|url| url.trim_end_matches('/').to_owned());
-    Ok(Public { url, contact: raw.contact, left_alone })
+    Ok(Public { contact: raw.contact, left_alone })
 }
 
 impl TryFrom<RawConfig> for Config {

@@ -186,7 +186,7 @@ impl Pipeline {
     /// Begins with a detector that is at the end of the log.
     #[must_use]
     pub fn new(
-        follower: Follower,
+        mut follower: Follower,
         publisher: Publisher,
         metrics: Arc<Metrics>,
         living: Living,
@@ -194,6 +194,8 @@ impl Pipeline {
         now: Timestamp,
     ) -> (Self, watch::Receiver<Arc<Published>>) {
         let fingerprint = fingerprint(follower.detector.catalogue());
+        // What was said when it was last heard is long over.
+        follower.people.advance(now);
         // Rises over restarts too, as long as the clock does.
         let sequence = now.as_ms();
         let first =

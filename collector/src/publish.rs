@@ -131,7 +131,8 @@ impl Publisher {
 
 /// Sites of which more people than usual say that they do not work.
 fn said_of(people: &People, catalogue: &Catalogue) -> Vec<HumanSuspicion> {
-    let raised = people.raised().into_iter().take(SITES_FAILING_MAX);
+    let enough = |heard: &Heard| heard.prefixes as usize >= PREFIXES_MIN;
+    let raised = people.raised().into_iter().filter(enough).take(SITES_FAILING_MAX);
     let told = raised.filter_map(|heard| {
         let target = catalogue.target(heard.target)?.id.clone();
         let Heard { since, prefixes, networks, countries, usual_permille, trouble, .. } = heard;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     id::{Country, Id, TargetIndex},
     implicate::Layer,
-    limits::{CATALOGUE_BYTES_MAX, PROVIDERS_MAX, ROLES_MAX, TARGET_HOUR_MAX, TARGETS_MAX},
+    limits::{CATALOGUE_BYTES_MAX, PROVIDERS_MAX, ROLES_MAX, TARGET_MINUTE_MAX, TARGETS_MAX},
     sign::{Domain, PublicKey, Signature, VerifyError},
 };
 
@@ -284,12 +284,13 @@ impl Catalogue {
     }
 
     /// Which share of the agents looks at a target, millionths: so many that its bound holds even if a collector makes
-    /// each of them look as often as its caps allow ([`TARGET_HOUR_MAX`] an hour).
+    /// each of them look as often as its caps allow ([`TARGET_MINUTE_MAX`] in a minute). The bound is of a minute's mean:
+    /// what falls on one second is the collector's choice.
     #[must_use]
     pub fn share_ppm(&self, target: &Target) -> u32 {
         const ALL: u64 = 1_000_000;
-        let most = u64::from(target.max_total_rps.unwrap_or(self.max_total_rps)) * 3_600 * ALL;
-        let worst = u64::from(self.crowd) * TARGET_HOUR_MAX as u64;
+        let most = u64::from(target.max_total_rps.unwrap_or(self.max_total_rps)) * 60 * ALL;
+        let worst = u64::from(self.crowd) * TARGET_MINUTE_MAX as u64;
         u32::try_from(most.checked_div(worst).unwrap_or(ALL).min(ALL)).unwrap_or(0)
     }
 

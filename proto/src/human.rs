@@ -48,8 +48,6 @@ open_codes! {
         UnknownTarget = 4, "unknown_target";
         /// It is not of now, by the collector's clock.
         Clock = 5, "clock";
-        /// The signature does not fit, or the bytes are none.
-        Malformed = 6, "malformed";
         /// The collector could not keep it.
         Failed = 7, "failed";
     }

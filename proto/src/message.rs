@@ -421,12 +421,12 @@ impl Transcript {
         prove.observer.verify(Domain::Prove, &self.message(), &prove.signature)
     }
 
-    /// Leading zero bits of `SHA-256("tocsin/work/v1\0" || nonce || observer || work)`, with the
+    /// Leading zero bits of `SHA-256("tocsin/pow/v1\0" || nonce || observer || work)`, with the
     /// work as eight little-endian bytes.
     #[must_use]
     pub fn work_bits(&self, observer: &PublicKey, work: u64) -> u32 {
         let parts: [&[u8]; 4] =
-            [b"tocsin/work/v1\0", &self.nonce, observer.as_bytes(), &work.to_le_bytes()];
+            [b"tocsin/pow/v1\0", &self.nonce, observer.as_bytes(), &work.to_le_bytes()];
         let hash = sha256(&parts);
         let zeros = hash.iter().take_while(|byte| **byte == 0).count();
         let next = hash.get(zeros).map_or(0, |byte| byte.leading_zeros());

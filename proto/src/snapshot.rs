@@ -212,12 +212,12 @@ impl LeftAlone {
         self.0.iter().take(Self::MAX).map(String::as_str)
     }
 
-    /// Whether a host is one of them, or below one.
+    /// Whether a host is one of them, or below one. A name without a dot is a top-level domain, and no site.
     #[must_use]
     pub fn has(&self, host: &str) -> bool {
         self.hosts().any(|own| {
             let below = host.strip_suffix(own);
-            !own.is_empty() && below.is_some_and(|below| below.is_empty() || below.ends_with('.'))
+            own.contains('.') && below.is_some_and(|below| below.is_empty() || below.ends_with('.'))
         })
     }
 }
@@ -225,9 +225,6 @@ impl LeftAlone {
 /// Who runs a collector, as its operator says.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Public {
-    /// Where readers find it; the page for site owners is `/probes` there.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub url: Option<String>,
     /// Where a site's owner can write to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contact: Option<String>,

@@ -20,7 +20,9 @@ use tocsin_proto::{
     sign::SecretKey,
     time::Timestamp,
 };
-use tocsin_tests::peer::{CollectorProgram, PATIENCE, Peer, Programs, Serving, eventually, get};
+use tocsin_tests::peer::{
+    CollectorProgram, PATIENCE, Peer, Program, Programs, Serving, eventually, get,
+};
 
 /// Networks, and prefixes in each.
 const NETWORKS: u8 = 5;
@@ -110,17 +112,17 @@ async fn many_who_say_so_are_a_suspicion_and_no_incident() {
     assert_eq!(say(&mut peer, &key(99), old).await, Hearing::Clock);
     let raised = async || {
         let told = told(&collector).await;
-        told["raised"].as_array().is_some_and(|raised| !raised.is_empty()).then_some(told)
+        (told["raised"][0]["prefixes"] == u32::from(NETWORKS * PREFIXES)).then_some(told)
     };
     let heard = eventually("it is told of", PATIENCE, raised).await.unwrap();
     let first = &heard["raised"][0];
     assert_eq!(first["target"], site().id.as_str());
-    assert_eq!(first["prefixes"], u32::from(NETWORKS * PREFIXES));
     assert_eq!((&first["networks"], &first["countries"]), (&NETWORKS.into(), &1.into()));
     assert_eq!(first["trouble"], "sign_in");
+    // Where five minutes end in between, a point of a few is not told of.
     let points = heard["curves"][0]["points"].as_array().unwrap();
     let voices: u64 = points.iter().map(|point| point[1].as_u64().unwrap()).sum();
-    assert_eq!(voices, u64::from(NETWORKS * PREFIXES));
+    assert!((8..=u64::from(NETWORKS * PREFIXES)).contains(&voices), "{heard}");
     // Hearsay makes no incident, however much of it there is.
     let incidents = get(collector.web, "/api/v1/incidents").await.unwrap();
     let incidents: Value = serde_json::from_str(&incidents.body).unwrap();
@@ -195,5 +197,36 @@ async fn who_rotates_is_another_observer() {
     assert_eq!(said["told"][0]["hearing"], "counted", "{said}");
     assert_eq!(run(tocsin(), &["forget"]).0, Some(0));
     assert_eq!(run(tocsin(), &["identity", "rotate"]).0, Some(0), "now there is nothing to leave");
+    collector.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn who_reports_leaves_the_running_agent_where_it_is() {
+    let (collector, dir) = collector().await;
+    let line = collector.line.clone();
+    // A fixed network, so that the agent and its user would have the same key if they were the same observer.
+    let config = dir.path().join("agent.toml");
+    let text = "context = 'home'\nfamilies = ['v4']\nresolvers = ['127.0.0.1:9']\nindependent_roots = ['127.0.0.1']\n\
+                independent_port = 9\naccept = true\n";
+    std::fs::write(&config, text).unwrap();
+    let tocsin = || {
+        let mut command = tocsin(dir.path(), &line);
+        command.arg("--config").arg(&config);
+        command
+    };
+    let mut command = tocsin();
+    command.arg("run").stdout(Stdio::null());
+    let mut running = Program::start(command).unwrap();
+    let sessions = async || {
+        let open = "tocsin_sessions{transport=\"quic\"}";
+        (collector.metric(open).await.ok()? == 1).then_some(())
+    };
+    eventually("the agent has its session", PATIENCE * 2, sessions).await.unwrap();
+    let (code, said) = run(tocsin(), &["report", "github.com"]);
+    assert_eq!((code, &said["told"][0]["hearing"]), (Some(0), &"counted".into()), "{said}");
+    let replaced = "tocsin_sessions_ended_total{reason=\"replaced\"}";
+    assert_eq!(collector.metric(replaced).await.unwrap(), 0);
+    eventually("its session stands", PATIENCE, sessions).await.unwrap();
+    assert_eq!(running.terminate().await.unwrap().code(), Some(0));
     collector.stop().await.unwrap();
 }

@@ -12,8 +12,8 @@ use crate::{
     config::Config, identity::Identity, look::Site, network::Network, spool::Spool, words::Language,
 };
 
-/// For a collector to be reached, and to keep it.
-const WITHIN: Duration = Duration::from_secs(10);
+/// For a collector to be reached, with the work that it may ask of a key that is new to it, and to keep it.
+const WITHIN: Duration = Duration::from_secs(45);
 
 /// What can be wrong with a site, as typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -75,11 +75,26 @@ pub async fn report(
         }
     };
     let target = &site.target;
+    if config.collectors.is_empty() {
+        let error = language.say(
+            "No collector is set, so there is nobody to tell: add a tocsin:// line to collectors.",
+            "Aucun collecteur n’est indiqué, il n’y a personne à prévenir\u{a0}: ajoutez une ligne tocsin:// à collectors.",
+        );
+        match json {
+            true => say_json(json!({"target": target.id, "ok": false, "error": error}))?,
+            false => say(error)?,
+        }
+        return Ok(Exit::Unknown);
+    }
     let identity = Arc::new(Identity::open(&config.state_dir)?);
     let spool = Spool::open(&config.state_dir, config.outbox_bytes_max)?;
     let mut visits = JoinSet::new();
     for line in &config.collectors {
+        // Who proves the key of the agent that runs here takes its session's place, and it would be away for minutes: a
+        // person is another observer.
         let here = Network::now(config.context.as_deref()).context;
+        let here = here.unwrap_or_else(|| format!("{:x}", getrandom::u64().unwrap_or(0)));
+        let here = Some(format!("{here} person"));
         let uplink = scratch(config, line, &spool, &identity, here)?;
         let (operator, index) = (line.operator, target.index);
         visits.spawn(async move {
@@ -127,7 +142,7 @@ pub async fn report(
             }
         }
         if ok {
-            let name = &target.name;
+            let name = &target.host;
             say(language.both(
                 format!("What people say raises a suspicion; only probes confirm. `tocsin why {name}` tells what is known."),
                 format!("Ce que disent les gens éveille un soupçon\u{a0}; seules les sondes confirment. `tocsin why {name}` dit ce qui est connu."),

@@ -88,7 +88,12 @@ fn unit(scope: &Scope, program: &str) -> String {
 ///
 /// # Errors
 /// When there is no systemd, a unit that is not ours stands there, or a file cannot be written.
-pub fn service(config: &Config, what: What, language: Language) -> anyhow::Result<Exit> {
+pub fn service(
+    config: &Config,
+    named: Option<&Path>,
+    what: What,
+    language: Language,
+) -> anyhow::Result<Exit> {
     let scope = Scope::now()?;
     let path = scope.path();
     match what {
@@ -105,6 +110,12 @@ pub fn service(config: &Config, what: What, language: Language) -> anyhow::Resul
                     "the package's unit is there ({packaged}): `systemctl enable --now tocsin`"
                 );
             }
+            if let Some(named) = named {
+                anyhow::bail!(
+                    "the service reads its own file, not {}: see `tocsin --help` at --config for where that is",
+                    named.display()
+                );
+            }
             agreed(&scope, program, config, language)?;
             is_ours(&path)?;
             if let Some(parent) = path.parent() {
@@ -114,7 +125,12 @@ pub fn service(config: &Config, what: What, language: Language) -> anyhow::Resul
             fs::write(&path, unit)
                 .with_context(|| format!("{} cannot be written", path.display()))?;
             scope.systemctl(&["daemon-reload"])?;
-            scope.systemctl(&["enable", "--now", NAME])?;
+            scope.systemctl(&["enable", NAME])?;
+            scope.systemctl(&["restart", NAME])?;
+            // Where its condition does not hold systemd says nothing.
+            scope.systemctl(&["--quiet", "is-active", NAME]).context(
+                "the unit is written, and the agent does not run: `systemctl status tocsin` says why",
+            )?;
             say(format_args!("{} {}", language.say("It runs:", "Il tourne :"), path.display()))?;
             if matches!(scope, Scope::User(_)) {
                 say(language.say(
@@ -154,7 +170,8 @@ fn agreed(scope: &Scope, program: &str, config: &Config, language: Language) -> 
         );
     }
     let file = Path::new(crate::config::SYSTEM_FILE);
-    let accepts = file.exists() && RawConfig::read(file)?.accept == Some(true);
+    let raw = if file.exists() { RawConfig::read(file)? } else { RawConfig::default() };
+    let accepts = raw.accept == Some(true) && !raw.collectors.is_empty();
     anyhow::ensure!(
         accepts,
         "{0} must say `accept = true`, and name collectors: `tocsin --print-config >{0}`, then edit it; \

@@ -26,7 +26,7 @@ use tocsin_proto::{
     id::{Country, TargetIndex},
     limits::{FRAME_TO_AGENT_MAX, HANDSHAKE_TIMEOUT_MS},
     line::CollectorLine,
-    message::{AskBack, Forget, GoAwayReason, Message, Query, Schedule},
+    message::{AskBack, Forget, GoAwayReason, Message, Schedule},
     sign::PublicKey,
     wire::{Deframer, Frame, FrameTooLong},
 };
@@ -67,6 +67,8 @@ const SESSION_MAX: Duration = Duration::from_secs(6 * 3600);
 const NEWS_EVERY: Duration = Duration::from_secs(3600);
 /// And where something fails here, after this long.
 const NEWS_AGAIN: Duration = Duration::from_secs(300);
+/// A second is waited for every so many bytes of the last, so that whatever a collector publishes takes under 9 MB a day.
+const NEWS_BYTES_A_SECOND: u64 = 100;
 /// What is under way when this program stops may take so long to say goodbye.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes read at once.
@@ -439,6 +441,7 @@ impl Uplink {
         let falls_back = self.transport == Transport::Auto && live.link.way.via == Via::Tcp;
         let kept = self.voice.spool().snapshot(&self.line.operator)?;
         // Sessions may follow on each other quickly, and the news are no newer for that.
+        let kept_bytes = kept.as_ref().map_or(0, |(kept, _)| kept.document.len());
         let mut asked = kept.and_then(|(_, at)| {
             heard.checked_sub(Duration::from_millis(self.clock.now().since_ms(at)))
         });
@@ -456,6 +459,8 @@ impl Uplink {
                 0 => deferred,
                 _ => deferred.min(heard + ACK_TIMEOUT),
             };
+            let news_bytes = live.session.news_bytes().max(kept_bytes) as u64;
+            let paid = Duration::from_secs(news_bytes / NEWS_BYTES_A_SECOND);
             tokio::select! {
                 () = shutdown.cancelled() => {
                     live.link.close().await;
@@ -467,11 +472,11 @@ impl Uplink {
                     return Err(UplinkError::Old);
                 }
                 () = self.voice.wake().notified() => {}
-                () = tokio::time::sleep_until(asked.map_or(heard, |at| at + NEWS_EVERY).into()) => {
+                () = tokio::time::sleep_until(asked.map_or(heard, |at| at + NEWS_EVERY.max(paid)).into()) => {
                     self.query(live, &mut asked).await?;
                 }
                 () = self.voice.news().notified() => {
-                    if asked.is_none_or(|at| monotonic() >= at + NEWS_AGAIN) {
+                    if asked.is_none_or(|at| monotonic() >= at + NEWS_AGAIN.max(paid)) {
                         self.query(live, &mut asked).await?;
                     }
                 }
@@ -511,7 +516,8 @@ impl Uplink {
         asked: &mut Option<std::time::Instant>,
     ) -> Result<(), UplinkError> {
         *asked = Some(monotonic());
-        live.write(&Query::Snapshot.to_frame()).await
+        let query = live.session.query();
+        live.write(&query).await
     }
 
     async fn send_waiting(&self, live: &mut Live) -> Result<(), UplinkError> {

@@ -4,10 +4,7 @@
 use std::{io, time::Duration};
 
 use tocsin_proto::{
-    id::Country,
-    limits::FRAME_TO_AGENT_MAX,
-    line::CollectorLine,
-    message::{Message, Query, SignedSnapshot},
+    id::Country, limits::FRAME_TO_AGENT_MAX, line::CollectorLine, message::SignedSnapshot,
     wire::Deframer,
 };
 use tokio::time::timeout;
@@ -105,7 +102,7 @@ impl Reader<'_> {
                     match output {
                         Output::Greeted { offset_ms, country, asn, serial } => {
                             greeted = Some((offset_ms, country, asn, serial));
-                            let query = Query::Snapshot.to_frame();
+                            let query = session.query();
                             link.write(&query.to_bytes()).await.map_err(write)?;
                         }
                         Output::Snapshot { signed, sequence, serial: feed_serial } => {

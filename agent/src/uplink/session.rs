@@ -15,8 +15,8 @@ use tocsin_proto::{
     id::Country,
     limits::{POW_BITS_MAX, PROTOCOL_VERSION, REPORTS_IN_FLIGHT_MAX},
     message::{
-        Ack, AskBack, Challenge, Forgotten, GoAway, GoAwayReason, Greeting, Hello, Message, Ready,
-        Rejection, Schedule, SignedSnapshot, Tag, Transcript,
+        Ack, AskBack, Challenge, Forgotten, GoAway, GoAwayReason, Greeting, Hello, Message, Query,
+        Ready, Rejection, Schedule, SignedSnapshot, Tag, Transcript,
     },
     report::SignedReport,
     sign::{PublicKey, SecretKey},
@@ -165,6 +165,10 @@ pub struct Session {
     highest_sent: u64,
     sent_before: u64,
     in_flight: BTreeSet<u64>,
+    /// Snapshots that were asked for and have not come.
+    queries: u8,
+    /// Bytes of the last that came; 0 before the first.
+    news_bytes: usize,
     later: BTreeMap<u64, Timestamp>,
     delegations: Vec<SignedDelegation>,
     key: Option<Arc<SecretKey>>,
@@ -196,6 +200,8 @@ impl Session {
             highest_sent: 0,
             sent_before: 0,
             in_flight: BTreeSet::new(),
+            queries: 0,
+            news_bytes: 0,
             later: BTreeMap::new(),
             delegations: Vec::new(),
             key: None,
@@ -213,6 +219,18 @@ impl Session {
     #[must_use]
     pub fn may_query(&self) -> bool {
         matches!(self.state, State::Ready | State::Reading)
+    }
+
+    /// Asks for the newest snapshot: one may come.
+    pub fn query(&mut self) -> Frame {
+        self.queries = self.queries.saturating_add(1);
+        Query::Snapshot.to_frame()
+    }
+
+    /// Bytes of the last snapshot that came; 0 before the first.
+    #[must_use]
+    pub const fn news_bytes(&self) -> usize {
+        self.news_bytes
     }
 
     /// Reports sent and not acked.
@@ -364,10 +382,13 @@ impl Session {
             };
         }
         if is(Tag::Snapshot) {
-            if !self.may_query() {
+            // What nobody asked for could come without end.
+            if !self.may_query() || self.queries == 0 {
                 return Err(order);
             }
+            self.queries -= 1;
             let snapshot: SignedSnapshot = body(frame)?;
+            self.news_bytes = frame.body.len();
             let Setup { operator, feed_serial_seen, .. } = &self.setup;
             let feed =
                 delegated(&self.delegations, KeyRole::Feed, operator, *feed_serial_seen, now)
@@ -533,6 +554,25 @@ mod tests {
         assert!(session.may_query() && !session.is_ready() && session.room() == 0);
         let ready = Ready { committed_seq: 5, schedule: Schedule::default() };
         assert!(session.receive(NOW, &ready.to_frame()).is_err());
+    }
+
+    #[test]
+    fn a_snapshot_that_nobody_asked_for_is_a_breach_of_order() {
+        let frame = Frame { tag: Tag::Snapshot as u8, body: Vec::new() };
+        let reading = || {
+            let (mut session, _) = session(0);
+            session.setup.reads = true;
+            session.receive(NOW, &greeting(1, 2, 20)).unwrap();
+            session
+        };
+        let order = SessionError::Order(Tag::Snapshot as u8);
+        assert_eq!(reading().receive(NOW, &frame), Err(order));
+        // One that was asked for is looked at, and only one.
+        let mut asked = reading();
+        drop(asked.query());
+        let malformed = |error| matches!(error, Err(SessionError::Malformed { .. }));
+        assert!(malformed(asked.receive(NOW, &frame)));
+        assert_eq!(asked.receive(NOW, &frame), Err(order));
     }
 
     #[test]

@@ -1,3 +1,5 @@
+use tocsin_proto::message::Query;
+
 use super::*;
 use std::net::SocketAddr;
 

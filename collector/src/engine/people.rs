@@ -120,9 +120,9 @@ struct Point {
 
 #[derive(Debug, Default)]
 struct Curve {
-    /// The last day, by number of the point; empty ones are left out.
+    /// The last quarter of an hour, by number of the point; empty ones are left out.
     points: BTreeMap<u64, Point>,
-    /// Prefixes in each point of the last week.
+    /// How many prefixes were in each point of the last week.
     counts: BTreeMap<u64, u32>,
     /// Since when it is more than usual.
     since: Option<Timestamp>,
@@ -240,7 +240,7 @@ impl People {
         self.now = now;
         let begun = self.begun.unwrap_or(now);
         for curve in self.curves.values_mut() {
-            curve.points = curve.points.split_off(&now.saturating_sub(SHOWN));
+            curve.points = curve.points.split_off(&now.saturating_sub(WINDOW));
             curve.counts = curve.counts.split_off(&now.saturating_sub(USUAL + RECENT));
             curve.judge(now, begun);
         }
@@ -284,10 +284,9 @@ impl People {
     /// Prefixes in each five minutes of the last day, of every site of which anything was said in them.
     pub fn curves(&self) -> impl Iterator<Item = (TargetIndex, Vec<(Timestamp, u32)>)> {
         self.curves.iter().map(|(target, curve)| {
-            let count = |point: &Point| u32::try_from(point.prefixes.len()).unwrap_or(u32::MAX);
-            let points = curve.points.iter();
-            let of = |(at, point): (&u64, _)| (Timestamp::from_ms(at * BUCKET_MS), count(point));
-            (*target, points.map(of).collect())
+            let shown = curve.counts.range(self.now.saturating_sub(SHOWN)..);
+            let of = |(at, count): (&u64, &u32)| (Timestamp::from_ms(at * BUCKET_MS), *count);
+            (*target, shown.map(of).collect())
         })
     }
 }

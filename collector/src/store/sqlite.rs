@@ -256,32 +256,34 @@ impl SqliteLog {
         transaction.commit().map_err(failed(DOING))
     }
 
-    /// Deletes what the person with this key said; tells how much that was.
+    /// Drops what persons said before this time.
     ///
     /// # Errors
-    /// When the database fails: then nothing of it was done.
-    pub fn unhear(&mut self, observer: &PublicKey) -> Result<u64, StoreError> {
-        let failed = sqlite(&self.path, "forgetting what a person said");
+    /// When the database fails.
+    pub fn unhear_before(&mut self, at: Timestamp) -> Result<(), StoreError> {
         self.connection
-            .execute("DELETE FROM humans WHERE observer = ?1", [observer.as_bytes()])
-            .map(|rows| rows as u64)
-            .map_err(failed)
+            .execute("DELETE FROM humans WHERE received_at < ?1", [signed(at.as_ms())])
+            .map(drop)
+            .map_err(sqlite(&self.path, "dropping what people said"))
     }
 
-    /// Turns every report of an observer into a tombstone: its place and time stay, so that the order of the log does; its
+    /// Deletes what the person with a key said, and turns every report of the observer with its number, where it has one,
+    /// into a tombstone: its place and time stay, so that the order of the log does; its
     /// body, signature and origin do not. The observer's number stays, without its key. Tells how many
     /// reports that were.
     ///
     /// # Errors
     /// When the database fails: then nothing of it was done.
-    pub fn forget(&mut self, observer: u32) -> Result<u64, StoreError> {
+    pub fn forget(&mut self, key: &PublicKey, id: Option<u32>) -> Result<u64, StoreError> {
         let path = self.path.clone();
         let failed = |doing| sqlite(&path, doing);
         let days = segments(&self.path, &self.connection)?;
         let transaction =
             self.connection.transaction().map_err(failed("forgetting an observer"))?;
-        let mut reports = 0;
-        for day in days {
+        let said = "DELETE FROM humans WHERE observer = ?1";
+        let said = transaction.execute(said, [key.as_bytes()]);
+        let mut reports = said.map_err(failed("forgetting what a person said"))? as u64;
+        for (day, observer) in days.into_iter().zip(id.into_iter().cycle()) {
             let sql = format!(
                 "UPDATE log_{day} SET observer = 0, country = 'ZZ', asn = 0, slot = 0,
                  signature = zeroblob(64), body = x'' WHERE observer = ?1 AND length(body) > 0"
@@ -292,7 +294,7 @@ impl SqliteLog {
         transaction
             .execute(
                 "UPDATE observers SET key = randomblob(32), high = 0, bits = 0, since = 0 WHERE id = ?1",
-                [observer],
+                [id],
             )
             .map_err(failed("forgetting an observer"))?;
         transaction.commit().map_err(failed("forgetting an observer"))?;
@@ -335,9 +337,6 @@ impl SqliteLog {
                 ))
                 .map_err(failed("dropping a segment"))?;
         }
-        self.connection
-            .execute("DELETE FROM humans WHERE received_at < ?1", [signed(at.as_ms())])
-            .map_err(sqlite(&self.path, "dropping what people said"))?;
         Ok(())
     }
 }

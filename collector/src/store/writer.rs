@@ -1,7 +1,11 @@
 //! The writer thread: batches by size or age, commits, answers, and tells the detector what was
 //! committed, in order, with ticks in between.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use tocsin_proto::{human::Hearing, message::Rejection, sign::PublicKey, time::Timestamp};
 use tokio::sync::{mpsc, oneshot};
@@ -12,7 +16,11 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    engine::{admit::Seen, detector::Record, people::Door},
+    engine::{
+        admit::Seen,
+        detector::Record,
+        people::{self, Door},
+    },
     metrics::Metrics,
 };
 
@@ -56,7 +64,7 @@ struct State {
     metrics: Arc<Metrics>,
     events: mpsc::Sender<LogEvent>,
     /// Who is to be forgotten once what came before is committed, and who waits for that.
-    to_forget: Vec<(PublicKey, oneshot::Sender<u64>)>,
+    to_forget: VecDeque<(PublicKey, oneshot::Sender<u64>)>,
     /// What persons said and is to be kept.
     to_hear: Vec<Human>,
     door: Door,
@@ -92,7 +100,7 @@ impl Writer {
             clock,
             metrics,
             events,
-            to_forget: Vec::new(),
+            to_forget: VecDeque::new(),
             to_hear: Vec::new(),
             door: Door::default(),
             failed: false,
@@ -152,7 +160,7 @@ impl State {
     fn take(&mut self, request: Request, batch: &mut Vec<Append>) {
         match request {
             Request::Append(append) => batch.push(*append),
-            Request::Forget(observer, reply) => self.to_forget.push((observer, reply)),
+            Request::Forget(observer, reply) => self.to_forget.push_back((observer, reply)),
             Request::Hear(human) => self.to_hear.push(*human),
             Request::High(observer, reply) => {
                 let high = self.known.get(&observer).map_or(0, |known| known.window.high);
@@ -285,30 +293,20 @@ impl State {
     /// Forgets one of those who asked to be: it goes through the whole log, so commits come in between. What cannot
     /// be deleted now is not said to be.
     async fn forget(&mut self) {
-        let Some((observer, reply)) = self.to_forget.pop() else { return };
-        let said = match self.log.unhear(&observer) {
-            Ok(said) => said,
+        let Some((observer, reply)) = self.to_forget.pop_front() else { return };
+        let id = self.known.get(&observer).map(|known| known.id);
+        let reports = match self.log.forget(&observer, id) {
+            Ok(reports) => reports,
             Err(error) => {
-                tracing::error!(error = %with_sources(&error), "a person was not forgotten");
+                tracing::error!(error = %with_sources(&error), "an observer was not forgotten");
                 return;
             }
         };
-        let reports = said
-            + match self.known.get(&observer).map(|known| known.id) {
-                None => 0,
-                Some(id) => match self.log.forget(id) {
-                    Ok(reports) => {
-                        self.known.remove(&observer);
-                        self.metrics.forgot(reports);
-                        self.tell(LogEvent::Forgot(id)).await;
-                        reports
-                    }
-                    Err(error) => {
-                        tracing::error!(error = %with_sources(&error), "an observer was not forgotten");
-                        return;
-                    }
-                },
-            };
+        self.metrics.forgot(reports);
+        if let Some(id) = id {
+            self.known.remove(&observer);
+            self.tell(LogEvent::Forgot(id)).await;
+        }
         if reply.send(reports).is_err() {
             tracing::trace!("who asked to be forgotten is gone; it was done");
         }
@@ -321,6 +319,9 @@ impl State {
         self.checked_at = self.now;
         if let Err(error) = self.log.drop_before(self.now.minus_ms(self.retention_ms)) {
             tracing::error!(error = %with_sources(&error), "old segments were not dropped");
+        }
+        if let Err(error) = self.log.unhear_before(self.now.minus_ms(people::KEPT_MS)) {
+            tracing::error!(error = %with_sources(&error), "what people said was not dropped");
         }
         let before = self.now.minus_ms(OBSERVERS_KEPT_MS.max(self.retention_ms + DAY_MS));
         match self.log.forget_before(before) {

@@ -60,12 +60,13 @@ impl Watched {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// Processor time so far, ms: user and system, in ticks of 10 ms (proc(5), fields 14 and 15 of stat).
+    /// Processor time so far, ms: user and system, of itself and of the children that it waited for, in ticks of 10 ms
+    /// (proc(5), fields 14 to 17 of stat).
     fn cpu_ms(&self) -> f64 {
         let stat = self.proc("stat");
         let fields: Vec<&str> = stat[stat.rfind(')').unwrap() + 2..].split(' ').collect();
         let ticks = |at: usize| fields[at].parse::<f64>().unwrap();
-        (ticks(11) + ticks(12)) * 10.0
+        (11..=14).map(ticks).sum::<f64>() * 10.0
     }
 }
 
