@@ -37,7 +37,7 @@ const SAVE_MS: u64 = 60_000;
 /// Events between the writer and the detector. When it is full the writer waits.
 pub const QUEUE: usize = 16_384;
 /// First bytes of a state file.
-const MAGIC: &[u8; 8] = b"tocsin05";
+const MAGIC: &[u8; 8] = b"tocsin06";
 
 /// Everything that is a function of the log.
 #[derive(Debug)]

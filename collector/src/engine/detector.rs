@@ -39,7 +39,7 @@ use super::{
     second_look::{self, SecondLooks},
     seen::SeenBy,
     sites::{Scene, Sites, is_worth_a_look, seems_down},
-    tally::{NOWHERE, Tallies, Vote},
+    tally::{NOWHERE, Tallies, Tally, Vote},
     weigh::{Voter, weigh},
     window::{COUNTED, Counts, Windows},
 };
@@ -367,7 +367,7 @@ impl Detector {
         }
         // Who was away so long had no weight.
         *unweighed |= now.since_ms(observer.last_seen) > p.forget_ms;
-        observer.standing = *standing;
+        observer.stand(*standing);
         let zone = standing.zone.map_or(NOWHERE, |zone| zone.0);
         for (observed_at, observation) in report.timed() {
             let (target, implication) = (observation.target, observation.implication());
@@ -390,7 +390,11 @@ impl Detector {
             }
             let Some(behind) = self.plan.behind(target) else { continue };
             let counts = scheduled && observer.may_count(p, now, target);
-            observer.observe(p, now, &self.plan, (behind, target), implication);
+            let excused = match says {
+                Says::Fails => sites.excused(p, now, &self.plan, target),
+                _ => Entities::default(),
+            };
+            observer.observe(p, now, &self.plan, (behind, target, excused), implication);
             if counts
                 && says != Says::Nothing
                 && observer.weight > 0
@@ -414,7 +418,7 @@ impl Detector {
                 }
                 // What is the observer's own says nothing of a site.
                 if says != Says::Nothing {
-                    looks.answer(*id, nonce, target, says == Says::Fails);
+                    looks.answer((*id, standing), nonce, target, says == Says::Fails);
                 }
             } else if says == Says::Fails && observer.weight > 0 && observer.is_healthy(p) {
                 let explained = |entity: EntityIndex| {
@@ -425,6 +429,7 @@ impl Detector {
                 };
                 for entity in behind.blamed(implication).chain(behind.half_blamed(implication)) {
                     if observer.flags(p).has(entity)
+                        && !excused.has(entity)
                         && !observer.is_chronic(p, entity)
                         && !explained(entity)
                         && observer.sees_now(p, now, &self.plan, entity)
@@ -1075,11 +1080,38 @@ impl Detector {
         }
     }
 
+    /// C4 for a site, by what each observer saw of it last in so many ms.
+    fn site_strata(&self, target: TargetIndex, within_ms: u64) -> [Reason; 2] {
+        let p = &*self.settings.params;
+        let since = self.state.now.minus_ms(within_ms);
+        let (mut all, mut versions, mut resolvers) =
+            (Tally::default(), BTreeMap::<u16, Tally>::new(), BTreeMap::<u8, Tally>::new());
+        for observer in self.online().filter(|observer| observer.weight > 0) {
+            let Some(answered) = observer.last_look(target, since) else { continue };
+            let flagging = if answered { 0 } else { observer.weight };
+            let look = Tally { eligible: observer.weight, flagging };
+            let standing = &observer.standing;
+            all = all.plus(look);
+            for of in [
+                versions.entry(standing.version).or_default(),
+                resolvers.entry(standing.resolver).or_default(),
+            ] {
+                *of = of.plus(look);
+            }
+        }
+        let share = all.share();
+        let of = "probe-core version";
+        let versions = strata(p, "c4.versions", of, &versions, share, self.is_established());
+        let resolvers = strata(p, "c4.resolvers", "resolver class", &resolvers, share, |_| true);
+        [versions.reason, resolvers.reason]
+    }
+
     fn judge_sites(&mut self, changed: &mut Vec<Changed>) {
         let p = &Arc::clone(&self.settings.params);
         let mut sites = std::mem::take(&mut self.state.sites);
         let mut reopened = Vec::new();
-        let over = sites.judge(p, &self.sites_scene(), changed, &mut reopened);
+        let strata = |target, within_ms| self.site_strata(target, within_ms);
+        let over = sites.judge(p, &self.sites_scene(), strata, changed, &mut reopened);
         let State { ended, .. } = &mut self.state;
         ended.retain(|(_, incident, _)| !reopened.contains(&incident.id));
         ended.extend(over.into_iter().map(|(target, i, met)| (Subject::Site(target), i, met)));

@@ -257,13 +257,13 @@ impl Observer {
         now < self.offline_at(p)
     }
 
-    /// Takes one observation.
+    /// Takes one observation. `excused` is what the target does not fail by: it is down by itself.
     pub fn observe(
         &mut self,
         p: &Params,
         now: Timestamp,
         plan: &Plan,
-        (behind, target): (&Behind, TargetIndex),
+        (behind, target, excused): (&Behind, TargetIndex, Entities),
         implication: &Implication,
     ) {
         // What says nothing of the target speaks against the observer's own line.
@@ -272,10 +272,10 @@ impl Observer {
         if let Some(lost) = self.ring.push(Probe { target, answered: !failed, at_s }) {
             self.lose(p, plan, at_s, lost);
         }
-        for entity in behind.blamed(implication) {
+        for entity in behind.blamed(implication).filter(|entity| !excused.has(*entity)) {
             self.raise(p, entity, target, p.cusum_up);
         }
-        for entity in behind.half_blamed(implication) {
+        for entity in behind.half_blamed(implication).filter(|entity| !excused.has(*entity)) {
             self.raise(p, entity, target, p.cusum_half);
         }
         for entity in behind.cleared(implication) {
@@ -287,6 +287,25 @@ impl Observer {
             self.streak = self.streak.saturating_add(1);
             self.streak_edge = behind.edge();
         }
+    }
+
+    /// Whether a target answered it when it last looked, if it did since then.
+    #[must_use]
+    pub fn last_look(&self, target: TargetIndex, since: Timestamp) -> Option<bool> {
+        let looks = self.ring.iter().filter(|look| look.target == target);
+        let last = looks.last().filter(|look| u64::from(look.at_s) >= since.as_s())?;
+        Some(last.answered)
+    }
+
+    /// Takes where it stands now. What one release of our program saw is not the word of another.
+    pub fn stand(&mut self, standing: Standing) {
+        if self.standing.version != standing.version
+            && let Some(unrest) = &mut self.unrest
+        {
+            unrest.cusums.clear();
+            self.unrest.take_if(|unrest| unrest.is_over());
+        }
+        self.standing = standing;
     }
 
     /// What was touched so lately that it still counts is kept beside the ring.
@@ -586,7 +605,8 @@ mod tests {
         let implication = implication(outcome, Some(Fault::Edge), DnsPath::Unconfirmed);
         let behind = plan.behind(TargetIndex(target)).unwrap();
         let now = Timestamp::from_s(1_000_000 + at_s);
-        observer.observe(P, now, plan, (behind, TargetIndex(target)), implication);
+        let of = (behind, TargetIndex(target), Entities::default());
+        observer.observe(P, now, plan, of, implication);
     }
 
     #[test]
@@ -678,6 +698,33 @@ mod tests {
         let taken = (0..60).filter(|n| counts(60 + n / 30, *n as u16)).count();
         assert_eq!(taken, usize::from(P.looks_turn));
         assert_eq!(Observer::looks_max(P, 120_000), 5);
+    }
+
+    #[test]
+    fn what_one_release_saw_is_not_the_word_of_the_next() {
+        let plan = plan();
+        let mut observer = Observer::new(Timestamp::EPOCH, Timestamp::EPOCH, standing(), false);
+        see(&mut observer, &plan, 10, 0, false);
+        see(&mut observer, &plan, 20, 1, false);
+        observer.stand(standing());
+        assert_ne!(observer.flags(P), Entities::default());
+        observer.stand(Standing { version: 9, ..standing() });
+        assert_eq!((observer.flags(P), observer.standing.version), (Entities::default(), 9));
+    }
+
+    #[test]
+    fn a_site_that_is_down_by_itself_raises_nothing_behind_it() {
+        let plan = plan();
+        let mut observer = Observer::new(Timestamp::EPOCH, Timestamp::EPOCH, standing(), false);
+        let failed = implication(Outcome::TcpTimeout, None, DnsPath::Both);
+        for at in [0, 1, 2] {
+            let (target, now) = (TargetIndex(at), Timestamp::from_s(10 + u64::from(at)));
+            let behind = plan.behind(target).unwrap();
+            observer.observe(P, now, &plan, (behind, target, behind.set()), &failed);
+            let looked = |since| observer.last_look(target, since);
+            assert_eq!((looked(now), looked(now.plus_ms(1_000))), (Some(false), None));
+        }
+        assert_eq!(observer.flags(P), Entities::default());
     }
 
     #[test]

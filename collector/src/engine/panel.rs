@@ -262,7 +262,14 @@ impl Panel {
             let kept: Vec<TargetIndex> = of.iter().copied().filter(keeps).collect();
             if kept.len() >= 4 { kept } else { of.to_vec() }
         };
-        let alive = narrowed(&suspect.targets, &|target| !scene.dead.contains(target));
+        // Fewer sites than would have to be hit are no outage of the suspect, down as they are.
+        let all = &suspect.targets;
+        let own_dead = all.iter().filter(|target| scene.dead.contains(target)).count();
+        let is_alive = |target: &TargetIndex| !scene.dead.contains(target);
+        let alive = match own_dead < p.elevated_of(all.len()).min(all.len()) {
+            true => all.iter().copied().filter(is_alive).collect(),
+            false => narrowed(all, &is_alive),
+        };
         let sites = narrowed(&alive, &|target| {
             let behind = scene.plan.behind(*target);
             !scene.shadows.iter().any(|rival| behind.is_some_and(|b| b.has(*rival)))
@@ -417,21 +424,23 @@ impl Panel {
             Kind::Tracking if due => Step::Measured(found),
             Kind::Tracking => Step::Wait,
             Kind::Screening => {
-                let voted = self.members.values().filter(|m| m.vote(p, due).is_some()).count();
+                let usual = self.usual(p);
+                let vote = |member: &Member| member.vote(p, usual, due);
+                let voted = self.members.values().filter(|m| vote(m).is_some()).count();
                 let seeing: BTreeSet<u8> = self
                     .members
                     .values()
-                    .filter(|member| member.vote(p, due) == Some(true))
+                    .filter(|member| vote(member) == Some(true))
                     .map(|member| member.zone)
                     .collect();
                 let enough = voted >= p.panel_screen_votes && seeing.len() >= p.zones_min;
                 // Of all who were asked: who is silent has not seen it.
-                let yes = self.members.values().filter(|m| m.vote(p, due) == Some(true)).count();
+                let yes = self.members.values().filter(|m| vote(m) == Some(true)).count();
                 let part = share(yes as i64, self.members.len().max(1) as i64);
                 let needed = p.panel_screen_share.max(self.bar);
                 // Of those who use one family, it may be many more.
                 let of_family = |family| {
-                    let votes = self.members.values().filter_map(|m| m.vote_over(p, family));
+                    let votes = self.members.values().filter_map(|m| m.vote_over(p, usual, family));
                     let votes: Vec<bool> = votes.collect();
                     let seen = votes.iter().filter(|sees| **sees).count();
                     let part = share(seen as i64, votes.len() as i64);

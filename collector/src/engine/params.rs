@@ -9,9 +9,9 @@ use tocsin_proto::{id::ObserverId, incident::Confidence, limits::ASK_TARGETS_MAX
 use super::fixed::{ONE, Ppm, scale, share};
 
 /// Version of the defaults below.
-pub const VERSION: u16 = 14;
+pub const VERSION: u16 = 15;
 /// Since when they are these.
-pub const DATED: &str = "2026-11-30";
+pub const DATED: &str = "2026-12-01";
 
 /// Evaluation period, ms: shares, conditions and the state machine. Part of the log's meaning: fixed.
 pub const TICK_MS: u64 = 5_000;
@@ -414,6 +414,9 @@ regional_min: i64 = 8 * ONE, "small countries have no incidents of their own",
 regional_networks: usize = 3, "countries with few networks have none",
 /// Share of the networks, and of the votes, elsewhere that see it at least, for the tests against chance.
 regional_background: Ppm = 50_000, "bad paths of many countries are less often taken for an outage of one",
+/// And by so many bits more than that, 1/65536: 12. Dozens of regions are looked at all the time, and what is seen in one
+/// of them lasts for minutes.
+regional_bits_q16: i64 = 786_432, "small countries are told of later; fewer are by chance",
 /// Share of some zone from which its countries are looked at.
 regional_look: Ppm = 50_000, "less work; small countries show later",
 "Attribution":

@@ -21,12 +21,14 @@ use super::{
     alert::Budget,
     fixed::{ONE, Ppm, divergence_q16, percent, scale, share},
     incident::Grounds,
+    judge::strata,
     lot::{Luck, draw},
+    observer::Standing,
     panel::{Ask, Candidate},
     params::Params,
     plan::{Behind, Entities, Plan},
     seen::SeenBy,
-    tally::NOWHERE,
+    tally::{NOWHERE, Tally},
 };
 
 /// What is known when members are drawn or asked.
@@ -60,6 +62,8 @@ struct Member {
     country: Country,
     slot: u64,
     asn: u32,
+    version: u16,
+    resolver: u8,
     weight: i64,
     /// What it has not answered in this round.
     open: Vec<(TargetIndex, Role)>,
@@ -212,9 +216,9 @@ impl SecondLooks {
     }
 
     /// Takes an answer to whichever look asked for it.
-    pub fn answer(&mut self, observer: u32, nonce: u64, target: TargetIndex, failed: bool) {
+    pub fn answer(&mut self, who: (u32, &Standing), nonce: u64, target: TargetIndex, failed: bool) {
         for look in self.under_way.values_mut() {
-            look.answer(observer, nonce, target, failed);
+            look.answer(who, nonce, target, failed);
         }
     }
 
@@ -225,9 +229,10 @@ impl SecondLooks {
         plan: &Plan,
         now: Timestamp,
         target: TargetIndex,
+        established: impl Fn(u16) -> bool,
     ) -> (u8, Step) {
         let Some(look) = self.under_way.get(&target) else { return (0, Step::Wait) };
-        let (rounds, step) = (look.rounds, look.step(p, plan, now));
+        let (rounds, step) = (look.rounds, look.step(p, plan, now, established));
         match &step {
             Step::Wait | Step::Round => {}
             Step::Confirmed(_) => {
@@ -286,6 +291,8 @@ struct Found {
     elsewhere: i64,
     beside: i64,
     zones: BTreeMap<u8, (i64, i64)>,
+    versions: BTreeMap<u16, Tally>,
+    resolvers: BTreeMap<u8, Tally>,
     prefixes: BTreeSet<u64>,
     networks: BTreeSet<u32>,
 }
@@ -323,6 +330,8 @@ impl SecondLook {
                     country: candidate.country,
                     slot: candidate.slot,
                     asn: candidate.asn,
+                    version: candidate.version,
+                    resolver: candidate.resolver,
                     weight,
                     open: Vec::new(),
                     looks: 0,
@@ -367,13 +376,26 @@ impl SecondLook {
     }
 
     /// Takes an answer under a nonce. Of no use: one that was not asked for, or by another.
-    pub fn answer(&mut self, observer: u32, nonce: u64, target: TargetIndex, failed: bool) {
+    pub fn answer(
+        &mut self,
+        (observer, standing): (u32, &Standing),
+        nonce: u64,
+        target: TargetIndex,
+        failed: bool,
+    ) {
         if self.nonces.get(&nonce) != Some(&observer) {
             return;
         }
         let Some(member) = self.members.get_mut(&observer) else { return };
         let Some(at) = member.open.iter().position(|(open, _)| *open == target) else { return };
         let role = member.open.swap_remove(at).1;
+        // What was seen by one release of our program is not the word of another.
+        if member.version != standing.version {
+            (member.looks, member.failed) = (0, 0);
+            (member.siblings, member.siblings_failed) = (0, 0);
+            (member.controls, member.controls_failed) = (0, 0);
+        }
+        (member.version, member.resolver) = (standing.version, standing.resolver);
         let (count, bad) = match role {
             Role::Site => (&mut member.looks, &mut member.failed),
             Role::Sibling => (&mut member.siblings, &mut member.siblings_failed),
@@ -401,6 +423,11 @@ impl SecondLook {
             found.beside += if member.siblings_failed > 0 { member.weight } else { 0 };
             found.prefixes.insert(member.slot);
             found.networks.insert(member.asn);
+            let flagging = if seen { member.weight } else { 0 };
+            let vote = Tally { eligible: member.weight, flagging };
+            let add = |tally: &mut Tally| *tally = tally.plus(vote);
+            add(found.versions.entry(member.version).or_default());
+            add(found.resolvers.entry(member.resolver).or_default());
             let (votes, seeing) = found.zones.entry(member.zone).or_default();
             *votes += member.weight;
             if seen {
@@ -412,7 +439,12 @@ impl SecondLook {
     }
 
     /// Each rule, and what it found.
-    fn judge(&self, p: &Params, found: &Found) -> (Ppm, Vec<Reason>) {
+    fn judge(
+        &self,
+        p: &Params,
+        found: &Found,
+        established: impl Fn(u16) -> bool,
+    ) -> (Ppm, Vec<Reason>) {
         let seen = share(found.seen, found.votes);
         let more = seen.max(p.look_liars);
         let bits = scale(found.votes, divergence_q16(more, p.look_liars));
@@ -460,7 +492,11 @@ impl SecondLook {
             ),
             needed: format!("both under {}", percent(p.look_liars)),
         };
-        (seen, vec![majority, geography, alone])
+        let of = &found.versions;
+        let versions = strata(p, "c4.versions", "probe-core version", of, seen, established);
+        let of = &found.resolvers;
+        let resolvers = strata(p, "c4.resolvers", "resolver class", of, seen, |_| true);
+        (seen, vec![majority, geography, alone, versions.reason, resolvers.reason])
     }
 
     /// What is behind it, and why it is not that.
@@ -501,10 +537,16 @@ impl SecondLook {
 
     /// One evaluation.
     #[must_use]
-    pub fn step(&self, p: &Params, plan: &Plan, now: Timestamp) -> Step {
+    pub fn step(
+        &self,
+        p: &Params,
+        plan: &Plan,
+        now: Timestamp,
+        established: impl Fn(u16) -> bool,
+    ) -> Step {
         let due = now.since_ms(self.began) >= p.panel_due_ms;
         let found = self.find(due);
-        let (seen, reasons) = self.judge(p, &found);
+        let (seen, reasons) = self.judge(p, &found, established);
         let complete = self.members.values().all(|member| member.open.is_empty());
         // The quickest decide nothing: liars answer at once.
         if !due && !complete {
@@ -594,10 +636,22 @@ mod tests {
             country: Country::UNKNOWN,
             slot: n.into(),
             asn: n / 2,
-            version: 1,
+            version: standing(n).version,
             resolver: 0,
         };
         (0..size).map(candidate).collect()
+    }
+
+    /// A quarter runs another release.
+    fn standing(observer: u32) -> Standing {
+        Standing {
+            country: Country::UNKNOWN,
+            zone: None,
+            asn: observer / 2,
+            slot: observer.into(),
+            version: if observer.is_multiple_of(4) { 2 } else { 1 },
+            resolver: 0,
+        }
     }
 
     /// Plays a look at [`IT`] to its end: `says` answers for an observer, target and round.
@@ -620,14 +674,14 @@ mod tests {
                 assert_eq!(targets.len(), 1 + P.look_siblings + P.look_controls);
                 for target in targets {
                     // Under a nonce of another it counts for nothing.
-                    looks.answer(observer + 1, nonce, target, true);
+                    looks.answer((observer + 1, &standing(observer + 1)), nonce, target, true);
                     if let Some(failed) = says(observer, target.0, round) {
-                        looks.answer(observer, nonce, target, failed);
+                        looks.answer((observer, &standing(observer)), nonce, target, failed);
                     }
                 }
             }
             at = at.plus_ms(P.panel_due_ms);
-            match looks.step(P, &plan, at, IT) {
+            match looks.step(P, &plan, at, IT, |_| true) {
                 (_, Step::Round) => {}
                 (rounds, step) => return (rounds, step),
             }
@@ -641,7 +695,7 @@ mod tests {
             let (rounds, step) = play(size, |_, target, _| Some(target == IT.0));
             let Step::Confirmed(grounds) = step else { panic!("{step:?}") };
             assert_eq!(rounds, 1);
-            assert!(grounds.reasons.iter().all(|reason| reason.held) && grounds.reasons.len() == 3);
+            assert!(grounds.reasons.iter().all(|reason| reason.held) && grounds.reasons.len() == 5);
         }
     }
 
@@ -672,6 +726,13 @@ mod tests {
     }
 
     #[test]
+    fn what_one_release_of_ours_sees_is_not_the_site() {
+        let (_, step) = play(300, |who, target, _| Some(target == IT.0 && who % 4 > 0));
+        let Step::Over { missing, .. } = step else { panic!("{step:?}") };
+        assert_eq!(missing.iter().map(|r| r.rule.as_str()).collect::<Vec<_>>(), ["c4.versions"]);
+    }
+
+    #[test]
     fn silence_and_dead_lines_say_nothing() {
         let (_, step) = play(300, |who, target, _| (who % 3 == 0).then_some(target == IT.0));
         assert!(matches!(step, Step::Over { came_to: "unanswered", .. }), "{step:?}");
@@ -696,19 +757,20 @@ mod tests {
         for Ask { observer, nonce, targets, .. } in asks.iter().filter(|ask| ask.observer % 3 != 0)
         {
             for target in targets {
-                looks.answer(*observer, *nonce, *target, *target == IT);
+                let who = (*observer, &standing(*observer));
+                looks.answer(who, *nonce, *target, *target == IT);
             }
         }
-        assert_eq!(looks.step(P, &plan, NOW.plus_ms(3_000), IT), (1, Step::Wait));
+        assert_eq!(looks.step(P, &plan, NOW.plus_ms(3_000), IT, |_| true), (1, Step::Wait));
         assert!(!looks.may_begin(P, NOW, IT, true) && looks.asked(P, NOW, IT) == Asked::UnderWay);
-        assert!(matches!(looks.step(P, &plan, DUE, IT), (1, Step::Confirmed(_))));
+        assert!(matches!(looks.step(P, &plan, DUE, IT, |_| true), (1, Step::Confirmed(_))));
         let mut asked = 0;
         for minute in 0..2 * 1_440 {
             let now = DUE.plus_ms(minute * 60_000);
             if looks.may_begin(P, now, IT, false) {
                 let asks = looks.round(P, IT, crowd.len(), false, &Scene { now, ..scene });
                 asked += asks.iter().map(|ask| ask.targets.len()).sum::<usize>();
-                looks.step(P, &plan, now.plus_ms(P.panel_due_ms), IT);
+                looks.step(P, &plan, now.plus_ms(P.panel_due_ms), IT, |_| true);
             }
         }
         let each = asked as f64 / crowd.len() as f64;

@@ -18,7 +18,7 @@ use super::{
     incident::{Grounds, Incident, Reach},
     observer::Observer,
     params::{Params, ROUND_MS, WINDOW_BUCKETS},
-    plan::{EntityIndex, Plan},
+    plan::{Behind, Entities, EntityIndex, Plan},
     second_look::{Asked, SecondLooks},
     seen::SeenBy,
     tally::NOWHERE,
@@ -150,6 +150,34 @@ impl Sites {
         self.0.iter().filter(|(_, site)| old(site)).map(|(target, _)| *target).collect()
     }
 
+    /// What is behind a site that is down by itself, and has been for a while, and does not fail by that: fewer
+    /// of its sites are down so than would have to be hit.
+    #[must_use]
+    pub fn excused(
+        &self,
+        p: &Params,
+        now: Timestamp,
+        plan: &Plan,
+        target: TargetIndex,
+    ) -> Entities {
+        let old = now.minus_ms(p.site_alone_ms);
+        let is_dead = |target: &TargetIndex| {
+            let open = self.0.get(target).and_then(|site| site.open.as_ref());
+            open.is_some_and(|open| open.since() <= old)
+        };
+        let mut excused = Entities::default();
+        if is_dead(&target) {
+            for (_, entity) in plan.behind(target).map_or(&[][..], Behind::entities) {
+                let all = &plan.entity(*entity).targets;
+                let dead = all.iter().filter(|target| is_dead(target)).count();
+                if dead < p.elevated_of(all.len()).min(all.len()) {
+                    excused.insert(*entity);
+                }
+            }
+        }
+        excused
+    }
+
     /// Sites that have failed lately and have no incident, nor are part of one.
     pub fn failing(&self) -> impl Iterator<Item = TargetIndex> {
         let unexplained = |site: &Site| site.open.is_none() && site.part_of.is_none();
@@ -204,11 +232,13 @@ impl Sites {
     }
 
     /// One round. Tells what changed and what ended; an incident that has come back is named in
-    /// `reopened`, and is no longer among the ended.
+    /// `reopened`, and is no longer among the ended. `strata` asks whether the looks of so many ms that failed are
+    /// those of one release of our program, or of one resolver: it goes through everybody.
     pub fn judge(
         &mut self,
         p: &Params,
         scene: &Scene<'_, impl Fn(EntityIndex) -> bool>,
+        strata: impl Fn(TargetIndex, u64) -> [Reason; 2],
         changed: &mut Vec<Changed>,
         reopened: &mut Vec<String>,
     ) -> Vec<Ended> {
@@ -262,7 +292,7 @@ impl Sites {
                 }
                 continue;
             }
-            let Ok(grounds) = is_down(p, scene, *target, &total) else {
+            let Ok(mut grounds) = is_down(p, scene, *target, &total) else {
                 site.run = 0;
                 if rate < p.site_siblings {
                     site.first_failure = None;
@@ -287,6 +317,11 @@ impl Sites {
                 continue;
             }
             site.run = 0;
+            let strata = strata(*target, scene.of(p, *target).1);
+            if strata.iter().any(|reason| !reason.held) {
+                continue;
+            }
+            grounds.reasons.extend(strata);
             let Some(entry) = scene.catalogue.target(*target) else { continue };
             site.confirm(p, now, &entry.id, grounds, changed, reopened);
         }

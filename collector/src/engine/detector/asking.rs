@@ -465,7 +465,8 @@ impl Detector {
         let under_way: Vec<TargetIndex> = self.state.looks.under_way().collect();
         for target in under_way {
             // What a provider's outage explains is not asked about again.
-            let (rounds, step) = self.state.looks.step(p, &self.plan, now, target);
+            let established = self.is_established();
+            let (rounds, step) = self.state.looks.step(p, &self.plan, now, target, established);
             let (came_to, share, missing) = match step {
                 second_look::Step::Wait => continue,
                 second_look::Step::Round => {

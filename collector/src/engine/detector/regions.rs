@@ -134,7 +134,7 @@ impl Here {
             let background = scale(rest, p.usual_times).max(p.regional_background);
             let seeing = share(own.0, own.1);
             let bits = divergence_q16(seeing, background) * own.1 / one;
-            (seeing, rest, background, seeing > background && bits >= p.group_bits_q16)
+            (seeing, rest, background, seeing > background && bits >= p.regional_bits_q16)
         });
         let [networks, votes] = tests;
         Reason {
@@ -151,7 +151,7 @@ impl Here {
                 "more than {} and {}, by {} bits each",
                 percent(networks.2),
                 percent(votes.2),
-                p.group_bits_q16 >> 16
+                p.regional_bits_q16 >> 16
             ),
         }
     }

@@ -108,6 +108,12 @@ impl Panel {
         (sites, controls)
     }
 
+    /// The rate at which the controls fail, those of members with a sound line.
+    pub(super) fn usual(&self, p: &Params) -> Ppm {
+        let (n, f) = sum(self.counts(p).1.values().copied());
+        share(f, n)
+    }
+
     /// C5 over the panel's own answers: the suspect's sites fail, the controls do not, and where a
     /// rival is absent they fail as well.
     pub(super) fn attributed(&self, p: &Params, plan: &Plan) -> (Reason, Ppm, Ppm) {

@@ -101,9 +101,10 @@ impl Panel {
         let (mut asked, mut answered) = (0, 0);
         let mut participants = Participants::default();
         let mut countries = Countries::new();
+        let usual = self.usual(p);
         for member in self.members.values() {
             asked += member.weight;
-            let vote = member.vote(p, due);
+            let vote = member.vote(p, usual, due);
             if member.zone != NOWHERE {
                 let country = countries.entry(Region::Country(member.country));
                 let (_, here) = country.or_insert((member.zone, Here::default()));
@@ -230,8 +231,9 @@ impl Panel {
     /// Who voted, and what they answered of each site.
     fn seen_by(&self, p: &Params, due: bool) -> SeenBy {
         let mut seen = SeenBy::default();
+        let usual = self.usual(p);
         for member in self.members.values() {
-            let Some(sees) = member.vote(p, due) else { continue };
+            let Some(sees) = member.vote(p, usual, due) else { continue };
             seen.observer(member.country, member.asn, sees);
             for answer in &member.sites {
                 if let Some(failed) = answer.failed {
@@ -248,6 +250,7 @@ impl Panel {
     /// Who looked over which family is what they say themselves: so those who see it must be more of all
     /// who were asked than may lie.
     fn by_family(&self, p: &Params, settings: &Settings, asked: i64) -> Families {
+        let usual = self.usual(p);
         let of = |family: Family| {
             let mut zones: BTreeMap<u8, Tally> = BTreeMap::new();
             let (mut prefixes, mut networks) = (BTreeSet::new(), BTreeSet::new());
@@ -257,7 +260,7 @@ impl Panel {
                 let own: Vec<bool> = own.filter_map(|answer| answer.failed).collect();
                 looks += own.len() as i64;
                 failed += own.iter().filter(|failed| **failed).count() as i64;
-                let Some(sees) = member.vote_over(p, family) else { continue };
+                let Some(sees) = member.vote_over(p, usual, family) else { continue };
                 let flagging = if sees { member.weight } else { 0 };
                 let tally = zones.entry(member.zone).or_default();
                 *tally = tally.plus(Tally { eligible: member.weight, flagging });

@@ -159,6 +159,56 @@ fn a_majority_of_those_asked_confirms_and_few_refute() {
 }
 
 #[test]
+fn where_everything_fails_now_and_then_nothing_stands_out() {
+    let mut asked = ask(Kind::Full, "small", SECRET);
+    let mut now = NOW;
+    for round in 1..=P.panel_rounds {
+        // A quarter of all that is asked for, of whomever.
+        let fails = |observer: u32, target: u16| {
+            let mixed = (u64::from(observer) << 24 | u64::from(target) << 8 | u64::from(round))
+                .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            mixed >> 62 == 0
+        };
+        asked.answer(|observer, target| Some(fails(observer, target)));
+        now = now.plus_ms(P.panel_due_ms);
+        match asked.step(now) {
+            Step::Round => asked.round(now),
+            Step::Refuted(found) | Step::Inconclusive(found) => {
+                assert!(found.share < P.panel_stop_share, "round {round}: {found:?}");
+                return;
+            }
+            step => panic!("{step:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_site_that_is_down_by_itself_is_not_asked_about_for_its_provider() {
+    let plan = plan();
+    let all = plan.entity(entity(&plan, "small")).targets.clone();
+    let asked_of = |dead: usize| {
+        let dead: BTreeSet<TargetIndex> = all.iter().copied().take(dead).collect();
+        let none = BTreeSet::new();
+        let mut panel = Panel::new(entity(&plan, "small"), Kind::Full, 1, 1, NOW);
+        let scene = Scene {
+            now: NOW,
+            plan: &plan,
+            crowd: &crowd(),
+            rivals: &none,
+            shadows: &none,
+            dead: &dead,
+            secret: &SECRET,
+        };
+        let asks = panel.begin_round(P, &scene);
+        let asked = asks.iter().flat_map(|ask| ask.targets.iter().copied());
+        asked.filter(|target| all.contains(target)).collect::<BTreeSet<_>>().len()
+    };
+    assert_eq!((all.len(), asked_of(0), asked_of(2)), (8, 8, 6));
+    // So many that it may be the provider, and too few others to tell.
+    assert_eq!(asked_of(6), 8);
+}
+
+#[test]
 fn a_narrow_majority_waits_for_the_others_and_is_drawn_again_if_it_stays_narrow() {
     let come_to = |in_all: u32| {
         let mut asked = ask(Kind::Full, "big", SECRET);
