@@ -22,14 +22,16 @@ use tocsin_proto::{
 use tracing_subscriber::filter::Targets;
 
 use crate::{
-    means::Pause, network::default_v6, probe::profile::Profile, uplink::way::Transport,
-    words::Language,
+    consent, identity, means::Pause, network::default_v6, probe::profile::Profile,
+    uplink::way::Transport, words::Language,
 };
 
 /// A sample file: every setting with its default, as a comment.
 pub const SAMPLE: &str = include_str!("../tocsin.toml");
 /// The system's configuration file.
 pub const SYSTEM_FILE: &str = "/etc/tocsin/tocsin.toml";
+/// Where the system's service keeps its state (StateDirectory= of its unit).
+pub const SYSTEM_STATE_DIR: &str = "/var/lib/tocsin-agent";
 /// Bytes of a configuration file, at most.
 const FILE_BYTES_MAX: u64 = 256 * 1024;
 /// Collectors that may be named.
@@ -39,10 +41,11 @@ pub const COLLECTORS_MAX: usize = crate::OPERATORS_MAX;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawConfig {
-    /// Agrees to what `tocsin init` says. Default: whether that was noted in the state directory.
-    pub accept: Option<bool>,
-    /// Where the seed and the outbox are. Default: `$STATE_DIRECTORY`, else
-    /// `$XDG_STATE_HOME/tocsin`, else `~/.local/state/tocsin`.
+    /// The version of the text of `tocsin init` that is agreed to. Default: what was noted in the state directory.
+    #[serde(deserialize_with = "consent::version")]
+    pub accept: Option<u16>,
+    /// Where the seed and the outbox are. Default: `$STATE_DIRECTORY`, else for root that of the system's service
+    /// where one has run, else `$XDG_STATE_HOME/tocsin`, else `~/.local/state/tocsin`.
     pub state_dir: Option<PathBuf>,
     /// `tocsin://` lines, in order; the first two operators are reported to.
     pub collectors: Vec<CollectorLine>,
@@ -329,7 +332,7 @@ impl TryFrom<RawConfig> for Config {
         }
         let contact = (!contact.is_empty()).then_some(contact);
         Ok(Self {
-            accept: raw.accept.unwrap_or(false),
+            accept: raw.accept.is_some_and(consent::is_present),
             state_dir: raw.state_dir.or_else(default_state_dir).ok_or(ConfigError::NoStateDir)?,
             collectors: raw.collectors,
             families,
@@ -405,6 +408,11 @@ fn default_state_dir() -> Option<PathBuf> {
     if let Some(given) = of("STATE_DIRECTORY") {
         let first = given.to_string_lossy().split(':').next().map(PathBuf::from);
         return first;
+    }
+    // Whoever administers this machine means the agent that it has.
+    let system = PathBuf::from(SYSTEM_STATE_DIR);
+    if rustix::process::geteuid().is_root() && system.join(identity::SEED_FILE).exists() {
+        return Some(system);
     }
     let home = || of("HOME").map(|home| PathBuf::from(home).join(".local/state"));
     of("XDG_STATE_HOME").map(PathBuf::from).or_else(home).map(|base| base.join("tocsin"))
@@ -489,7 +497,7 @@ mod tests {
         let fields = |raw: &RawConfig| toml::Table::try_from(raw).unwrap().len();
         assert_eq!(fields(&all), settings.len(), "a setting is not in the sample");
         let everything = RawConfig {
-            accept: Some(true),
+            accept: Some(1),
             state_dir: Some("/a".into()),
             families: Some(vec![Family::V4]),
             independent_port: Some(1),

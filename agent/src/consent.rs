@@ -1,9 +1,12 @@
 //! Nothing is probed before somebody has agreed to it. What they agreed to is a text with a version, and when the text
 //! comes to say more, they are asked again.
 
-use std::{fs, io, os::unix::fs::OpenOptionsExt, path::Path};
+use std::{fmt, fs, io, os::unix::fs::OpenOptionsExt, path::Path};
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, Unexpected, Visitor},
+};
 use tocsin_proto::time::Timestamp;
 
 use crate::words::Language;
@@ -22,11 +25,43 @@ pub struct Consent {
     pub at_ms: u64,
 }
 
+/// Whether who agreed to this version of the text agreed to the present one.
+#[must_use]
+pub const fn is_present(version: u16) -> bool {
+    version >= VERSION
+}
+
+/// Reads a version that is agreed to in a configuration: a plain yes would be one to whatever a later text says.
+///
+/// # Errors
+/// When it is anything else.
+pub fn version<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u16>, D::Error> {
+    struct Number;
+    impl Visitor<'_> for Number {
+        type Value = Option<u16>;
+
+        fn expecting(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(to, "the version of the text of `tocsin init` that you agree to, {VERSION} now")
+        }
+
+        fn visit_i64<E: de::Error>(self, value: i64) -> Result<Self::Value, E> {
+            let version = u16::try_from(value);
+            version.map(Some).map_err(|_| E::invalid_value(Unexpected::Signed(value), &self))
+        }
+
+        fn visit_u64<E: de::Error>(self, value: u64) -> Result<Self::Value, E> {
+            let version = u16::try_from(value);
+            version.map(Some).map_err(|_| E::invalid_value(Unexpected::Unsigned(value), &self))
+        }
+    }
+    from.deserialize_any(Number)
+}
+
 /// Whether the present text was agreed to.
 #[must_use]
 pub fn is_given(state_dir: &Path) -> bool {
     let text = fs::read_to_string(state_dir.join(FILE)).unwrap_or_default();
-    toml::from_str::<Consent>(&text).is_ok_and(|consent| consent.version >= VERSION)
+    toml::from_str::<Consent>(&text).is_ok_and(|consent| is_present(consent.version))
 }
 
 /// Notes that the present text was agreed to.
@@ -100,5 +135,22 @@ mod tests {
         assert!(!is_given(dir.path()));
         fs::write(dir.path().join(FILE), "yes").unwrap();
         assert!(!is_given(dir.path()));
+    }
+
+    #[test]
+    fn a_plain_yes_is_to_no_text() {
+        #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+        #[serde(default)]
+        struct Config {
+            #[serde(deserialize_with = "version")]
+            accept: Option<u16>,
+        }
+        let read = |text: &str| toml::from_str::<Config>(text).map(|config| config.accept);
+        assert_eq!((read("accept = 1"), read("")), (Ok(Some(1)), Ok(None)));
+        for wrong in ["accept = true", "accept = -1", "accept = 70000", "accept = 'yes'"] {
+            let said = read(wrong).unwrap_err().to_string();
+            assert!(said.contains("the version of the text of `tocsin init`"), "{said}");
+        }
+        assert!(is_present(VERSION) && !is_present(VERSION - 1));
     }
 }

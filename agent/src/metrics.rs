@@ -6,6 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     fmt::Write,
+    net::IpAddr,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -73,6 +74,16 @@ struct Known {
     outcomes: BTreeMap<&'static str, u64>,
     /// At which somebody looks for a scraper.
     under_way: BTreeSet<TargetIndex>,
+}
+
+/// Whether a Host header names this machine as somebody near it does: a page of the web that has its own name point here
+/// (DNS rebinding) names that.
+fn is_near(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.parse::<IpAddr>().is_ok() || !name.trim_end_matches('.').contains('.')
 }
 
 /// Whether the name has no address of this family; what the own resolver alone says is no news of the name.
@@ -171,7 +182,11 @@ impl Exporter {
 
     async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         let query = request.uri().query().unwrap_or_default();
+        let host = request.headers().get(http::header::HOST).and_then(|host| host.to_str().ok());
         let (status, text) = match request.uri().path() {
+            _ if !host.is_none_or(is_near) => {
+                (403, "ask by address, localhost or a plain machine name\n".to_owned())
+            }
             "/metrics" => self.metrics().map_or_else(failed, |text| (200, text)),
             "/probe" => match self.target(query) {
                 Ok(target) => self.probe(target).await.unwrap_or_else(failed),
@@ -383,5 +398,23 @@ fn of_state(text: &mut String, state: &State) {
     ];
     for (name, help, value) in simple {
         gauge(text, name, help, &[("", value)]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_names_this_machine_from_near_is_answered() {
+        for near in
+            ["127.0.0.1:9115", "[::1]:9115", "::1", "localhost", "LOCALHOST.:80", "box:9115"]
+        {
+            assert!(is_near(near), "{near}");
+        }
+        for far in ["evil.example", "evil.example:9115", "127.0.0.1.evil.example", "[evil.example]"]
+        {
+            assert!(!is_near(far), "{far}");
+        }
     }
 }

@@ -207,7 +207,7 @@ async fn who_reports_leaves_the_running_agent_where_it_is() {
     // A fixed network, so that the agent and its user would have the same key if they were the same observer.
     let config = dir.path().join("agent.toml");
     let text = "context = 'home'\nfamilies = ['v4']\nresolvers = ['127.0.0.1:9']\nindependent_roots = ['127.0.0.1']\n\
-                independent_port = 9\naccept = true\n";
+                independent_port = 9\naccept = 1\n";
     std::fs::write(&config, text).unwrap();
     let tocsin = || {
         let mut command = tocsin(dir.path(), &line);

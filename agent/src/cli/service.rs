@@ -12,6 +12,7 @@ use anyhow::Context;
 use super::{Exit, init, say};
 use crate::{
     config::{Config, RawConfig},
+    consent,
     words::Language,
 };
 
@@ -171,12 +172,13 @@ fn agreed(scope: &Scope, program: &str, config: &Config, language: Language) -> 
     }
     let file = Path::new(crate::config::SYSTEM_FILE);
     let raw = if file.exists() { RawConfig::read(file)? } else { RawConfig::default() };
-    let accepts = raw.accept == Some(true) && !raw.collectors.is_empty();
+    let accepts = raw.accept.is_some_and(consent::is_present) && !raw.collectors.is_empty();
     anyhow::ensure!(
         accepts,
-        "{0} must say `accept = true`, and name collectors: `tocsin --print-config >{0}`, then edit it; \
-         what it agrees to is what `tocsin init` says",
-        file.display()
+        "{0} must say `accept = {1}`, and name collectors: `tocsin --print-config >{0}`, then edit it; \
+         what it agrees to is the text of `tocsin init`, in that version",
+        file.display(),
+        consent::VERSION
     );
     Ok(())
 }
