@@ -1,7 +1,11 @@
 //! Gathers, within three seconds, what [`crate::engine::diagnose`] judges: looks at the site and at a few that share
 //! nothing with it, the own line, and what collectors published. Nothing of it is reported to anybody.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tocsin_proto::{
     catalogue::{Catalogue, Target},
@@ -351,7 +355,7 @@ pub(crate) fn kept_feeds(
     Ok(gathered.feeds)
 }
 
-/// Looks at everything.
+/// Looks at everything, within what is left of three seconds since it `began`.
 ///
 /// # Errors
 /// When the outbox fails.
@@ -360,8 +364,8 @@ pub async fn gather(
     spool: &mut Spool,
     prober: &Arc<Prober>,
     site: &Site,
+    began: Instant,
 ) -> Result<Gathered, SpoolError> {
-    let began = monotonic();
     let clock = Clock::start();
     let now = clock.now();
     let mut gathered = Gathered::default();

@@ -6,11 +6,15 @@ use tocsin_proto::{
     id::Id,
     implicate::Layer,
     incident::{Factor, Incident, Phase, Scope},
+    limits::{TARGET_HOUR_MAX, TARGET_MINUTE_MAX},
     observation::Family,
     time::Timestamp,
 };
 
-use crate::engine::diagnose::{Cause, Diagnosis, Why, Works};
+use crate::engine::{
+    courtesy::{ASKED_DAY_ALL_MAX, ASKED_DAY_MAX, MINUTE_MAX, Refusal},
+    diagnose::{Cause, Diagnosis, Why, Works},
+};
 
 /// A language that is spoken here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -173,6 +177,35 @@ pub fn culprit(language: Language, incident: &Incident, catalogue: &Catalogue) -
         }
         Factor::ProbeCore { version } => {
             format!("{} {version}", language.say("our own probe core", "notre propre sonde"))
+        }
+    }
+}
+
+/// Why a site was not looked at.
+#[must_use]
+pub fn refusal(language: Language, refusal: &Refusal) -> String {
+    if language == Language::En {
+        return refusal.to_string();
+    }
+    match refusal {
+        Refusal::TargetMinute => {
+            format!("ce site a été regardé {TARGET_MINUTE_MAX} fois dans la dernière minute")
+        }
+        Refusal::TargetHour => {
+            format!("ce site a été regardé {TARGET_HOUR_MAX} fois dans la dernière heure")
+        }
+        Refusal::TargetScheduled => "ce site a eu son essai régulier dans la dernière minute".to_owned(),
+        Refusal::Minute => format!("{MINUTE_MAX} essais ont commencé dans la dernière minute"),
+        Refusal::AskedDay => format!(
+            "{ASKED_DAY_MAX} essais ont été faits pour des collecteurs dans la journée, ou {ASKED_DAY_ALL_MAX} avec ceux \
+             sur les incidents"
+        ),
+        Refusal::RetryAfter(until) => {
+            format!("le site a demandé qu’on ne lui demande rien jusqu’au {until}")
+        }
+        Refusal::Budget => {
+            "le budget d’octets est épuisé pour l’instant : augmentez day_bytes_max pour en permettre plus"
+                .to_owned()
         }
     }
 }
@@ -363,6 +396,13 @@ impl Answer<'_> {
                     counts.failing, counts.observed, counts.regions
                 ),
             ],
+            Cause::HereToo(there) => vec![
+                format!("It is not only you: in {} others cannot reach {site} either; elsewhere it works.", there.region),
+                format!(
+                    "{} of {} looks at it from there failed within five minutes, from {} networks: it is blocked or broken on the way.",
+                    there.failing, there.observed, there.networks
+                ),
+            ],
             Cause::OnlyYou => with(
                 format!("It is only you: others reach {site} now, and your line works."),
                 "It may be blocked on your way or for your address. Try another network.",
@@ -476,6 +516,13 @@ impl Answer<'_> {
                     counts.failing, counts.observed, counts.regions
                 ),
             ],
+            Cause::HereToo(there) => vec![
+                format!("Ce n’est pas seulement vous : en {}, d’autres ne joignent pas {site} non plus ; ailleurs il marche.", there.region),
+                format!(
+                    "{} essais sur {} y ont échoué en cinq minutes, depuis {} réseaux : il est bloqué ou coupé en chemin.",
+                    there.failing, there.observed, there.networks
+                ),
+            ],
             Cause::OnlyYou => with(
                 format!("C’est seulement vous : d’autres joignent {site} maintenant, et votre ligne marche."),
                 "Il est peut-être bloqué sur votre chemin ou pour votre adresse. Essayez un autre réseau.",
@@ -545,6 +592,25 @@ mod tests {
         assert_eq!(of("C", "", "fr_FR.UTF-8"), Language::En);
         assert_eq!(of("", "fr_CA", "en_US"), Language::Fr);
         assert_eq!(Language::of([None, None, None]), Language::En);
+    }
+
+    #[test]
+    fn refusals_are_in_the_readers_language() {
+        use Refusal::{
+            AskedDay, Budget, Minute, RetryAfter, TargetHour, TargetMinute, TargetScheduled,
+        };
+        let at = Timestamp::from_s(1_800_000_000);
+        for of in
+            [TargetMinute, TargetHour, TargetScheduled, Minute, AskedDay, RetryAfter(at), Budget]
+        {
+            assert_eq!(refusal(Language::En, &of), of.to_string());
+            let french = refusal(Language::Fr, &of);
+            let digits = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
+            assert!(
+                french != of.to_string() && digits(&french) == digits(&of.to_string()),
+                "{french}"
+            );
+        }
     }
 
     #[test]

@@ -21,8 +21,8 @@ use tocsin_proto::{
     rules::RuleTable,
     sign::{Domain, PublicKey, SecretKey, sha256},
     snapshot::{
-        Cell, CellState, Crowd, Overall, ParametersInForce, Public, SiteCounts, Sites, Snapshot,
-        Subject as CellSubject,
+        Cell, CellState, Crowd, Overall, ParametersInForce, Public, SiteCounts, SiteThere, Sites,
+        Snapshot, Subject as CellSubject,
     },
 };
 
@@ -44,6 +44,8 @@ use crate::{
 const INCIDENTS_MAX: usize = 100;
 /// Sites that are told of as failing, at most.
 const SITES_FAILING_MAX: usize = 200;
+/// Networks of a region that must have looked at a site before it is said to fail there.
+const NETWORKS_THERE_MIN: u32 = 3;
 /// A site is well where less than one observation in so many fails: under 5 %, as for [`CellState::Ok`].
 const SITE_WELL_PART: u64 = 20;
 /// Networks with fewer observers are not named.
@@ -239,6 +241,7 @@ pub fn sites(cells: &[Cell], minutes: u64) -> Sites {
         counts.prefixes += cell.prefixes;
         counts.regions += u32::from(cell.failing > 0);
     }
+    let failing_there = failing_there(cells, &all);
     let enough = |counts: &SiteCounts| counts.prefixes as usize >= PREFIXES_MIN;
     let (well, mut failing): (Vec<_>, Vec<_>) = all
         .into_values()
@@ -255,7 +258,38 @@ pub fn sites(cells: &[Cell], minutes: u64) -> Sites {
         window_s: u32::try_from(minutes * 60).unwrap_or(u32::MAX),
         well: well.into_iter().map(|counts| counts.target).collect(),
         failing,
+        failing_there,
     }
+}
+
+/// Where sites fail for at least half of the looks, of those that do not for most of the world.
+fn failing_there(cells: &[Cell], all: &BTreeMap<&Id, SiteCounts>) -> Vec<SiteThere> {
+    let fails = |failing: u64, observed: u64| observed > 0 && 2 * failing >= observed;
+    let mut there: Vec<SiteThere> = cells
+        .iter()
+        .filter(|cell| {
+            cell.prefixes as usize >= PREFIXES_MIN
+                && cell.networks >= NETWORKS_THERE_MIN
+                && fails(cell.failing, cell.observed)
+        })
+        .filter_map(|cell| {
+            let CellSubject::Target(target) = &cell.subject else { return None };
+            all.get(target).filter(|counts| !fails(counts.failing, counts.observed))?;
+            Some(SiteThere {
+                region: cell.region.clone(),
+                target: target.clone(),
+                observed: cell.observed,
+                failing: cell.failing,
+                prefixes: cell.prefixes,
+                networks: cell.networks,
+            })
+        })
+        .collect();
+    there.sort_by(|a, b| {
+        (b.prefixes, &a.target, &a.region).cmp(&(a.prefixes, &b.target, &b.region))
+    });
+    there.truncate(SITES_FAILING_MAX);
+    there
 }
 
 fn overall(incidents: &[Incident], crowd: &Crowd) -> Overall {
@@ -486,6 +520,36 @@ mod tests {
             .map(|of| (of.target.as_str(), of.failing, of.observed, of.prefixes, of.regions))
             .collect();
         assert_eq!(failing, [("worse", 9, 10, 9, 1), ("bad", 9, 20, 8, 1)]);
+        assert_eq!(sites.failing_there, [], "too few, or everywhere");
+    }
+
+    #[test]
+    fn what_one_country_cannot_reach_is_told_of_there() {
+        let cell = |target: &str, country: &str, failing, (prefixes, networks)| Cell {
+            region: CellRegion::Country(country.parse().unwrap()),
+            subject: CellSubject::Target(target.parse().unwrap()),
+            observed: 10,
+            failing,
+            prefixes,
+            networks,
+            newest_at: Timestamp::EPOCH,
+            state: CellState::Ok,
+        };
+        let cells = [
+            cell("blocked", "TR", 10, (7, 4)),
+            cell("blocked", "FR", 0, (9, 5)),
+            cell("blocked", "DE", 0, (9, 5)),
+            cell("thin", "TR", 10, (4, 4)),
+            cell("thin", "FR", 0, (20, 5)),
+            cell("narrow", "TR", 10, (9, 2)),
+            cell("narrow", "FR", 0, (20, 5)),
+            cell("down", "TR", 10, (9, 5)),
+            cell("down", "FR", 10, (9, 5)),
+        ];
+        let there = sites(&cells, 5).failing_there;
+        let there: Vec<_> =
+            there.iter().map(|of| (of.target.as_str(), of.region.to_string())).collect();
+        assert_eq!(there, [("blocked", "TR".to_owned())]);
     }
 
     #[test]

@@ -180,6 +180,23 @@ pub struct SiteCounts {
     pub regions: u32,
 }
 
+/// What was seen of one site in a region where it fails for at least half of the looks, and not for most of the world.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiteThere {
+    /// Where.
+    pub region: Region,
+    /// Which.
+    pub target: Id,
+    /// Observations there that say something of it.
+    pub observed: u64,
+    /// Those that it failed.
+    pub failing: u64,
+    /// Distinct prefixes among the observers there.
+    pub prefixes: u32,
+    /// Distinct networks among them.
+    pub networks: u32,
+}
+
 /// Every site of which enough was seen lately: what tells "only me" from "others too". What is in neither list was
 /// seen by too few.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -190,6 +207,9 @@ pub struct Sites {
     pub well: Vec<Id>,
     /// The others, worst first; of more than fit the worst.
     pub failing: Vec<SiteCounts>,
+    /// Where some fail that do not for most of the world, worst first: what a country blocks, or cannot reach.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failing_there: Vec<SiteThere>,
 }
 
 /// Hosts whose owners want no probes, with all below them.

@@ -344,7 +344,9 @@ impl Lab {
         // Of a provider some sites may still work.
         for target in sites {
             let site = Site { target: target.clone(), listed: true };
-            let gathered = look::gather(config, &mut spool, &prober, &site).await?;
+            let gathered =
+                look::gather(config, &mut spool, &prober, &site, tocsin_agent::clock::monotonic())
+                    .await?;
             let evidence = Evidence {
                 target: Some(&site.target),
                 looks: gathered.looks,

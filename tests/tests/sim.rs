@@ -91,6 +91,14 @@ fn what_is_everywhere_or_one_observers_own_is_no_incident() {
     }
 }
 
+#[test]
+fn five_of_six_broken_lines_raise_nothing() {
+    for symptom in ["tcp_timeout", "dns_timeout", "tls_handshake", "http_5xx"] {
+        let outcome = play(&outage("all", symptom, "per_agent", 0.83, "none"));
+        assert!(outcome.pass && outcome.verdicts.is_empty(), "{symptom}: {outcome:?}");
+    }
+}
+
 /// Real outages, as they are measured.
 fn corpus(id: &str) -> Scenario {
     let scenarios = scenario::parse(include_str!("../data/incidents.toml")).unwrap();

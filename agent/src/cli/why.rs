@@ -7,7 +7,7 @@ use tocsin_proto::{rules::RuleTable, time::Timestamp};
 
 use super::{Exit, say, say_json};
 use crate::{
-    clock::wall,
+    clock::{monotonic, wall},
     config::Config,
     engine::{
         diagnose::{Cause, Diagnosis, Evidence, Look, OwnLine, Why, Works},
@@ -53,10 +53,11 @@ pub async fn why(
             return Ok(Exit::Unknown);
         }
     };
+    let began = monotonic();
     // The caps lie beside the seed, and a state directory without one would look damaged.
     Identity::open(&config.state_dir)?;
     let mut spool = Spool::open(&config.state_dir, config.outbox_bytes_max)?;
-    let gathered = look::gather(config, &mut spool, prober, &site).await?;
+    let gathered = look::gather(config, &mut spool, prober, &site, began).await?;
     let evidence = Evidence {
         target: site.listed.then_some(&site.target),
         looks: gathered.looks.clone(),
@@ -79,8 +80,9 @@ pub async fn why(
     };
     let mut lines = match (gathered.looks.is_empty(), &gathered.refused) {
         (true, Some(refusal)) => vec![format!(
-            "{name}: {}: {refusal}",
-            language.say("not looked at, out of courtesy", "non regardé, par courtoisie")
+            "{name}: {}: {}",
+            language.say("not looked at, out of courtesy", "non regardé, par courtoisie"),
+            words::refusal(language, refusal)
         )],
         _ => answer.lines(),
     };
@@ -193,6 +195,7 @@ fn cause_name(cause: &Cause) -> &'static str {
         Cause::Incident(_) => "incident",
         Cause::Suspicion(_) => "suspicion",
         Cause::OthersToo(_) => "others_too",
+        Cause::HereToo(_) => "here_too",
         Cause::OnlyYou => "only_you",
         Cause::Unknown(_) => "unknown",
     }
@@ -225,6 +228,7 @@ fn document(site: &Site, lines: &[String], gathered: &Gathered, diagnosis: &Diag
                 Some(("incident", json!(incident)))
             }
             Cause::OthersToo(counts) => Some(("counts", json!(counts))),
+            Cause::HereToo(there) => Some(("there", json!(there))),
             Cause::Family(family) => Some(("family", json!(family))),
             Cause::Unknown(why) => Some(("why", json!(why_name(*why)))),
             _ => None,

@@ -12,7 +12,7 @@ use tocsin_proto::{
     observation::Family,
     outcome::{Outcome, Phase as Step},
     rules::{RuleNumber, RuleTable},
-    snapshot::{SiteCounts, Snapshot},
+    snapshot::{Region, SiteCounts, SiteThere, Snapshot},
 };
 
 /// A snapshot that is older than this tells of the past, ms.
@@ -170,6 +170,8 @@ pub enum Cause {
     Suspicion(Box<Incident>),
     /// Others fail at this site too; what it is nobody has named yet.
     OthersToo(SiteCounts),
+    /// Others where we are fail at it too, and the rest of the world reaches it.
+    HereToo(SiteThere),
     /// Others reach it, now.
     OnlyYou,
     /// It cannot be told.
@@ -459,6 +461,19 @@ impl Evidence<'_> {
         }
         let Some(target) = self.target else { return Cause::Unknown(Why::Unlisted) };
         let fresh = || self.feeds.iter().filter(|feed| feed.is_fresh());
+        let there = fresh().find_map(|feed| {
+            let country = feed.country?;
+            feed.snapshot.sites.failing_there.iter().find(|there| {
+                there.target == target.id
+                    && match &there.region {
+                        Region::Country(of) => *of == country,
+                        Region::Zone(zone) => zone_of(country) == Some(zone),
+                    }
+            })
+        });
+        if let Some(there) = there {
+            return Cause::HereToo(there.clone());
+        }
         let failing = fresh().find_map(|feed| {
             feed.snapshot.sites.failing.iter().find(|counts| counts.target == target.id)
         });

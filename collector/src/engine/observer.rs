@@ -720,7 +720,7 @@ mod tests {
         for at in [0, 1, 2] {
             let (target, now) = (TargetIndex(at), Timestamp::from_s(10 + u64::from(at)));
             let behind = plan.behind(target).unwrap();
-            observer.observe(P, now, &plan, (behind, target, behind.set()), &failed);
+            observer.observe(P, now, &plan, (behind, target, behind.set()), failed);
             let looked = |since| observer.last_look(target, since);
             assert_eq!((looked(now), looked(now.plus_ms(1_000))), (Some(false), None));
         }

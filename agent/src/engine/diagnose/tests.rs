@@ -88,7 +88,7 @@ pub(crate) fn feed(incidents: Vec<Incident>, well: bool) -> Feed {
             attribution: String::new(),
             incidents,
             cells: Vec::new(),
-            sites: Sites { window_s: 300, well, failing: Vec::new() },
+            sites: Sites { window_s: 300, well, ..Sites::default() },
         },
     }
 }
@@ -299,6 +299,28 @@ fn only_you_is_said_where_others_were_seen_to_reach_it_now() {
     };
     failing.snapshot.sites.failing.push(counts.clone());
     assert_eq!(with(vec![failing]), Cause::OthersToo(counts));
+    // What is well for most may be closed to all who are where we are.
+    let there = |region: Region| {
+        let there = SiteThere {
+            region,
+            target: site().id.clone(),
+            observed: 20,
+            failing: 20,
+            prefixes: 9,
+            networks: 4,
+        };
+        let mut feed = feed(Vec::new(), true);
+        feed.country = Some("FR".parse().unwrap());
+        feed.snapshot.sites.failing_there.push(there.clone());
+        (with(vec![feed]), there)
+    };
+    for region in ["FR", "DE"] {
+        let (cause, there) = there(Region::Country(region.parse().unwrap()));
+        let expected = if region == "FR" { Cause::HereToo(there) } else { Cause::OnlyYou };
+        assert_eq!(cause, expected);
+    }
+    let (met, zone) = there(Region::Zone(zone_of("FR".parse().unwrap()).unwrap().clone()));
+    assert_eq!(met, Cause::HereToo(zone));
     let unlisted = Evidence { target: None, ..evidence(vec![feed(Vec::new(), true)]) };
     assert_eq!(cause(&unlisted), Cause::Unknown(Why::Unlisted));
     let alone = Evidence { line: OwnLine::default(), ..evidence(Vec::new()) };
