@@ -345,6 +345,7 @@ impl Prober {
     /// This machine is in another network now: what was learnt of the paths to name servers is of the last.
     pub fn moved(&self) {
         self.resolver.moved();
+        self.connectors.moved();
     }
 
     /// Probes the target once over one family. Takes at most [`PROBE_DEADLINE`], and twice

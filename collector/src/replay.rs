@@ -10,11 +10,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
     io::{BufRead, BufReader, Read},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
+use serde_json::Value;
 use tocsin_proto::{
     bounded::List,
     catalogue::{Catalogue, CatalogueError, Evidence, Provider, Role, Target, Zones},
@@ -73,7 +75,9 @@ pub enum Tenure {
 /// One line.
 #[derive(Debug, Deserialize)]
 struct Line {
+    #[serde(deserialize_with = "milliseconds")]
     received_at_ms: u64,
+    #[serde(deserialize_with = "name")]
     observer: String,
     country: Option<String>,
     #[serde(default, deserialize_with = "asn")]
@@ -82,10 +86,12 @@ struct Line {
     target: String,
     providers: Option<Vec<Named>>,
     outcome: String,
+    #[serde(default, deserialize_with = "status")]
     http_status: Option<u16>,
     rule_id: Option<String>,
+    #[serde(default, deserialize_with = "truth")]
     scheduled: Option<bool>,
-    agent_version: Option<serde_json::Value>,
+    agent_version: Option<Value>,
     resolver: Option<String>,
 }
 
@@ -95,14 +101,60 @@ struct Named {
     id: String,
 }
 
+/// A whole number, as others write it too: `7`, `7.0`, `"7"`.
+fn whole(value: &Value) -> Option<u64> {
+    match value {
+        Value::String(text) => text.trim().parse().ok(),
+        Value::Number(number) => number.as_u64().or_else(|| {
+            // Exact below 2^53.
+            number
+                .as_f64()
+                .filter(|n| n.fract() == 0.0 && (0.0..9e15).contains(n))
+                .map(|n| n as u64)
+        }),
+        _ => None,
+    }
+}
+
+fn milliseconds<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let value = Value::deserialize(from)?;
+    whole(&value).ok_or_else(|| {
+        D::Error::custom(format!("received_at_ms {value} is no whole number of milliseconds"))
+    })
+}
+
+/// A name, or a number that stands for one.
+fn name<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    match Value::deserialize(from)? {
+        Value::String(text) => Ok(text),
+        Value::Number(number) => Ok(number.to_string()),
+        other => Err(D::Error::custom(format!("observer {other} is no name"))),
+    }
+}
+
 /// A network's number, as a number or as text: `3215`, `"AS3215"`.
-fn asn<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
-    let value = Option::<serde_json::Value>::deserialize(from)?;
+fn asn<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u32>, D::Error> {
+    let value = Option::<Value>::deserialize(from)?;
     Ok(value.and_then(|value| match value {
-        serde_json::Value::String(text) => {
-            text.trim_start_matches(['A', 'S', 'a', 's']).parse().ok()
-        }
-        other => other.as_u64().and_then(|asn| u32::try_from(asn).ok()),
+        Value::String(text) => text.trim_start_matches(['A', 'S', 'a', 's']).parse().ok(),
+        other => whole(&other).and_then(|asn| u32::try_from(asn).ok()),
+    }))
+}
+
+/// A status; what is none, such as `null` or an empty text, is not told.
+fn status<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u16>, D::Error> {
+    let value = Option::<Value>::deserialize(from)?;
+    Ok(value.as_ref().and_then(whole).and_then(|status| u16::try_from(status).ok()))
+}
+
+/// Yes or no, as others write it too: `true`, `1`, `"true"`.
+fn truth<'de, D: Deserializer<'de>>(from: D) -> Result<Option<bool>, D::Error> {
+    let value = Option::<Value>::deserialize(from)?;
+    Ok(value.and_then(|value| match &value {
+        Value::Bool(is) => Some(*is),
+        Value::String(text) if text.eq_ignore_ascii_case("true") => Some(true),
+        Value::String(text) if text.eq_ignore_ascii_case("false") => Some(false),
+        other => whole(other).map(|number| number != 0),
     }))
 }
 
@@ -167,9 +219,6 @@ pub enum ReplayError {
         #[source]
         source: std::io::Error,
     },
-    /// There is nothing in it.
-    #[error("{0} has no line that is an observation; see the malformed ones above")]
-    Empty(PathBuf),
     /// Its targets and providers are more than fit.
     #[error("the targets and providers of the file are no catalogue")]
     Catalogue(#[source] CatalogueError),
@@ -186,6 +235,8 @@ pub struct Told {
     pub malformed: u64,
     /// Observations of targets beyond the most that fit.
     pub left_out: u64,
+    /// Lines that say again what another does: the same observer, time, target and outcome.
+    pub repeated: u64,
     /// Lines that are older than one before them: they were put in order.
     pub out_of_order: u64,
     /// Roles of providers that are none, and were passed over.
@@ -194,6 +245,12 @@ pub struct Told {
     pub malformed_lines: Vec<(u64, String)>,
     /// Observers, targets and providers met.
     pub observers: usize,
+    /// Networks, as far as they are told.
+    pub networks: usize,
+    /// Zones of the countries that are told.
+    pub zones: usize,
+    /// Lines that are of the schedule.
+    pub scheduled: u64,
     /// Targets.
     pub targets: usize,
     /// Providers.
@@ -208,6 +265,37 @@ pub struct Told {
     pub notes: Vec<String>,
     #[serde(skip)]
     resolvers_told: bool,
+}
+
+impl Told {
+    /// Notes why nothing can be said of the world, where that is so: as many observers, networks and zones must tell as
+    /// `settings` want.
+    pub fn judge(&mut self, settings: &Settings, tenure: Tenure) {
+        let Settings { crowd_observers, crowd_networks, crowd_zones, .. } = *settings;
+        if self.observations == 0 {
+            self.notes.push("insufficient evidence: no line is an observation".to_owned());
+            return;
+        }
+        if self.scheduled == 0 {
+            let why = "no line is scheduled, and what was looked at for a reason is no sample";
+            self.notes.push(format!("insufficient evidence: {why}"));
+        }
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let met = [count(self.observers), count(self.networks), count(self.zones)];
+        if met[0] < crowd_observers || met[1] < crowd_networks || met[2] < crowd_zones {
+            self.notes.push(format!(
+                "insufficient evidence: {} observers in {} networks and {} zones of the world, of {crowd_observers}, \
+                 {crowd_networks} and {crowd_zones} that a verdict on the world needs",
+                met[0], met[1], met[2]
+            ));
+        }
+        if tenure == Tenure::None {
+            self.notes.push(format!(
+                "insufficient evidence: with --tenure none nobody has a vote in the first {} hours",
+                settings.tenure_hours_min
+            ));
+        }
+    }
 }
 
 /// A file that has been looked through once.
@@ -239,18 +327,51 @@ pub struct Recording {
 struct NamesRun {
     last: Option<TargetIndex>,
     length: u32,
+    /// From when to when, ms.
+    times: Option<(u64, u64)>,
 }
 
 impl NamesRun {
-    /// Takes a look. Tells whether so many names have failed running that it is the resolver: a provider of names
-    /// that half of the sites have comes to that once in sixteen runs.
-    fn look(&mut self, target: TargetIndex, failed: bool) -> bool {
+    /// So many names that failed running are the resolver's failures: a provider of names that half of the sites have comes to
+    /// that once in sixty-four runs.
+    const LENGTH_MIN: u32 = 6;
+
+    /// Takes a look; gives when the run was that it ends, where it was the resolver.
+    fn look(&mut self, at: u64, target: TargetIndex, failed: bool) -> Option<RangeInclusive<u64>> {
         if !failed {
-            *self = Self::default();
-        } else if self.last.replace(target) != Some(target) {
+            return self.end();
+        }
+        if self.last.replace(target) != Some(target) {
             self.length += 1;
         }
-        self.length > 4
+        let (from, _) = self.times.unwrap_or((at, at));
+        self.times = Some((from, at));
+        None
+    }
+
+    fn end(&mut self) -> Option<RangeInclusive<u64>> {
+        let Self { length, times, .. } = std::mem::take(self);
+        times.filter(|_| length >= Self::LENGTH_MIN).map(|(from, to)| from..=to)
+    }
+}
+
+/// What each observer said last: of the same time, to know what is said again.
+#[derive(Debug, Default)]
+struct Whose(BTreeMap<String, (u64, Vec<(String, String)>)>);
+
+impl Whose {
+    /// Whether another line of this observer said the same of the same time.
+    fn repeats(&mut self, line: &Line) -> bool {
+        let (at, said) = self.0.entry(line.observer.clone()).or_default();
+        if *at != line.received_at_ms {
+            (*at, *said) = (line.received_at_ms, Vec::new());
+        }
+        let says = (line.target.clone(), line.outcome.clone());
+        let repeats = said.contains(&says);
+        if !repeats {
+            said.push(says);
+        }
+        repeats
     }
 }
 
@@ -402,6 +523,8 @@ fn lines_at(
 }
 
 fn parsed(bytes: &[u8]) -> Result<Line, String> {
+    // Some editors begin a file with a mark of its byte order.
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     serde_json::from_slice::<Line>(bytes).map_err(|error| error.to_string()).and_then(checked)
 }
 
@@ -431,7 +554,7 @@ impl Recording {
     /// Looks through a file: who and what is in it, and at what pace.
     ///
     /// # Errors
-    /// When it cannot be read, or nothing in it is an observation.
+    /// When it cannot be read, or what is in it makes no catalogue.
     pub fn open(path: &Path, period_s: Option<u64>) -> Result<Self, ReplayError> {
         let mut told = Told::default();
         let mut names: BTreeMap<String, BTreeSet<(Layer, String)>> = BTreeMap::new();
@@ -439,6 +562,8 @@ impl Recording {
         let mut paces: BTreeMap<u32, Pace> = BTreeMap::new();
         let mut versions: BTreeMap<u16, Timestamp> = BTreeMap::new();
         let (mut earliest, mut latest) = (u64::MAX, 0);
+        let (mut networks, mut zones) = (BTreeSet::new(), BTreeSet::new());
+        let mut whose = Whose::default();
         each_line(path, |(number, _), line| {
             told.lines += 1;
             let line = match line {
@@ -451,7 +576,15 @@ impl Recording {
                     return;
                 }
             };
+            if whose.repeats(&line) {
+                told.repeated += 1;
+                return;
+            }
             told.observations += 1;
+            told.scheduled += u64::from(line.scheduled.unwrap_or(true));
+            networks.extend(line.asn.filter(|asn| *asn > 0));
+            let country = line.country.as_deref().and_then(country_of);
+            zones.extend(country.and_then(|country| Zones::builtin().of(country)));
             let at = Timestamp::from_ms(line.received_at_ms);
             told.out_of_order += u64::from(line.received_at_ms < latest);
             latest = latest.max(line.received_at_ms);
@@ -477,10 +610,8 @@ impl Recording {
             let pace = paces.entry(*id).or_insert_with(|| Pace::new(line.received_at_ms));
             pace.look(line.received_at_ms);
         })?;
-        if told.observations == 0 {
-            return Err(ReplayError::Empty(path.to_owned()));
-        }
-        let start = Timestamp::from_ms(earliest);
+        let start = Timestamp::from_ms(if told.observations == 0 { 0 } else { earliest });
+        (told.networks, told.zones) = (networks.len(), zones.len());
         // Only where they are out of order is it kept where each line begins.
         let order = match told.out_of_order {
             0 => None,
@@ -623,10 +754,14 @@ impl Recording {
         let state = State::with_tenure(known).with_paces(self.paces.clone());
         let mut detector = Detector::resume(self.catalogue.clone(), settings, state);
         let mut position = 0;
-        let mut resolvers: BTreeMap<u32, NamesRun> = BTreeMap::new();
-        let mut take = |line: Result<Line, String>| {
+        let resolvers = self.resolver_runs()?;
+        let mut whose = Whose::default();
+        let take = |line: Result<Line, String>| {
             let Ok(line) = line else { return };
-            let Some(record) = self.record(position + 1, line, &mut resolvers) else { return };
+            if whose.repeats(&line) {
+                return;
+            }
+            let Some(record) = self.record(position + 1, line, &resolvers) else { return };
             position += 1;
             // A change is told with what is known at its moment; what lies hours ahead is a gap.
             while record.received_at.since_ms(detector.now()) > PANEL_TICK_MS
@@ -641,10 +776,7 @@ impl Recording {
                 tell(&change, &detector);
             }
         };
-        match &self.order {
-            Some(order) => lines_at(&self.path, order, take)?,
-            None => each_line(&self.path, |_, line| take(line))?,
-        }
+        self.each_in_order(take)?;
         // What comes after the last line is not known; silence is no recovery.
         let end = detector.now().plus_ms(60_000);
         for change in detector.advance(end) {
@@ -653,11 +785,42 @@ impl Recording {
         Ok(detector)
     }
 
+    /// Every line in order of time.
+    fn each_in_order(&self, mut take: impl FnMut(Result<Line, String>)) -> Result<(), ReplayError> {
+        match &self.order {
+            Some(order) => lines_at(&self.path, order, take),
+            None => each_line(&self.path, |_, line| take(line)),
+        }
+    }
+
+    /// When every name failed at an observer, whichever it asked for: that is its resolver, from the first of them on.
+    fn resolver_runs(&self) -> Result<BTreeMap<u32, Vec<RangeInclusive<u64>>>, ReplayError> {
+        let mut runs: BTreeMap<u32, NamesRun> = BTreeMap::new();
+        let mut whole: BTreeMap<u32, Vec<RangeInclusive<u64>>> = BTreeMap::new();
+        self.each_in_order(|line| {
+            let Ok(line) = line else { return };
+            let Some((observer, _)) = self.observers.get(&line.observer) else { return };
+            let met = line.met().zip(self.by_name.get(&line.target));
+            let Some(((outcome, _), target)) = met else { return };
+            let failed = outcome.phase() == Some(Step::Dns);
+            let run = runs.entry(*observer).or_default();
+            whole.entry(*observer).or_default().extend(run.look(
+                line.received_at_ms,
+                *target,
+                failed,
+            ));
+        })?;
+        for (observer, mut run) in runs {
+            whole.entry(observer).or_default().extend(run.end());
+        }
+        Ok(whole)
+    }
+
     fn record(
         &self,
         position: u64,
         line: Line,
-        resolvers: &mut BTreeMap<u32, NamesRun>,
+        resolvers: &BTreeMap<u32, Vec<RangeInclusive<u64>>>,
     ) -> Option<Record> {
         let (observer, _) = *self.observers.get(&line.observer)?;
         let at = self.inner(Timestamp::from_ms(line.received_at_ms));
@@ -667,10 +830,15 @@ impl Recording {
         let target = *self.by_name.get(&line.target)?;
         // Whoever recorded it says that the name failed; of whom every name fails, it is the resolver.
         let names = outcome.phase() == Some(Step::Dns);
-        let path = match (names, resolvers.entry(observer).or_default().look(target, names)) {
-            (true, true) => DnsPath::SystemOnly,
-            (true, false) => DnsPath::Both,
-            (false, _) => DnsPath::Unconfirmed,
+        let of_resolver = || {
+            let runs = resolvers.get(&observer).map_or(&[][..], Vec::as_slice);
+            let next = runs.partition_point(|run| *run.end() < line.received_at_ms);
+            runs.get(next).is_some_and(|run| run.contains(&line.received_at_ms))
+        };
+        let path = match names {
+            true if of_resolver() => DnsPath::SystemOnly,
+            true => DnsPath::Both,
+            false => DnsPath::Unconfirmed,
         };
         let failure = (outcome != Outcome::Ok).then(|| Failure {
             rule,

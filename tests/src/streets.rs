@@ -33,6 +33,10 @@ pub const LIAR: Ipv4Addr = Ipv4Addr::new(10, 3, 0, 66);
 pub const SLOW: Ipv4Addr = Ipv4Addr::new(10, 3, 0, 77);
 /// Where a portal stands that answers in the place of sites.
 const PORTAL: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 2);
+/// The router of another network that the machine may move to, and the machine there.
+const CAFE_GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 9, 1, 1);
+/// The agent's machine after [`Streets::move_on`].
+pub const CAFE: Ipv4Addr = Ipv4Addr::new(10, 9, 1, 2);
 const PORTAL_SIDE: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 1);
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -144,6 +148,8 @@ impl Streets {
             anyhow::Ok(())
         };
         street((home, "eth0", HOME), (router, "home", GATEWAY))?;
+        street((home, "eth1", CAFE), (router, "cafe", CAFE_GATEWAY))?;
+        self.ip(home, &["link", "set", "eth1", "down"])?;
         street((router, "wan", UPSTREAM), (world, "eth0", WORLD))?;
         street((router, "side", PORTAL_SIDE), (portal, "eth0", PORTAL))?;
         self.ip(home, &["route", "add", "default", "via", &GATEWAY.to_string()])?;
@@ -187,6 +193,16 @@ impl Streets {
     pub fn set(&self, end: End, words: &str) -> anyhow::Result<()> {
         let words: Vec<&str> = words.split(' ').collect();
         self.ip(self.name(end), &words)
+    }
+
+    /// Takes the machine from its home to another network, behind another router's address.
+    ///
+    /// # Errors
+    /// When `ip` refuses.
+    pub fn move_on(&self) -> anyhow::Result<()> {
+        self.set(End::Home, "link set eth0 down")?;
+        self.set(End::Home, "link set eth1 up")?;
+        self.set(End::Home, &format!("route add default via {CAFE_GATEWAY}"))
     }
 
     /// Starts the test `server` of this binary at one end, and waits until it says that it serves.

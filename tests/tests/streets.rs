@@ -7,6 +7,7 @@
 mod weight;
 
 use std::{
+    collections::BTreeSet,
     io::{Read, Write},
     net::{IpAddr, SocketAddr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
@@ -25,7 +26,7 @@ use tocsin_collector::{
 use tocsin_tests::{
     internet::{Fault, Internet},
     peer::Programs,
-    streets::{COLLECTOR, End, GROUND, HOME, LIAR, SERVES, SLOW, Streets, Told},
+    streets::{CAFE, COLLECTOR, End, GROUND, HOME, LIAR, SERVES, SLOW, Streets, Told},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -173,6 +174,81 @@ fn portal_that_redirects() {
 fn portal_that_answers_itself() {
     plain(|_| "HTTP/1.1 200 x\r\nContent-Length: 7\r\n\r\nwelcome".into());
     until_left(|_| ());
+}
+
+/// Writes down every IPv4 packet that comes by, each behind its length.
+#[test]
+#[ignore = "a server, no test: `cargo nextest run --test streets` starts it in a namespace"]
+fn wire() {
+    // Of all protocols (packet(7), ETH_P_ALL in network byte order).
+    let all = socket2::Protocol::from(i32::from(3_u16.to_be()));
+    let socket =
+        socket2::Socket::new(socket2::Domain::PACKET, socket2::Type::RAW, Some(all)).unwrap();
+    let mut file = std::fs::File::create(dir().join("wire")).unwrap();
+    std::thread::spawn(move || {
+        let mut frame = [0; 65_536];
+        while let Ok(length) = (&socket).read(&mut frame) {
+            if length > 14 && frame[12..14] == [8, 0] {
+                let packet =
+                    [&u32::try_from(length - 14).unwrap().to_be_bytes(), &frame[14..length]];
+                file.write_all(&packet.concat()).unwrap();
+            }
+        }
+    });
+    until_left(|_| ());
+}
+
+/// A packet of [`wire`], as far as it is of use.
+struct Packet {
+    ends: [(IpAddr, u16); 2],
+    is_udp: bool,
+    payload: Vec<u8>,
+}
+
+/// What [`wire`] has written down so far.
+fn packets(dir: &Path) -> Vec<Packet> {
+    let bytes = std::fs::read(dir.join("wire")).unwrap();
+    let (mut rest, mut packets) = (&bytes[..], Vec::new());
+    while let Some((length, more)) = rest.split_first_chunk() {
+        let Some((ip, more)) = more.split_at_checked(u32::from_be_bytes(*length) as usize) else {
+            break;
+        };
+        rest = more;
+        let header = usize::from(ip[0] & 15) * 4;
+        let (is_udp, body) =
+            (ip[9] == 17, &ip[header..usize::from(ip[2]) << 8 | usize::from(ip[3])]);
+        if !is_udp && ip[9] != 6 {
+            continue;
+        }
+        let address = |at: usize| IpAddr::from(<[u8; 4]>::try_from(&ip[at..at + 4]).unwrap());
+        let port = |at: usize| u16::from_be_bytes([body[at], body[at + 1]]);
+        let start = if is_udp { 8 } else { usize::from(body[12] >> 4) * 4 };
+        packets.push(Packet {
+            ends: [(address(12), port(0)), (address(16), port(2))],
+            is_udp,
+            payload: body[start..].to_vec(),
+        });
+    }
+    packets
+}
+
+/// The extensions of a ClientHello at the beginning of a stream (RFC 8446 section 4.1.2); of anything else none.
+fn hello_extensions(stream: &[u8]) -> Vec<u16> {
+    if !matches!(stream, [22, 3, _, _, _, 1, ..]) {
+        return Vec::new();
+    }
+    // Record and handshake headers, version and random; then session, suites and compressions, each behind its length.
+    let mut at = 5 + 4 + 2 + 32;
+    at += 1 + usize::from(stream[at]);
+    at += 2 + usize::from(u16::from_be_bytes([stream[at], stream[at + 1]]));
+    at += 1 + usize::from(stream[at]);
+    at += 2;
+    let (mut found, mut rest) = (Vec::new(), &stream[at..]);
+    while let [a, b, c, d, more @ ..] = rest {
+        found.push(u16::from_be_bytes([*a, *b]));
+        rest = more.get(usize::from(u16::from_be_bytes([*c, *d]))..).unwrap_or_default();
+    }
+    found
 }
 
 /// The home of one test.
@@ -351,6 +427,87 @@ fn all_is_well() {
     let output = home.streets.at_home(&command).unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.starts_with("TOCSIN OK - ") && text.contains(" | 'time_v4'="), "{text}");
+}
+
+#[test]
+fn nothing_on_the_wire_tells_that_who_moved_is_the_same_machine() {
+    let mut home = home();
+    home.streets.start(End::Router, "wire").unwrap();
+    let _running = home.run();
+    let observers = || {
+        let output = home.streets.at_home(&home.agent(&["show", "--sent", "--json"])).unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let lines = text.lines().filter(|line| !line.is_empty());
+        let of = |line: &str| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            line["observer"].as_str().unwrap().to_owned()
+        };
+        lines.map(of).collect::<BTreeSet<String>>()
+    };
+    let until = |what: &str, held: &dyn Fn() -> bool| {
+        let until = monotonic() + Duration::from_secs(120);
+        while !held() {
+            assert!(monotonic() < until, "{what}");
+        }
+    };
+    let dir = home.dir.path();
+    let from = |at: IpAddr| {
+        let mut all = packets(dir);
+        all.retain(|packet| packet.ends.iter().any(|(end, _)| *end == at));
+        all
+    };
+    // To sites whose sessions it remembers it says so, here.
+    let resumes = |at: IpAddr| {
+        let hello = |packet: &Packet| !packet.is_udp && packet.ends[0].0 == at;
+        from(at)
+            .iter()
+            .filter(|packet| hello(packet))
+            .any(|packet| hello_extensions(&packet.payload).contains(&41))
+    };
+    until("a report from home", &|| !observers().is_empty());
+    until("a session is resumed", &|| resumes(HOME.into()));
+    let at_home = observers();
+    home.streets.move_on().unwrap();
+    until("a report from elsewhere", &|| observers().len() > at_home.len());
+    let (before, after) = (from(HOME.into()), from(CAFE.into()));
+    // No eight bytes that went between it and the collector are the same, nor a port.
+    let collector = |packets: &[Packet]| {
+        let theirs = |packet: &&Packet| {
+            packet.is_udp && packet.ends.iter().any(|(end, _)| *end == IpAddr::from(COLLECTOR))
+        };
+        let packets: Vec<&Packet> = packets.iter().filter(theirs).collect();
+        let bytes: BTreeSet<Vec<u8>> =
+            packets.iter().flat_map(|p| p.payload.windows(8).map(<[u8]>::to_vec)).collect();
+        let ports: BTreeSet<u16> = packets
+            .iter()
+            .flat_map(|packet| packet.ends)
+            .filter(|(end, _)| *end != IpAddr::from(COLLECTOR))
+            .map(|(_, port)| port)
+            .collect();
+        (bytes, ports)
+    };
+    let ((bytes, ports), (others, other_ports)) = (collector(&before), collector(&after));
+    assert!(bytes.len() > 1_000 && others.len() > 1_000, "{} {}", bytes.len(), others.len());
+    let both: Vec<_> = bytes.intersection(&others).collect();
+    assert!(both.is_empty(), "{both:x?}");
+    assert!(ports.is_disjoint(&other_ports), "{ports:?} {other_ports:?}");
+    // No first packet there shows a token of a connection before (RFC 9000 section 17.2.2).
+    let initial = after.iter().find(|packet| {
+        packet.is_udp && packet.ends[0].0 == IpAddr::from(CAFE) && packet.payload[0] >> 4 == 0xc
+    });
+    let initial = &initial.unwrap().payload;
+    let source = 6 + usize::from(initial[5]);
+    assert_eq!(initial[source + 1 + usize::from(initial[source])], 0, "a token");
+    // And no site is shown a session that began at home: the first hello to each has none.
+    let mut met = BTreeSet::new();
+    for packet in after.iter().filter(|packet| !packet.is_udp) {
+        let [(source, _), site] = packet.ends;
+        let extensions = hello_extensions(&packet.payload);
+        if source == IpAddr::from(CAFE) && !extensions.is_empty() && met.insert(site) {
+            assert!(!extensions.contains(&41), "a session for {site:?}");
+        }
+    }
+    assert!(!met.is_empty());
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! The TLS phase: one handshake, verified against the Mozilla roots and those of the
 //! configuration, with sessions resumed unless a full handshake is wanted.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use rustls::{
     CertificateError, ClientConfig, ClientConnection, Error as TlsError, HandshakeKind,
@@ -18,7 +21,8 @@ const SESSIONS_MAX: usize = 1024;
 
 /// The client configurations.
 pub(super) struct Connectors {
-    resuming: TlsConnector,
+    /// Remembers sessions. Another one stands in its place in another network.
+    resuming: Mutex<TlsConnector>,
     full: TlsConnector,
     bare: TlsConnector,
 }
@@ -33,18 +37,26 @@ impl Connectors {
             roots.add(root).map_err(ProbeSetupError::ExtraRoot)?;
         }
         let roots = Arc::new(roots);
-        let mut resuming = client(Arc::clone(&roots), profile)?;
-        resuming.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        resuming.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
-        let mut full = resuming.clone();
+        let mut full = client(Arc::clone(&roots), profile)?;
+        full.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         full.resumption = Resumption::disabled();
         let mut bare = client(roots, Profile::Modern)?;
         bare.resumption = Resumption::disabled();
         Ok(Self {
-            resuming: Arc::new(resuming).into(),
+            resuming: Mutex::new(remembering(&full)),
             full: Arc::new(full).into(),
             bare: Arc::new(bare).into(),
         })
+    }
+
+    /// This machine is in another network: a session of the one before would tell its server that both are one machine.
+    pub(super) fn moved(&self) {
+        *self.resuming() = remembering(self.full.config());
+    }
+
+    fn resuming(&self) -> MutexGuard<'_, TlsConnector> {
+        // A connector is put in whole, or not at all.
+        self.resuming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// For protocols other than HTTP: names none, resumes nothing.
@@ -60,9 +72,16 @@ impl Connectors {
         full: bool,
     ) -> Result<TlsStream<Counted>, Outcome> {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| Outcome::TlsCertName)?;
-        let connector = if full { &self.full } else { &self.resuming };
+        let connector = if full { self.full.clone() } else { self.resuming().clone() };
         connector.connect(name, stream).await.map_err(|error| outcome(&error))
     }
+}
+
+/// The same, with sessions that are remembered from here on.
+fn remembering(full: &ClientConfig) -> TlsConnector {
+    let mut config = full.clone();
+    config.resumption = Resumption::in_memory_sessions(SESSIONS_MAX);
+    Arc::new(config).into()
 }
 
 /// A client that names no protocol.

@@ -35,6 +35,8 @@ pub(super) fn config(tls: rustls::ClientConfig) -> Result<ClientConfig, LinkErro
         .send_window(64 * 1024)
         .datagram_receive_buffer_size(None);
     config.transport_config(Arc::new(transport));
+    // As a ticket would, a token of the last connection would link the networks that a machine moves between.
+    config.token_store(Arc::new(quinn::NoneTokenStore));
     Ok(config)
 }
 

@@ -110,7 +110,10 @@ impl Line {
             countries: grounds.map(|grounds| grounds.seen.countries.clone()),
             networks: grounds.map(|grounds| grounds.seen.networks.clone()),
             late: shown.is_some_and(|shown| shown.incident.late),
-            part_of: shown.and_then(|shown| shown.incident.part_of.clone()),
+            part_of: shown.and_then(|shown| shown.incident.part_of.as_deref()).map(|id| {
+                let whole = incidents.iter().find(|shown| shown.incident.id == id);
+                renamed(id, whole.map(|shown| shown.incident), &outer)
+            }),
         }
     }
 
@@ -118,7 +121,8 @@ impl Line {
     #[must_use]
     pub fn text(&self) -> String {
         let Self { at, phase, scope, incident, .. } = self;
-        format!("{at}  {phase:<10} {}, {scope}  [{incident}]", self.whose())
+        let whole = self.part_of.as_ref().map_or(String::new(), |id| format!(", part of {id}"));
+        format!("{at}  {phase:<10} {}, {scope}  [{incident}{whole}]", self.whose())
     }
 
     fn whose(&self) -> String {

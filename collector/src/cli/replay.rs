@@ -113,7 +113,8 @@ fn tell(args: &ReplayArgs, out: &mut impl Write) -> anyhow::Result<()> {
             // What comes through a pipe is read twice too.
             let kept = if path.is_file() { None } else { Some(kept(path)?) };
             let path = kept.as_ref().map_or(path.as_path(), |kept| kept.path());
-            let recording = Recording::open(path, args.period_s)?;
+            let mut recording = Recording::open(path, args.period_s)?;
+            recording.told.judge(&settings, args.tenure);
             for (number, why) in &recording.told.malformed_lines {
                 tracing::warn!("line {number} is passed over: {why}");
             }
@@ -217,7 +218,7 @@ mod tests {
         };
         let usual = told(&[]).unwrap();
         assert!(usual.contains("confirmed  acme (edge), global"), "{usual}");
-        let gone = told(&["zones_min=15"]).unwrap();
+        let gone = told(&["elevated_min=99"]).unwrap();
         let line = gone.lines().find(|line| line.contains("confirmed")).unwrap();
         assert!(line.starts_with("- ") && line.contains("acme"), "{gone}");
         let later = told(&["hold=40"]).unwrap();

@@ -38,7 +38,7 @@ use super::{
     plan::{Behind, Entities, EntityIndex, Plan},
     second_look::{self, SecondLooks},
     seen::SeenBy,
-    sites::{Scene, Sites, is_worth_a_look, seems_down},
+    sites::{Down, Scene, Sites, is_worth_a_look, seems_down},
     tally::{NOWHERE, Tallies, Tally, Vote},
     weigh::{Voter, weigh},
     window::{COUNTED, Counts, Windows},
@@ -47,11 +47,13 @@ use super::{
 mod asking;
 mod regions;
 mod side;
+mod together;
 
 use asking::Call;
 pub use asking::PanelNote;
 pub use regions::Regional;
 pub(crate) use regions::{Countries, Here, Voice, divided};
+use together::Together;
 
 /// An accepted report as it stands in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,6 +118,8 @@ struct Suspect {
     countries: Option<(Timestamp, Countries)>,
     /// When who sees it was last counted for a verdict.
     seen_at: Timestamp,
+    /// That so many of its sites went down together.
+    together: Option<Together>,
 }
 
 impl Suspect {
@@ -567,6 +571,7 @@ impl Detector {
             self.attribute(&shares, &regional);
             if self.is_settled() {
                 self.judge_sites(changed);
+                self.look_at_sites_together();
                 self.judge_groups(changed);
             }
             let online = self.state.tallies.online();
@@ -838,7 +843,9 @@ impl Detector {
         let p = &Arc::clone(&self.settings.params);
         let now = self.state.now;
         let open = self.state.suspects.get(&entity).is_some_and(|s| s.open.is_some());
-        if !open && shares.share < p.candidate && regional.is_empty() {
+        let suspect = self.state.suspects.get(&entity);
+        let together = suspect.and_then(|suspect| suspect.together.clone());
+        if !open && shares.share < p.candidate && regional.is_empty() && together.is_none() {
             if let Some(suspect) = self.state.suspects.get_mut(&entity) {
                 suspect.suspect_run = 0;
             }
@@ -899,6 +906,8 @@ impl Detector {
             && suspect.panel.is_none()
             && suspect.held.is_none()
             && suspect.asked.is_none_or(|(at, _)| now.since_ms(at) >= suspect.asked_for_ms(p));
+        let crowd = participants.enough(&self.settings);
+        let together = together.filter(|_| crowd.held);
         let global = global && heard;
         // What stands of the world goes on while the world sees it: regions have incidents of their own.
         let worldwide = suspect.open.as_ref().is_some_and(|open| {
@@ -906,17 +915,20 @@ impl Detector {
         });
         let local = local && !worldwide;
         let reading = Reading {
-            share,
+            share: if together.is_some() { share.max(p.confirm) } else { share },
             rate,
             usual,
-            suspect: recent && (is_suspect(p, shares.share) && strata_hold || !regional.is_empty()),
+            suspect: recent && (is_suspect(p, shares.share) && strata_hold || !regional.is_empty())
+                || together.is_some(),
             // While a full panel is out, nothing narrower than the world is said in its place.
-            confirm: self.is_settled() && (global || (local && !asking)),
+            confirm: self.is_settled() && (global || (local && !asking) || together.is_some()),
             relapse: passes >= p.hold
+                || together.is_some()
                 || recent
                     && ((heard && others("c5.attributed")) || (!regional.is_empty() && !worldwide)),
             asked: tracked.is_some(),
             known: tracked.is_some()
+                || together.is_some()
                 || match zones {
                     Some(Reach::Regional(regions)) => self.are_told(entity, regions),
                     _ => self.is_crowd_whole() && shares.is_told(p),
@@ -924,7 +936,11 @@ impl Detector {
             goes_on: suspect.open.as_ref().is_some_and(|open| self.has_parts(open)),
         };
         let ruled_out = self.ruled_out(entity);
-        let (reach, liar_bound, reasons, confidence) = if global || regional.is_empty() {
+        let (reach, liar_bound, reasons, confidence) = if !global
+            && let Some((reason, bound)) = together
+        {
+            (Reach::Global, bound, vec![crowd, reason], Confidence::Medium)
+        } else if global || regional.is_empty() {
             let least = shares.zones.values().map(|tally| tally.share()).min().unwrap_or(0);
             let confidence = p.confidence(participants.prefixes, least);
             (Reach::Global, shares.liar_bound(p), reasons, confidence)

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use tocsin_proto::{
+    catalogue::Zones,
     id::Country,
     incident::{Confidence, LiarBound, Phase, Reason, Transition},
     observation::Family,
@@ -64,6 +65,21 @@ impl Reach {
                 regions.extend(more);
                 regions.sort_unstable();
                 regions.dedup();
+                // A zone has its countries in it.
+                let zones: Vec<u8> = regions
+                    .iter()
+                    .filter_map(|region| match region {
+                        Region::Zone(zone) => Some(*zone),
+                        Region::Country(_) => None,
+                    })
+                    .collect();
+                regions.retain(|region| match region {
+                    Region::Zone(_) => true,
+                    Region::Country(country) => {
+                        let zone = Zones::builtin().of(*country);
+                        !zone.is_some_and(|zone| zones.contains(&zone.0))
+                    }
+                });
                 Self::Regional(regions)
             }
             (Self::Over(one), Self::Over(other)) if one != other => Self::Global,

@@ -61,7 +61,7 @@ impl Luck {
 }
 
 /// Draws so many of a crowd, each with what its vote weighs; zones by their weight, none more than a
-/// quarter, and none fewer than a few.
+/// quarter, or than its part where they are fewer than four, and none fewer than a few.
 ///
 /// Accepted by weight, at most one of a prefix; then each has one vote. Where everybody is asked, the
 /// vote is the weight. Never both.
@@ -80,10 +80,11 @@ pub(super) fn draw(
         by_zone.entry(candidate.zone).or_default().push(*candidate);
     }
     let total: i64 = crowd.iter().map(|candidate| candidate.weight).sum();
+    let most = p.zone_cap.max(share(1, by_zone.len() as i64));
     let mut drawn = Vec::new();
     for (zone, candidates) in by_zone {
         let of_zone = candidates.iter().map(|candidate| candidate.weight).sum();
-        let part = share(of_zone, total).min(p.zone_cap);
+        let part = share(of_zone, total).min(most);
         let quota = usize::try_from(scale(seats as i64, part)).unwrap_or(0).max(p.zone_seats_min);
         let numbers = [number, u64::from(zone), 0];
         let mut lot = Luck::new(secret, b"accept", numbers);

@@ -9,7 +9,7 @@ use tocsin_proto::{id::ObserverId, incident::Confidence, limits::ASK_TARGETS_MAX
 use super::fixed::{ONE, Ppm, scale, share};
 
 /// Version of the defaults below.
-pub const VERSION: u16 = 15;
+pub const VERSION: u16 = 16;
 /// Since when they are these.
 pub const DATED: &str = "2026-12-01";
 
@@ -414,6 +414,8 @@ regional_min: i64 = 8 * ONE, "small countries have no incidents of their own",
 regional_networks: usize = 3, "countries with few networks have none",
 /// Share of the networks, and of the votes, elsewhere that see it at least, for the tests against chance.
 regional_background: Ppm = 50_000, "bad paths of many countries are less often taken for an outage of one",
+/// Of a zone's other countries no more than that see it where it is told of the countries that do, and not of the zone.
+regional_rest: Ppm = 400_000, "countries are told of, where it may be their zone",
 /// And by so many bits more than that, 1/65536: 12. Dozens of regions are looked at all the time, and what is seen in one
 /// of them lasts for minutes.
 regional_bits_q16: i64 = 786_432, "small countries are told of later; fewer are by chance",
@@ -476,6 +478,10 @@ site_siblings: Ppm = 100_000, "a site may be named beside siblings that fail too
 usual_times: Times = 3 * ONE / 2, "what stands out must do so more clearly",
 /// A site that is up for this long is resolved, ms.
 site_resolve_ms: u64 = 600_000, "site incidents end later",
+/// Sites of one provider that began to fail within this long of each other went down together, ms.
+together_ms: u64 = 900_000, "a provider is named by its sites more often, also by chance",
+/// And so many bits from the part of all other sites that did, 1/65536: 12.
+together_bits_q16: i64 = 786_432, "a provider is named by its sites less often, and hardly by chance",
 /// A site that has been down by itself for this long is not asked about for its providers any more, ms:
 /// three that fail at the same hour by three causes are no outage of what they share.
 site_alone_ms: u64 = 600_000, "a site's own outage is held against its providers for longer",

@@ -116,6 +116,19 @@ fn is_counted(p: &Params, (zone, counts): &(u8, Counts)) -> bool {
     *zone != NOWHERE && counts.observed >= p.site_zone_weight
 }
 
+/// A site that is down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Down {
+    /// Which.
+    pub target: TargetIndex,
+    /// Since when; of one that is part of another incident, when it last failed.
+    pub since: Timestamp,
+    /// The incident that explains it.
+    pub part_of: Option<String>,
+    /// What liars its own verdict would have taken, at least.
+    pub bound: LiarBound,
+}
+
 /// An incident that has ended, of a site.
 pub type Ended = (TargetIndex, Incident, Symptoms);
 
@@ -141,6 +154,26 @@ impl Sites {
     pub fn dead(&self) -> BTreeSet<TargetIndex> {
         let open = self.0.iter().filter(|(_, site)| site.open.is_some());
         open.map(|(target, _)| *target).collect()
+    }
+
+    /// Sites that are down now: by an incident of their own, or in one that explains them.
+    #[must_use]
+    pub fn down(&self, now: Timestamp) -> Vec<Down> {
+        let of = |(target, site): (&TargetIndex, &Site)| {
+            let target = *target;
+            if let Some(open) = &site.open {
+                let bound = open.grounds.liar_bound;
+                return Some(Down { target, since: open.started_at, part_of: None, bound });
+            }
+            let (whole, at) = site.part_of.as_ref()?;
+            (now.since_ms(*at) <= 2 * ROUND_MS).then(|| Down {
+                target,
+                since: *at,
+                part_of: Some(whole.clone()),
+                bound: LiarBound::default(),
+            })
+        };
+        self.0.iter().filter_map(of).collect()
     }
 
     /// Sites that have been down by themselves since then.
@@ -348,9 +381,10 @@ fn usual(
     let behind = scene.plan.behind(target).into_iter().flat_map(|b| b.entities());
     let rate = |entity: EntityIndex| {
         let mut all = Counts::default();
-        let siblings = scene.plan.entity(entity).targets.iter().filter(|s| **s != target);
+        let of = scene.plan.entity(entity);
+        let siblings = of.targets.iter().filter(|s| **s != target);
         siblings.for_each(|sibling| all.add(&windows.of(*sibling)));
-        scale(all.failure_rate(), p.usual_times)
+        scale(all.rate(of.layer), p.usual_times)
     };
     // Of the sites, and not of the looks: who looks more often is not more of the world.
     let rates = scene.plan.targets().map(|(target, _)| windows.of(target));
@@ -432,8 +466,10 @@ fn is_down(
         let siblings = provider.targets.iter().filter(|sibling| **sibling != target);
         // Over the same time: what began a minute ago is not seen in a quarter of an hour.
         let counts = siblings.map(|sibling| windows.of(*sibling));
+        // Of failures that can be its own: a host behind an edge fails nobody's connections.
+        let layer = provider.layer;
         let rates: Vec<Ppm> =
-            counts.filter(|counts| counts.observed > 0).map(|c| c.failure_rate()).collect();
+            counts.filter(|counts| counts.observed > 0).map(|c| c.rate(layer)).collect();
         let middle = median(rates).unwrap_or(0);
         unexplained.push(reason(
             "site.alone",

@@ -118,19 +118,18 @@ impl Here {
     /// Whether its votes and its networks see it so much more often than those elsewhere that it is no chance:
     /// with one path in seven broken, or one observer in five that lies, some small country has most of them.
     /// Networks alone would not do: of two or three votes most are soon of one mind.
-    fn stands_out(&self, p: &Params, world: &Self, name: &str) -> Reason {
+    ///
+    /// Elsewhere is where no region sees it by a majority of its own: of what is down in half of the world no part would stand out
+    /// from the other parts.
+    fn stands_out(&self, p: &Params, elsewhere: &Self, name: &str) -> Reason {
         let count = |n: usize| n as i64;
-        let of_networks = (count(self.seeing(p)), count(self.telling().count()));
-        let of_votes = (self.tally.flagging, self.tally.eligible);
-        let elsewhere = |(seeing, all): (i64, i64), (own_seeing, own): (i64, i64)| {
-            share((seeing - own_seeing).max(0), (all - own).max(0))
-        };
-        let all_networks = (count(world.seeing(p)), count(world.telling().count()));
-        let all_votes = (world.tally.flagging, world.tally.eligible);
+        let networks = |of: &Self| (count(of.seeing(p)), count(of.telling().count()));
+        let votes = |of: &Self| (of.tally.flagging, of.tally.eligible);
         // Votes are counted in millionths.
-        let tests = [(of_networks, all_networks, 1), (of_votes, all_votes, ONE)];
-        let tests = tests.map(|(own, all, one)| {
-            let rest = elsewhere(all, own);
+        let tests =
+            [(networks(self), networks(elsewhere), 1), (votes(self), votes(elsewhere), ONE)];
+        let tests = tests.map(|(own, rest, one)| {
+            let rest = share(rest.0, rest.1);
             let background = scale(rest, p.usual_times).max(p.regional_background);
             let seeing = share(own.0, own.1);
             let bits = divergence_q16(seeing, background) * own.1 / one;
@@ -161,7 +160,7 @@ impl Here {
     fn rules(
         &self,
         p: &Params,
-        world: &Self,
+        elsewhere: &Self,
         name: &str,
         established: impl Fn(u16) -> bool,
     ) -> Vec<Reason> {
@@ -197,7 +196,7 @@ impl Here {
                 found: format!("{name}: {} of the votes online can tell", percent(told)),
                 needed: format!("at least {}", percent(p.coverage)),
             },
-            self.stands_out(p, world, name),
+            self.stands_out(p, elsewhere, name),
             named(versions.reason),
             named(resolvers.reason),
         ]
@@ -243,12 +242,18 @@ pub struct Regional {
 impl Regional {
     /// From what is seen in each country of each zone.
     pub(crate) fn of(p: &Params, countries: &Countries, established: impl Fn(u16) -> bool) -> Self {
-        let mut world = Here::default();
-        countries.values().for_each(|(_, here)| world.merge(here));
         let mut of = Self { observers: u32::MAX, share: ONE, ..Self::default() };
-        for region in majorities(p, countries) {
+        let candidates = majorities(p, countries);
+        let mut elsewhere = Here::default();
+        for (country, (zone, here)) in countries {
+            if !candidates.contains(country) && !candidates.contains(&Region::Zone(*zone)) {
+                elsewhere.merge(here);
+            }
+        }
+        for region in candidates {
             let here = Here::of(countries, &region);
-            let rules = here.rules(p, &world, &Detector::region_name(&region), &established);
+            let name = Detector::region_name(&region);
+            let rules = here.rules(p, &elsewhere, &name, &established);
             if rules.iter().any(|rule| !rule.held) {
                 continue;
             }
@@ -289,7 +294,7 @@ fn majorities(p: &Params, countries: &Countries) -> Vec<Region> {
             others.merge(here);
         }
         // Of few votes elsewhere in the zone nothing is known: then it is the zone's.
-        let apart = others.tally.eligible >= p.zone_min && others.tally.share() <= p.zone_share;
+        let apart = others.tally.eligible >= p.zone_min && others.tally.share() <= p.regional_rest;
         // Where nobody else of the zone is there to be asked, it is the country's.
         let apart = apart || own().count() == 1;
         match (whole.sees(p), seeing.is_empty()) {
