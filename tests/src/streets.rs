@@ -200,6 +200,8 @@ impl Streets {
     /// # Errors
     /// When `ip` refuses.
     pub fn move_on(&self) -> anyhow::Result<()> {
+        // As whoever gives it its addresses does, they are taken away with the network.
+        self.set(End::Home, "addr flush dev eth0")?;
         self.set(End::Home, "link set eth0 down")?;
         self.set(End::Home, "link set eth1 up")?;
         self.set(End::Home, &format!("route add default via {CAFE_GATEWAY}"))

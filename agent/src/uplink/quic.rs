@@ -1,6 +1,10 @@
 //! QUIC to a collector: one connection with one stream.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    sync::Arc,
+};
 
 use quinn::{ClientConfig, Connection, Endpoint, VarInt};
 use rustls::pki_types::CertificateDer;
@@ -48,6 +52,7 @@ pub(super) async fn connect(
 ) -> Result<Link, LinkError> {
     let (local, address) = (local(way.address, sources), way.address);
     let bind = |source| LinkError::Bind { via: Via::Quic, address: local, source };
+    let local = source_towards(local, address).map_err(bind)?;
     let endpoint = Endpoint::client(local).map_err(bind)?;
     let connection = endpoint
         .connect_with(config, address, tls::NAME)
@@ -63,6 +68,16 @@ pub(super) async fn connect(
     let (send, receive) = opened.map_err(|source| LinkError::Quic(address, source))?;
     let stream = Stream::Quic { connection, send, receive, endpoint };
     Ok(Link { way, transport, exporter, stream })
+}
+
+/// The address that the system sends from to there. A socket of any address would go on in the next network, and what it
+/// sends there for the connection of this one would show whose it is: its packets name the same connection (RFC 9000
+/// section 9.5).
+fn source_towards(local: SocketAddr, to: SocketAddr) -> io::Result<SocketAddr> {
+    // Nothing is sent: a datagram socket that is connected has its route looked up.
+    let probe = UdpSocket::bind(local)?;
+    probe.connect(to)?;
+    Ok(SocketAddr::new(probe.local_addr()?.ip(), local.port()))
 }
 
 fn key_of(connection: &Connection) -> Option<PublicKey> {
