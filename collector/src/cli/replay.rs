@@ -218,7 +218,7 @@ mod tests {
         };
         let usual = told(&[]).unwrap();
         assert!(usual.contains("confirmed  acme (edge), global"), "{usual}");
-        let gone = told(&["elevated_min=99"]).unwrap();
+        let gone = told(&["elevated_votes=2000000000"]).unwrap();
         let line = gone.lines().find(|line| line.contains("confirmed")).unwrap();
         assert!(line.starts_with("- ") && line.contains("acme"), "{gone}");
         let later = told(&["hold=40"]).unwrap();

@@ -325,5 +325,7 @@ fn a_provider_that_half_of_the_world_has_lost_is_named_there() {
         (minute >= 60 && site < 15 && lost.contains(&home(observer).0)).then_some("tcp_timeout")
     };
     let found = told_of(&stream(dir.path(), 90, |_, _| false, fails, |_, _| {}));
-    assert!(matches!(&found[..], [(name, 60..80)] if name == "edge0"), "{found:?}");
+    // First where most have looked.
+    let right = |(name, minute): &(String, u64)| name == "edge0" && (60..80).contains(minute);
+    assert!(!found.is_empty() && found.iter().all(right), "{found:?}");
 }

@@ -164,6 +164,10 @@ fn failures(lines: &[Line]) -> Vec<String> {
             Section::Guards => {
                 line.cell.ends_with("|on") && came.wrong.iter().any(Said::is_worldwide)
             }
+            // Of the zones that see it, it may be said.
+            Section::Traps if line.cell.starts_with("half of the zones") => {
+                came.wrong.iter().any(Said::is_worldwide)
+            }
             Section::Traps | Section::TimeOuts | Section::Subset | Section::Rates => {
                 came.wrong.iter().any(Said::is_of_provider)
             }
