@@ -823,6 +823,17 @@ impl Detector {
         found
     }
 
+    /// How much fails of what an entity is not behind.
+    fn rest_rate(&self, entity: EntityIndex) -> Ppm {
+        let mut rest = Counts::default();
+        for (target, behind) in self.plan.targets() {
+            if !behind.has(entity) {
+                rest.add(&self.state.windows.of(target));
+            }
+        }
+        rest.failure_rate()
+    }
+
     fn strata(&self, entity: EntityIndex, share: Ppm) -> (Strata, Strata) {
         let p = &*self.settings.params;
         let versions = self.state.tallies.versions(entity).collect();
@@ -894,7 +905,9 @@ impl Detector {
         let heard = match suspect.asked {
             _ if !self.can_ask() => true,
             _ if tracked.is_some() || suspect.panel.is_some() || suspect.held.is_some() => false,
-            Some((at, answered)) if now.since_ms(at) < suspect.asked_for_ms(p) => !answered,
+            Some((at, answered)) if now.since_ms(at) < suspect.asked_for_ms(p) => {
+                !answered && self.rest_rate(entity) < p.heard_noise
+            }
             _ => false,
         };
         // Of what stands in a part of the world, the rest is asked about too.

@@ -9,7 +9,7 @@ use tocsin_proto::{id::ObserverId, incident::Confidence, limits::ASK_TARGETS_MAX
 use super::fixed::{ONE, Ppm, scale, share};
 
 /// Version of the defaults below.
-pub const VERSION: u16 = 16;
+pub const VERSION: u16 = 17;
 /// Since when they are these.
 pub const DATED: &str = "2026-12-01";
 
@@ -629,6 +629,9 @@ panel_track_every_ms: u64 = 60_000, "tracking is cheaper and slower",
 panel_track_good_ms: u64 = 150_000, "a tracking panel decides for longer",
 /// What a full panel came to is good for this long, ms: what is overheard does not overrule it.
 asked_good_ms: u64 = 300_000, "what is overheard is heard later after a panel",
+/// Where so much fails of what a suspect is not behind, everything does, and those who were asked and did not answer are not stood in
+/// for by what is overheard: from a failure in thirteen on every observer's sums rise by themselves.
+heard_noise: Ppm = 50_000, "what is overheard decides on bad days too, where nobody answers; wrongly now and then",
 /// A panel that was called by what is overheard and confirmed nothing is good for so much longer each time:
 /// twice, up to two to the power of this.
 asked_doublings: u8 = 5, "what is overheard in vain calls panels less often",
