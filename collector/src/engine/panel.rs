@@ -266,7 +266,7 @@ impl Panel {
         let all = &suspect.targets;
         let own_dead = all.iter().filter(|target| scene.dead.contains(target)).count();
         let is_alive = |target: &TargetIndex| !scene.dead.contains(target);
-        let alive = match own_dead < p.elevated_of(all.len()).min(all.len()) {
+        let alive = match p.are_few(own_dead, all.len()) {
             true => all.iter().copied().filter(is_alive).collect(),
             false => narrowed(all, &is_alive),
         };

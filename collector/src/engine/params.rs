@@ -149,6 +149,13 @@ impl Params {
         part_of(sites, self.elevated_share).max(self.elevated_min)
     }
 
+    /// Whether so many sites that are down by themselves are fewer than would have to be hit of so many: then they are no
+    /// outage of what is behind them.
+    #[must_use]
+    pub fn are_few(&self, down: usize, sites: usize) -> bool {
+        down < self.elevated_of(sites).min(sites)
+    }
+
     /// Zones that must see a site fail, of so many with enough votes.
     #[must_use]
     pub fn site_zones(&self, zones: usize) -> usize {
@@ -416,7 +423,7 @@ regional_networks: usize = 3, "countries with few networks have none",
 regional_background: Ppm = 50_000, "bad paths of many countries are less often taken for an outage of one",
 /// Of a zone's other countries no more than that see it where it is told of the countries that do, and not of the zone.
 regional_rest: Ppm = 400_000, "countries are told of, where it may be their zone",
-/// And by so many bits more than that, 1/65536: 12. Dozens of regions are looked at all the time, and what is seen in one
+/// A region must see it by so many bits more than `regional_background`, 1/65536: 12. Dozens of regions are looked at all the time, and what is seen in one
 /// of them lasts for minutes.
 regional_bits_q16: i64 = 786_432, "small countries are told of later; fewer are by chance",
 /// Share of some zone from which its countries are looked at.

@@ -203,7 +203,7 @@ impl Sites {
             for (_, entity) in plan.behind(target).map_or(&[][..], Behind::entities) {
                 let all = &plan.entity(*entity).targets;
                 let dead = all.iter().filter(|target| is_dead(target)).count();
-                if dead < p.elevated_of(all.len()).min(all.len()) {
+                if p.are_few(dead, all.len()) {
                     excused.insert(*entity);
                 }
             }
